@@ -1,0 +1,3 @@
+//! Who is there, in secret or plain, on which streams.
+
+pub mod crypto;

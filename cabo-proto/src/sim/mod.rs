@@ -1,0 +1,1 @@
+//! A network in a box: virtual time and seeded links.

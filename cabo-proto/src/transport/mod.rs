@@ -1,0 +1,1 @@
+//! The parts of one reliable connection over a carrier that promises nothing.

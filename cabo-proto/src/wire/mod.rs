@@ -1,0 +1,3 @@
+//! Bytes and values, both ways.
+
+pub mod packet;

@@ -1,0 +1,2 @@
+//! Messages and streams over any wire: raw Ethernet, UDP, TCP and Unix sockets, with one server, one client and one
+//! protocol.
