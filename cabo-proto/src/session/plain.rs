@@ -244,7 +244,7 @@ impl Message {
         }
         let mut rest = self.fields.as_slice();
         while !rest.is_empty() {
-            (_, rest) = split_field(rest)
+            next_field(&mut rest)
                 .ok_or_else(|| malformed("a handshake field longer than its message"))?;
         }
         let is_hello = matches!(wanted, Kind::ClientHello | Kind::ServerHello);
@@ -258,21 +258,21 @@ impl Message {
     pub(super) fn get(&self, field: Field) -> Result<&[u8], CryptoError> {
         let mut rest = self.fields.as_slice();
         let mut found = None;
-        while let Some(((kind, value), after)) = split_field(rest) {
+        while let Some((kind, value)) = next_field(&mut rest) {
             if kind == field as u8 && found.replace(value).is_some() {
                 return Err(malformed("a handshake field stands twice"));
             }
-            rest = after;
         }
         found.ok_or_else(|| error(109, "a handshake field is missing")) // missing_extension
     }
 }
 
-/// The first field of `bytes`, as its type and value, and what follows it.
-fn split_field(bytes: &[u8]) -> Option<((u8, &[u8]), &[u8])> {
-    let ([kind, high, low], rest) = bytes.split_first_chunk::<HEAD_LEN>()?;
-    let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;
-    Some(((*kind, value), rest))
+/// Takes the first field off `rest`, as its type and value; `None` where `rest` holds no whole field.
+fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let ([kind, high, low], after) = rest.split_first_chunk::<HEAD_LEN>()?;
+    let (value, after) = after.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;
+    *rest = after;
+    Some((*kind, value))
 }
 
 /// Handshake bytes on their way to being a message; holds at most one message and what came with it.

@@ -241,7 +241,10 @@ impl StandInHandshake {
             return Err(error(51, "the peer's proof does not fit what was said")); // decrypt_error
         }
         if self.expected.is_some_and(|expected| expected != key) {
-            return Err(error(42, "the peer has another identity than expected")); // bad_certificate
+            return Err(error(
+                CryptoError::WRONG_PEER,
+                "the peer has another identity than expected",
+            ));
         }
         self.peer_key = Some(key);
         Ok(())
