@@ -38,6 +38,16 @@ pub struct CryptoError {
     pub text: String,
 }
 
+impl CryptoError {
+    /// The alert of a peer that has proved another identity than the one expected (TLS: certificate_unknown).
+    pub const WRONG_PEER: u8 = 46;
+
+    /// Whether this is about a peer that proved another identity than the one expected.
+    pub fn is_wrong_peer(&self) -> bool {
+        self.alert == Some(Self::WRONG_PEER)
+    }
+}
+
 /// What one endpoint brings to every handshake: its identity, its policy, and a keyed hash of its own.
 pub trait Crypto: Send + Sync {
     /// Keys of the Initial space, from the first id that the client sent to (RFC 9001 section 5.2).
@@ -46,6 +56,11 @@ pub trait Crypto: Send + Sync {
     fn start(&self, side: Side, params: Vec<u8>) -> Result<Box<dyn Handshake>, CryptoError>;
     /// A keyed hash under a secret of this endpoint: cookies (S-4) and reset tokens (S-5).
     fn mac(&self, label: &[u8], data: &[u8]) -> [u8; 16];
+    /// Whether `tag` is the [`mac`](Self::mac) of `data`, in a time that does not tell how nearly it is.
+    fn mac_matches(&self, label: &[u8], data: &[u8], tag: &[u8]) -> bool {
+        let right = self.mac(label, data);
+        right.len() == tag.len() && right.iter().zip(tag).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+    }
 }
 
 /// One side of one handshake.
