@@ -1,0 +1,638 @@
+//! All streams of one connection (T-10): opening, credit, priorities, and which frame goes next.
+//!
+//! [`send`] and [`recv`] hold one half of one stream each. This table decides among them and never looks into bytes.
+
+mod recv;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+pub use self::recv::Read;
+use self::recv::{RecvHalf, Refused};
+pub(crate) use self::send::Piece;
+use self::send::SendHalf;
+use crate::transport::flow::{Budget, RecvWindow};
+use crate::wire::code::Code;
+use crate::wire::frame::{self, Direction, Frame, Opener, StreamId};
+use crate::wire::params::Params;
+
+/// How much a connection may hold and how many streams the peer may open.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Two-way streams that the peer may have open.
+    pub streams_both: u64,
+    /// One-way streams that the peer may have open.
+    pub streams_one: u64,
+    /// Credit of a stream at the start, bytes.
+    pub stream_window_bytes: u64,
+    /// Credit of the connection at the start, bytes.
+    pub window_bytes: u64,
+    /// Neither credit grows beyond this, bytes.
+    pub window_max_bytes: u64,
+    /// Written and not yet acknowledged, all streams together, bytes; writes wait beyond it.
+    pub send_buffer_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            streams_both: 256,
+            streams_one: 256,
+            stream_window_bytes: 1 << 20,
+            window_bytes: 2 << 20,
+            window_max_bytes: 32 << 20,
+            send_buffer_bytes: 16 << 20,
+        }
+    }
+}
+
+/// Something that happened to a stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StreamEvent {
+    /// The peer opened it.
+    Opened(StreamId),
+    /// There is something to read, or its end.
+    Readable(StreamId),
+    /// There is room to write again.
+    Writable(StreamId),
+    /// The peer wants no more of it; the code says why.
+    Stopped(StreamId, u64),
+    /// The peer has all of it.
+    Finished(StreamId),
+    /// Streams of this direction can be opened again.
+    Available(Direction),
+}
+
+/// A breach of the rules by the peer; it ends the connection (W-6).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Breach(pub(crate) Code, pub(crate) &'static str);
+
+/// Why a call on a stream failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum StreamError {
+    /// No such stream, or it ended.
+    #[error("the stream is closed")]
+    Closed,
+    /// The peer asked us to stop sending.
+    #[error("the peer wants no more of this stream (code {0})")]
+    Stopped(u64),
+}
+
+/// Frames about streams that are wanted, and come back here when the packet that carried them is lost.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
+pub(crate) enum Control {
+    Reset(StreamId),
+    Stop(StreamId),
+    MaxData,
+    MaxStreams(Direction),
+    MaxStreamData(StreamId),
+    DataBlocked,
+    StreamBlocked(StreamId),
+}
+
+/// What a packet carried of a stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum SentPart {
+    Piece(StreamId, Piece),
+    Control(Control),
+}
+
+/// The receiving half and its credit.
+#[derive(Debug)]
+struct Recv {
+    half: RecvHalf,
+    window: RecvWindow,
+}
+
+/// Counts of one direction of streams.
+#[derive(Debug, Default)]
+struct Counts {
+    opened: u64,      // by us
+    may_open: u64,    // the peer lets us
+    peer_opened: u64, // by the peer
+    peer_may: u64,    // we let it
+    peer_ended: u64,
+    was_short: bool, // an open failed since the last Available
+}
+
+/// All streams of one connection.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    us: Opener,
+    limits: Limits,
+    peer: Params,
+    send: BTreeMap<StreamId, SendHalf>,
+    recv: BTreeMap<StreamId, Recv>,
+    counts: [Counts; 2],
+    out_limit: u64, // the peer's credit for the connection
+    out_used: u64,
+    blocked_at: Option<u64>,
+    window: RecvWindow,
+    received: u64,
+    consumed: u64,
+    held: u64,
+    send_buffer_bytes: u64,
+    waiting_to_write: BTreeSet<StreamId>,
+    queue: BTreeMap<Reverse<i32>, VecDeque<StreamId>>,
+    control: BTreeSet<Control>,
+    events: VecDeque<StreamEvent>,
+}
+
+impl Streams {
+    pub(crate) fn new(us: Opener, limits: Limits) -> Self {
+        let counts = [
+            Counts { peer_may: limits.streams_both, ..Counts::default() },
+            Counts { peer_may: limits.streams_one, ..Counts::default() },
+        ];
+        Self {
+            us,
+            peer: Params::default(),
+            send: BTreeMap::new(),
+            recv: BTreeMap::new(),
+            counts,
+            out_limit: 0,
+            out_used: 0,
+            blocked_at: None,
+            window: RecvWindow::new(limits.window_bytes, limits.window_max_bytes),
+            received: 0,
+            consumed: 0,
+            held: 0,
+            send_buffer_bytes: limits.send_buffer_bytes.min(1 << 20),
+            waiting_to_write: BTreeSet::new(),
+            queue: BTreeMap::new(),
+            control: BTreeSet::new(),
+            events: VecDeque::new(),
+            limits,
+        }
+    }
+
+    /// The peer's parameters, once known: its credit.
+    pub(crate) fn on_params(&mut self, peer: &Params) {
+        self.peer = peer.clone();
+        self.out_limit = peer.max_data;
+        self.counts[Direction::Both as usize].may_open = peer.max_streams_both;
+        self.counts[Direction::One as usize].may_open = peer.max_streams_one;
+    }
+
+    /// Lets the send buffer follow the congestion window, so that a fast path is kept full and a slow one not stuffed.
+    pub(crate) fn set_send_buffer(&mut self, bytes: u64) {
+        self.send_buffer_bytes = bytes.clamp(1 << 20, self.limits.send_buffer_bytes.max(1 << 20));
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<StreamEvent> {
+        self.events.pop_front()
+    }
+
+    /// True while any stream is open.
+    pub(crate) fn any_open(&self) -> bool {
+        !self.send.is_empty() || !self.recv.is_empty()
+    }
+
+    /// Opens a stream; `None` when the peer allows no more now (an [`StreamEvent::Available`] follows).
+    pub(crate) fn open(&mut self, direction: Direction) -> Option<StreamId> {
+        let counts = &mut self.counts[direction as usize];
+        if counts.opened >= counts.may_open {
+            counts.was_short = true;
+            return None;
+        }
+        let id = StreamId::new(self.us, direction, counts.opened);
+        counts.opened += 1;
+        let limit = self.peer.max_stream_data;
+        self.send.insert(id, SendHalf::new(limit));
+        if direction == Direction::Both {
+            self.insert_recv(id);
+        }
+        Some(id)
+    }
+
+    fn insert_recv(&mut self, id: StreamId) {
+        let window = RecvWindow::new(self.limits.stream_window_bytes, self.limits.window_max_bytes);
+        self.recv.insert(id, Recv { half: RecvHalf::new(), window });
+    }
+
+    // --- the application's side -------------------------------------------------------------------------------------
+
+    /// Room for a write now, bytes; 0 asks for a [`StreamEvent::Writable`].
+    pub(crate) fn write_room(&mut self, id: StreamId) -> Result<usize, StreamError> {
+        let half = self.send.get(&id).ok_or(StreamError::Closed)?;
+        if let Some(code) = half.stopped() {
+            return Err(StreamError::Stopped(code));
+        }
+        if !half.is_open() {
+            return Err(StreamError::Closed);
+        }
+        let room = self.send_buffer_bytes.saturating_sub(self.held) as usize;
+        if room == 0 {
+            self.waiting_to_write.insert(id);
+        }
+        Ok(room)
+    }
+
+    /// Writes all of `data`, for which [`write_room`](Self::write_room) has said that there is room.
+    pub(crate) fn write(&mut self, id: StreamId, data: Bytes) {
+        if let Some(half) = self.send.get_mut(&id) {
+            self.held += data.len() as u64;
+            half.write(data);
+            self.enqueue(id);
+        }
+    }
+
+    pub(crate) fn finish(&mut self, id: StreamId) -> Result<(), StreamError> {
+        let half = self.send.get_mut(&id).ok_or(StreamError::Closed)?;
+        half.finish();
+        self.enqueue(id);
+        Ok(())
+    }
+
+    pub(crate) fn reset(&mut self, id: StreamId, code: u64) {
+        if let Some(half) = self.send.get_mut(&id) {
+            let held = half.held();
+            if half.reset(code) {
+                self.release(held);
+                self.control.insert(Control::Reset(id));
+            }
+        }
+    }
+
+    pub(crate) fn set_priority(&mut self, id: StreamId, priority: i32) {
+        if let Some(half) = self.send.get_mut(&id) {
+            half.priority = priority; // takes effect when it is queued next
+        }
+    }
+
+    /// Reads into `out`. Credit that this frees goes to the peer.
+    pub(crate) fn read(
+        &mut self,
+        now: Instant,
+        rtt: Duration,
+        budget: &Budget,
+        id: StreamId,
+        out: &mut [u8],
+    ) -> Result<Read, StreamError> {
+        let recv = self.recv.get_mut(&id).ok_or(StreamError::Closed)?;
+        let before = recv.half.consumed();
+        let read = recv.half.read(out);
+        let consumed = recv.half.consumed();
+        if recv.half.wants_credit() && recv.window.on_consumed(now, rtt, consumed, budget) {
+            self.control.insert(Control::MaxStreamData(id));
+        }
+        let is_done = recv.half.is_done();
+        self.on_consumed(now, rtt, budget, consumed - before);
+        if is_done {
+            self.drop_recv(id);
+        }
+        Ok(read)
+    }
+
+    pub(crate) fn stop(&mut self, now: Instant, rtt: Duration, budget: &Budget, id: StreamId, code: u64) {
+        let Some(recv) = self.recv.get_mut(&id) else { return };
+        let before = recv.half.consumed();
+        if recv.half.stop(code) {
+            self.control.insert(Control::Stop(id));
+        }
+        let freed = recv.half.consumed() - before;
+        let is_done = recv.half.is_done();
+        self.on_consumed(now, rtt, budget, freed);
+        if is_done {
+            self.drop_recv(id);
+        }
+    }
+
+    fn on_consumed(&mut self, now: Instant, rtt: Duration, budget: &Budget, bytes: u64) {
+        self.consumed += bytes;
+        if bytes > 0 && self.window.on_consumed(now, rtt, self.consumed, budget) {
+            self.control.insert(Control::MaxData);
+        }
+    }
+
+    // --- frames that came in ----------------------------------------------------------------------------------------
+
+    /// Takes one frame about streams; frames about other things are not for here.
+    pub(crate) fn on_frame(
+        &mut self,
+        now: Instant,
+        rtt: Duration,
+        budget: &Budget,
+        frame: &Frame<'_>,
+    ) -> Result<(), Breach> {
+        match *frame {
+            Frame::Stream { stream, offset, fin, data } => {
+                self.on_recv(now, rtt, budget, stream, |half, limit| half.insert(offset, data, fin, limit))
+            }
+            Frame::ResetStream { stream, code, final_size } => {
+                self.on_recv(now, rtt, budget, stream, |half, limit| half.on_reset(code, final_size, limit))
+            }
+            Frame::StopSending { stream, code } => self.on_stop_sending(stream, code),
+            Frame::MaxData(bytes) => {
+                self.out_limit = self.out_limit.max(bytes);
+                Ok(())
+            }
+            Frame::MaxStreamData { stream, bytes } => self.on_max_stream_data(stream, bytes),
+            Frame::MaxStreams { direction, count } => {
+                let counts = &mut self.counts[direction as usize];
+                counts.may_open = counts.may_open.max(count);
+                if std::mem::take(&mut counts.was_short) {
+                    self.events.push_back(StreamEvent::Available(direction));
+                }
+                Ok(())
+            }
+            // The peer's notice that it is blocked: our credit grows by what is read, not by asking.
+            Frame::DataBlocked(_) | Frame::StreamBlocked { .. } => Ok(()),
+            Frame::Pad(_)
+            | Frame::Ping
+            | Frame::Ack(_)
+            | Frame::Crypto { .. }
+            | Frame::PathChallenge(_)
+            | Frame::PathResponse(_)
+            | Frame::Close(_)
+            | Frame::Admitted
+            | Frame::Datagram(_)
+            | Frame::Unknown { .. } => Ok(()),
+        }
+    }
+
+    /// Opens what the peer opened, up to and including `id`. True if the stream is, or was, a valid one.
+    fn on_peer_stream(&mut self, id: StreamId) -> Result<(), Breach> {
+        let direction = id.direction();
+        if id.opener() == self.us {
+            let is_known = id.index() < self.counts[direction as usize].opened;
+            return if is_known { Ok(()) } else { Err(Breach(Code::STREAM_STATE, "a stream that we never opened")) };
+        }
+        let counts = &mut self.counts[direction as usize];
+        if id.index() >= counts.peer_may {
+            return Err(Breach(Code::STREAM_LIMIT, "more streams than allowed"));
+        }
+        let first = counts.peer_opened;
+        counts.peer_opened = first.max(id.index() + 1);
+        for index in first..=id.index() {
+            let opened = StreamId::new(id.opener(), direction, index);
+            self.insert_recv(opened);
+            if direction == Direction::Both {
+                self.send.insert(opened, SendHalf::new(self.peer.max_stream_data));
+            }
+            self.events.push_back(StreamEvent::Opened(opened));
+        }
+        Ok(())
+    }
+
+    fn on_recv(
+        &mut self,
+        now: Instant,
+        rtt: Duration,
+        budget: &Budget,
+        id: StreamId,
+        take: impl FnOnce(&mut RecvHalf, u64) -> Result<u64, Refused>,
+    ) -> Result<(), Breach> {
+        if id.opener() == self.us && id.direction() == Direction::One {
+            return Err(Breach(Code::STREAM_STATE, "bytes on a stream that only we send on"));
+        }
+        self.on_peer_stream(id)?;
+        let Some(recv) = self.recv.get_mut(&id) else { return Ok(()) }; // ended already
+        let was_readable = recv.half.is_readable();
+        let before = recv.half.consumed();
+        let moved = take(&mut recv.half, recv.window.limit()).map_err(|refused| match refused {
+            Refused::Flow => Breach(Code::FLOW, "more than the stream's credit"),
+            Refused::FinalSize => Breach(Code::FINAL_SIZE, "the stream's length changed"),
+            Refused::Buffer => Breach(Code::BUFFER, "too many holes in one stream"),
+        })?;
+        let is_readable = recv.half.is_readable();
+        let freed = recv.half.consumed() - before;
+        let is_done = recv.half.is_done();
+        self.received += moved;
+        if self.received > self.window.limit() {
+            return Err(Breach(Code::FLOW, "more than the connection's credit"));
+        }
+        if is_readable && (!was_readable || moved > 0) {
+            self.events.push_back(StreamEvent::Readable(id));
+        }
+        self.on_consumed(now, rtt, budget, freed);
+        if is_done {
+            self.drop_recv(id);
+        }
+        Ok(())
+    }
+
+    fn on_stop_sending(&mut self, id: StreamId, code: u64) -> Result<(), Breach> {
+        if id.opener() != self.us && id.direction() == Direction::One {
+            return Err(Breach(Code::STREAM_STATE, "STOP_SENDING for a stream that we only receive on"));
+        }
+        self.on_peer_stream(id)?;
+        if self.send.get_mut(&id).is_some_and(|half| half.on_stop(code)) {
+            self.events.push_back(StreamEvent::Stopped(id, code));
+            self.reset(id, code);
+        }
+        Ok(())
+    }
+
+    fn on_max_stream_data(&mut self, id: StreamId, bytes: u64) -> Result<(), Breach> {
+        if id.opener() != self.us && id.direction() == Direction::One {
+            return Err(Breach(Code::STREAM_STATE, "MAX_STREAM_DATA for a stream that we only receive on"));
+        }
+        self.on_peer_stream(id)?;
+        if self.send.get_mut(&id).is_some_and(|half| half.on_credit(bytes)) {
+            self.enqueue(id);
+        }
+        Ok(())
+    }
+
+    // --- frames that go out -----------------------------------------------------------------------------------------
+
+    /// True if a packet could carry something of ours now.
+    pub(crate) fn has_work(&self) -> bool {
+        let credit = self.out_limit - self.out_used;
+        !self.control.is_empty()
+            || self.queue.values().flatten().any(|id| self.send.get(id).is_some_and(|half| half.has_work(credit)))
+    }
+
+    fn enqueue(&mut self, id: StreamId) {
+        if let Some(half) = self.send.get_mut(&id) {
+            if !half.is_queued {
+                half.is_queued = true;
+                self.queue.entry(Reverse(half.priority)).or_default().push_back(id);
+            }
+        }
+    }
+
+    /// Appends frames to `out` while they fit into `room` bytes, and calls `sent` for each.
+    pub(crate) fn write_frames(&mut self, out: &mut Vec<u8>, room: usize, sent: &mut impl FnMut(SentPart)) {
+        let end = out.len() + room;
+        self.write_control(out, end, sent);
+        self.write_pieces(out, end, sent);
+    }
+
+    fn write_control(&mut self, out: &mut Vec<u8>, end: usize, sent: &mut impl FnMut(SentPart)) {
+        const LONGEST_BYTES: usize = 1 + 3 * 8;
+        while out.len() + LONGEST_BYTES <= end {
+            let Some(control) = self.control.pop_first() else { return };
+            let Some(frame) = self.control_frame(control) else { continue };
+            frame.put(out);
+            sent(SentPart::Control(control));
+        }
+    }
+
+    /// The frame for `control` as things stand now; `None` if it is no longer of use.
+    fn control_frame(&self, control: Control) -> Option<Frame<'static>> {
+        Some(match control {
+            Control::Reset(stream) => {
+                let (code, final_size) = self.send.get(&stream)?.reset_frame()?;
+                Frame::ResetStream { stream, code, final_size }
+            }
+            Control::Stop(stream) => Frame::StopSending { stream, code: self.recv.get(&stream)?.half.stop_frame()? },
+            Control::MaxData => Frame::MaxData(self.window.limit()),
+            Control::MaxStreams(direction) => {
+                Frame::MaxStreams { direction, count: self.counts[direction as usize].peer_may }
+            }
+            Control::MaxStreamData(stream) => {
+                let recv = self.recv.get(&stream)?;
+                Frame::MaxStreamData { stream, bytes: recv.half.wants_credit().then(|| recv.window.limit())? }
+            }
+            Control::DataBlocked => Frame::DataBlocked(self.out_limit),
+            Control::StreamBlocked(stream) => {
+                Frame::StreamBlocked { stream, limit: self.send.get(&stream)?.sent_end() }
+            }
+        })
+    }
+
+    fn write_pieces(&mut self, out: &mut Vec<u8>, end: usize, sent: &mut impl FnMut(SentPart)) {
+        while let Some(mut entry) = self.queue.first_entry() {
+            let Some(id) = entry.get_mut().pop_front() else {
+                entry.remove();
+                continue;
+            };
+            let Some(half) = self.send.get_mut(&id) else { continue };
+            half.is_queued = false;
+            let header = frame::stream_header_len(id, half.sent_end(), Some(end - out.len().min(end)));
+            let Some(room) = end.checked_sub(out.len() + header) else {
+                self.enqueue_front(id);
+                return;
+            };
+            let credit = self.out_limit - self.out_used;
+            let fresh_from = half.sent_end();
+            let piece = half.next_piece(room, credit);
+            self.out_used += half.sent_end() - fresh_from;
+            if let Some(limit) = half.blocked() {
+                debug_assert_eq!(limit, half.sent_end());
+                self.control.insert(Control::StreamBlocked(id));
+            }
+            if let Some(piece) = piece {
+                frame::put_stream_header(out, id, piece.offset, Some(piece.len), piece.fin);
+                half.copy(&piece, out);
+                sent(SentPart::Piece(id, piece));
+            }
+            let is_stuck_on_connection = half.has_work(1) && self.out_used == self.out_limit;
+            if is_stuck_on_connection && self.blocked_at != Some(self.out_limit) {
+                self.blocked_at = Some(self.out_limit);
+                self.control.insert(Control::DataBlocked);
+            }
+            if half.has_work(1) {
+                if piece.is_none() {
+                    self.enqueue_front(id);
+                    return; // only the connection's credit holds it back, as it would all others
+                }
+                self.enqueue(id);
+            }
+        }
+    }
+
+    fn enqueue_front(&mut self, id: StreamId) {
+        if let Some(half) = self.send.get_mut(&id) {
+            half.is_queued = true;
+            self.queue.entry(Reverse(half.priority)).or_default().push_front(id);
+        }
+    }
+
+    /// The peer has what a packet carried.
+    pub(crate) fn on_acked(&mut self, part: SentPart) {
+        match part {
+            SentPart::Piece(id, piece) => {
+                let Some(half) = self.send.get_mut(&id) else { return };
+                let freed = half.on_acked(&piece);
+                let is_done = half.is_done();
+                self.release(freed);
+                if is_done {
+                    self.events.push_back(StreamEvent::Finished(id));
+                    self.drop_send(id);
+                }
+            }
+            SentPart::Control(Control::Reset(id)) => {
+                if let Some(half) = self.send.get_mut(&id) {
+                    half.on_reset_acked();
+                    self.drop_send(id);
+                }
+            }
+            SentPart::Control(Control::Stop(id)) => {
+                if let Some(recv) = self.recv.get_mut(&id) {
+                    recv.half.on_stop_acked();
+                }
+            }
+            SentPart::Control(
+                Control::MaxData
+                | Control::MaxStreams(_)
+                | Control::MaxStreamData(_)
+                | Control::DataBlocked
+                | Control::StreamBlocked(_),
+            ) => {}
+        }
+    }
+
+    /// The packet that carried it was lost.
+    pub(crate) fn on_lost(&mut self, part: SentPart) {
+        match part {
+            SentPart::Piece(id, piece) => {
+                if self.send.get_mut(&id).is_some_and(|half| half.on_lost(&piece)) {
+                    self.enqueue(id);
+                }
+            }
+            SentPart::Control(control) => {
+                self.control.insert(control);
+            }
+        }
+    }
+
+    fn release(&mut self, bytes: u64) {
+        self.held -= bytes;
+        if bytes > 0 && self.held < self.send_buffer_bytes {
+            let waiting = std::mem::take(&mut self.waiting_to_write);
+            self.events.extend(waiting.into_iter().map(StreamEvent::Writable));
+        }
+    }
+
+    fn drop_send(&mut self, id: StreamId) {
+        self.send.remove(&id);
+        self.on_half_ended(id);
+    }
+
+    fn drop_recv(&mut self, id: StreamId) {
+        self.recv.remove(&id);
+        self.on_half_ended(id);
+    }
+
+    /// Lets the peer open another stream when one of its own has ended both ways.
+    fn on_half_ended(&mut self, id: StreamId) {
+        if id.opener() == self.us || self.send.contains_key(&id) || self.recv.contains_key(&id) {
+            return;
+        }
+        let direction = id.direction();
+        let room = match direction {
+            Direction::Both => self.limits.streams_both,
+            Direction::One => self.limits.streams_one,
+        };
+        let counts = &mut self.counts[direction as usize];
+        counts.peer_ended += 1;
+        if counts.peer_ended + room >= counts.peer_may + (room / 2).max(1) {
+            counts.peer_may = counts.peer_ended + room;
+            self.control.insert(Control::MaxStreams(direction));
+        }
+    }
+
+    /// Everything that was handed to a carrier that promises delivery counts as delivered (S-7).
+    pub(crate) fn on_delivered(&mut self, part: SentPart) {
+        self.on_acked(part);
+    }
+}
