@@ -1,0 +1,169 @@
+//! How fast the path delivers (T-7.2): draft-cheng-iccrg-delivery-rate, with the loss count of BBRv3.
+
+use std::time::{Duration, Instant};
+
+/// The sampler's state when a packet left; it travels with the packet in [`Sent`](crate::transport::sent::Sent).
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot {
+    /// Bytes delivered until then.
+    pub delivered: u64,
+    /// When the last of these was acknowledged.
+    pub delivered_at: Instant,
+    /// When the packet was sent that this count had reached: the start of the send interval.
+    pub first_sent_at: Instant,
+    /// Bytes lost until then.
+    pub lost: u64,
+    /// Bytes in flight, this packet included.
+    pub in_flight: u64,
+    /// True if the application held the sender back.
+    pub app_limited: bool,
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RateSample {
+    /// The rate at which the path delivered.
+    pub bytes_per_second: u64,
+    /// Bytes delivered in the interval.
+    pub delivered: u64,
+    /// Bytes lost in it.
+    pub lost: u64,
+    /// How long it was.
+    pub interval: Duration,
+    /// Bytes in flight when the measured packet left, itself included.
+    pub sent_in_flight: u64,
+    /// Bytes delivered before the measured packet left: where a round trip ends.
+    pub prior_delivered: u64,
+    /// Bytes delivered until now.
+    pub total_delivered: u64,
+    /// True if the application held the sender back then, so that the path may be faster.
+    pub app_limited: bool,
+}
+
+/// Counts what arrives and when.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    delivered: u64,
+    delivered_at: Instant,
+    first_sent_at: Instant,
+    lost: u64,
+    app_limited_until: Option<u64>, // of `delivered`
+    newest: Option<(Instant, Snapshot)>,
+}
+
+impl Sampler {
+    /// A sampler of a path on which nothing was sent.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            delivered: 0,
+            delivered_at: now,
+            first_sent_at: now,
+            lost: 0,
+            app_limited_until: None,
+            newest: None,
+        }
+    }
+
+    /// A packet leaves: what to remember with it.
+    pub fn on_sent(&mut self, now: Instant, bytes: u64, in_flight_before: u64) -> Snapshot {
+        if in_flight_before == 0 {
+            self.first_sent_at = now;
+            self.delivered_at = now;
+        }
+        Snapshot {
+            delivered: self.delivered,
+            delivered_at: self.delivered_at,
+            first_sent_at: self.first_sent_at,
+            lost: self.lost,
+            in_flight: in_flight_before + bytes,
+            app_limited: self.app_limited_until.is_some(),
+        }
+    }
+
+    /// The sender has nothing to send though it might: samples of what is now in flight are too low.
+    pub fn on_app_limited(&mut self, in_flight: u64) {
+        self.app_limited_until = Some(self.delivered + in_flight.max(1));
+    }
+
+    /// True while samples are of packets that the application held back.
+    pub fn is_app_limited(&self) -> bool {
+        self.app_limited_until.is_some()
+    }
+
+    /// Bytes were lost.
+    pub fn on_lost(&mut self, bytes: u64) {
+        self.lost += bytes;
+    }
+
+    /// Bytes that were counted as lost were not.
+    pub fn on_spurious_loss(&mut self, bytes: u64) {
+        self.lost = self.lost.saturating_sub(bytes);
+    }
+
+    /// One packet of an acknowledgement arrived. Call [`sample`](Self::sample) after the last.
+    pub fn on_acked(&mut self, now: Instant, bytes: u64, sent_at: Instant, snapshot: &Snapshot) {
+        self.delivered += bytes;
+        self.delivered_at = now;
+        let is_newer = self.newest.is_none_or(|(newest_at, newest)| {
+            (snapshot.delivered, sent_at) >= (newest.delivered, newest_at)
+        });
+        if is_newer {
+            self.newest = Some((sent_at, *snapshot));
+            self.first_sent_at = sent_at;
+        }
+    }
+
+    /// The measurement that an acknowledgement completes, if it acknowledged anything. `min_rtt` guards against
+    /// acknowledgements that were compressed on their way.
+    pub fn sample(&mut self, now: Instant, min_rtt: Duration) -> Option<RateSample> {
+        let (sent_at, snapshot) = self.newest.take()?;
+        if self.app_limited_until.is_some_and(|until| self.delivered > until) {
+            self.app_limited_until = None;
+        }
+        let send_interval = sent_at.saturating_duration_since(snapshot.first_sent_at);
+        let ack_interval = now.saturating_duration_since(snapshot.delivered_at);
+        let interval = send_interval.max(ack_interval);
+        if interval.is_zero() || interval < min_rtt {
+            return None;
+        }
+        let delivered = self.delivered - snapshot.delivered;
+        Some(RateSample {
+            bytes_per_second: rate(delivered, interval),
+            delivered,
+            lost: self.lost.saturating_sub(snapshot.lost),
+            interval,
+            sent_in_flight: snapshot.in_flight,
+            prior_delivered: snapshot.delivered,
+            total_delivered: self.delivered,
+            app_limited: snapshot.app_limited,
+        })
+    }
+
+    /// Bytes delivered until now.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Bytes lost until now.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+/// Bytes a second.
+pub(super) fn rate(bytes: u64, interval: Duration) -> u64 {
+    let per_second = u128::from(bytes) * 1_000_000_000 / interval.as_nanos().max(1);
+    u64::try_from(per_second).unwrap_or(u64::MAX)
+}
+
+/// What a rate delivers in a time.
+pub(crate) fn bytes_in(bytes_per_second: u64, time: Duration) -> u64 {
+    let bytes = u128::from(bytes_per_second) * time.as_nanos() / 1_000_000_000;
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// How long a rate takes for some bytes, rounded up.
+pub(crate) fn time_for(bytes: u64, bytes_per_second: u64) -> Duration {
+    let nanos = (u128::from(bytes) * 1_000_000_000).div_ceil(u128::from(bytes_per_second.max(1)));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}

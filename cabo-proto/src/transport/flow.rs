@@ -1,0 +1,178 @@
+//! Credit (T-13): how much the peer may send us, and how much it lets us send.
+//!
+//! Credit is an absolute count of bytes, of one stream or of a connection. The receiver's window doubles while the
+//! application keeps up, within a [`Budget`] that the whole server shares.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Memory for receive windows beyond their first size, shared by all connections of an endpoint.
+#[derive(Debug)]
+pub struct Budget {
+    left: AtomicU64, // bytes
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    pub fn new(bytes: u64) -> Arc<Self> {
+        Arc::new(Self { left: AtomicU64::new(bytes) })
+    }
+
+    /// What is left.
+    pub fn left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let taken = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+        taken.is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The peer sent more than it was allowed to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{received} bytes received where {limit} were allowed")]
+pub struct OverLimit {
+    /// What it sent up to.
+    pub received: u64,
+    /// What it was told.
+    pub limit: u64,
+}
+
+/// The receiving side.
+#[derive(Debug)]
+pub struct RecvCredit {
+    window: u64,
+    first_window: u64,
+    max_window: u64,
+    received: u64,
+    consumed: u64,
+    announced: u64,
+    last_update: Option<Instant>,
+    budget: Arc<Budget>,
+}
+
+impl RecvCredit {
+    /// Lets the peer send `first_window` bytes ahead of the application at first, `max_window` at most.
+    pub fn new(first_window: u64, max_window: u64, budget: Arc<Budget>) -> Self {
+        Self {
+            window: first_window,
+            first_window,
+            max_window: max_window.max(first_window),
+            received: 0,
+            consumed: 0,
+            announced: first_window,
+            last_update: None,
+            budget,
+        }
+    }
+
+    /// The limit that the peer knows.
+    pub fn limit(&self) -> u64 {
+        self.announced
+    }
+
+    /// How far ahead of the application the peer may be.
+    pub fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// The peer's bytes now reach up to `end`. Returns how many of these are new (T-13.1).
+    pub fn on_received(&mut self, end: u64) -> Result<u64, OverLimit> {
+        if end > self.announced {
+            return Err(OverLimit { received: end, limit: self.announced });
+        }
+        let new = end.saturating_sub(self.received);
+        self.received += new;
+        Ok(new)
+    }
+
+    /// The peer sent `bytes` more, of whichever stream: for a connection's credit.
+    pub fn on_received_more(&mut self, bytes: u64) -> Result<(), OverLimit> {
+        self.on_received(self.received.saturating_add(bytes)).map(drop)
+    }
+
+    /// The application took `bytes`. Returns the limit to announce, once half the window is used up (T-13.2).
+    pub fn on_consumed(&mut self, now: Instant, bytes: u64, rtt: Duration) -> Option<u64> {
+        self.consumed = self.consumed.saturating_add(bytes).min(self.received);
+        let ahead = self.announced - self.consumed;
+        if ahead > self.window / 2 {
+            return None;
+        }
+        self.tune(now, rtt);
+        self.last_update = Some(now);
+        self.announced = self.announced.max(self.consumed.saturating_add(self.window));
+        Some(self.announced)
+    }
+
+    /// Half a window in less than two round trips: the window, not the application, may be what limits (T-13.3).
+    fn tune(&mut self, now: Instant, rtt: Duration) {
+        let is_fast =
+            self.last_update.is_some_and(|last| now.saturating_duration_since(last) < 2 * rtt);
+        let grown = self.window.saturating_mul(2).min(self.max_window);
+        if is_fast && grown > self.window && self.budget.take(grown - self.window) {
+            self.window = grown;
+        }
+    }
+}
+
+impl Drop for RecvCredit {
+    fn drop(&mut self) {
+        self.budget.give_back(self.window - self.first_window);
+    }
+}
+
+/// The sending side.
+#[derive(Clone, Debug)]
+pub struct SendCredit {
+    limit: u64,
+    used: u64,
+    told_blocked_at: Option<u64>,
+}
+
+impl SendCredit {
+    /// The peer lets us send `limit` bytes at first.
+    pub fn new(limit: u64) -> Self {
+        Self { limit, used: 0, told_blocked_at: None }
+    }
+
+    /// The peer raised the limit; a lower one is old news. True if it is higher than before.
+    pub fn raise(&mut self, limit: u64) -> bool {
+        let is_higher = limit > self.limit;
+        self.limit = self.limit.max(limit);
+        is_higher
+    }
+
+    /// How many more bytes may be sent.
+    pub fn available(&self) -> u64 {
+        self.limit - self.used
+    }
+
+    /// Uses up to `bytes` of the credit and returns how many that were.
+    pub fn take(&mut self, bytes: u64) -> u64 {
+        let taken = bytes.min(self.available());
+        self.used += taken;
+        taken
+    }
+
+    /// The limit to complain about, once for each limit that holds us back (T-13.4). Call with something to send.
+    pub fn blocked(&mut self) -> Option<u64> {
+        if self.available() > 0 || self.told_blocked_at == Some(self.limit) {
+            return None;
+        }
+        self.told_blocked_at = Some(self.limit);
+        Some(self.limit)
+    }
+
+    /// Bytes sent under this credit.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+}

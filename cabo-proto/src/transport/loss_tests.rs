@@ -1,0 +1,3 @@
+//! Tests of `loss.rs`.
+
+use super::*;

@@ -1,0 +1,178 @@
+//! The largest packet that the path takes (T-12): RFC 8899 without trust in any message of the network.
+//!
+//! Starts at the base, which every path must take, and rises only by what a padded probe has proved. A probe is not in
+//! flight and its loss is no congestion.
+
+use std::time::{Duration, Instant};
+
+/// The largest packet that is sent unproved: what Ethernet carries. The caller subtracts its carrier's headers.
+pub const BASE: usize = 1500;
+
+const LADDER: [usize; 6] = [1500, 4000, 8996, 16_384, 32_768, 65_535]; // the last two: `lo` and virtual links
+const PROBES_PER_SIZE: u32 = 3; // RFC 8899 section 5.1.2
+const LOST_FULL_SIZE: u32 = 6; // in a row, none acknowledged between: a black hole
+const BLACK_HOLE_PTOS: u32 = 2;
+const CLOSE_ENOUGH: usize = 32; // bytes; a search this narrow is over
+const SEARCH_AGAIN: Duration = Duration::from_secs(600);
+const BETWEEN_PROBES: Duration = Duration::from_millis(50);
+
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    number: u64,
+    size: usize,
+}
+
+/// The search for the largest packet of one path. Sizes are bytes of a whole packet of ours, without what the carrier
+/// puts around it.
+#[derive(Clone, Debug)]
+pub struct Mtu {
+    base: usize,
+    limit: usize, // own and the peer's
+    overhead: usize,
+    current: usize,
+    failed: Option<usize>, // the smallest size that did not pass
+    probe: Option<Probe>,
+    tries: u32, // of the size being tried
+    lost_in_row: u32,
+    wait_until: Option<Instant>, // no probe before
+    is_done: bool,               // until `wait_until`
+}
+
+impl Mtu {
+    /// A search below `own_limit`, on a carrier that adds `overhead` bytes to each packet within the link's MTU.
+    pub fn new(own_limit: usize, overhead: usize) -> Self {
+        let base = (BASE - overhead.min(BASE)).min(own_limit);
+        Self {
+            base,
+            limit: own_limit,
+            overhead,
+            current: base,
+            failed: None,
+            probe: None,
+            tries: 0,
+            lost_in_row: 0,
+            wait_until: None,
+            is_done: false,
+        }
+    }
+
+    /// The peer takes no packet above `limit` bytes (T-12.5).
+    pub fn on_peer_limit(&mut self, limit: usize) {
+        self.limit = self.limit.min(limit);
+        self.base = self.base.min(self.limit);
+        self.current = self.current.min(self.limit);
+    }
+
+    /// The largest packet to send now.
+    pub fn current(&self) -> usize {
+        self.current
+    }
+
+    /// The size of the probe to send now, if there is one to send. It must be exactly that long.
+    pub fn probe_size(&mut self, now: Instant) -> Option<usize> {
+        if self.probe.is_some() || self.wait_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        if std::mem::take(&mut self.is_done) {
+            self.failed = None;
+            self.tries = 0;
+        }
+        let next = self.next_size();
+        if next.is_none() {
+            self.is_done = true;
+            self.wait_until = Some(now + SEARCH_AGAIN);
+        }
+        next
+    }
+
+    /// A step of the ladder while none failed, then halves.
+    fn next_size(&self) -> Option<usize> {
+        let ceiling = self.failed.unwrap_or(self.limit + 1).min(self.limit + 1);
+        if ceiling <= self.current + 1
+            || (self.failed.is_some() && ceiling - self.current <= CLOSE_ENOUGH)
+        {
+            return None;
+        }
+        let steps = LADDER.iter().map(|step| step.saturating_sub(self.overhead));
+        let step = steps.chain([self.limit]).find(|&step| step > self.current && step < ceiling);
+        step.map(|step| step.min(self.limit)).or(Some(self.current + (ceiling - self.current) / 2))
+    }
+
+    /// The probe of [`probe_size`](Self::probe_size) left as packet `number`.
+    pub fn on_probe_sent(&mut self, now: Instant, number: u64, size: usize) {
+        self.probe = Some(Probe { number, size });
+        self.wait_until = Some(now + BETWEEN_PROBES);
+    }
+
+    /// A packet of the data space was acknowledged. The new size, where this proves one.
+    pub fn on_acked(&mut self, number: u64, bytes: usize) -> Option<usize> {
+        if bytes > self.base {
+            self.lost_in_row = 0;
+        }
+        let probe = self.probe.take_if(|probe| probe.number == number)?;
+        self.tries = 0;
+        self.wait_until = None;
+        if probe.size <= self.current || probe.size > self.limit {
+            return None;
+        }
+        self.current = probe.size;
+        Some(self.current)
+    }
+
+    /// A packet of the data space was lost. The new size, where this shows a black hole (T-12.4).
+    pub fn on_lost(&mut self, now: Instant, number: u64, bytes: usize) -> Option<usize> {
+        if let Some(probe) = self.probe.take_if(|probe| probe.number == number) {
+            self.tries += 1;
+            if self.tries >= PROBES_PER_SIZE {
+                self.tries = 0;
+                self.failed = Some(probe.size);
+            }
+            return None;
+        }
+        if bytes <= self.base || self.current <= self.base {
+            return None;
+        }
+        self.lost_in_row += 1;
+        if self.lost_in_row < LOST_FULL_SIZE { None } else { self.fall(now) }
+    }
+
+    /// A probe timeout passed, the `count`th without an acknowledgement. The new size, as in
+    /// [`on_lost`](Self::on_lost).
+    pub fn on_pto(&mut self, now: Instant, count: u32) -> Option<usize> {
+        if count < BLACK_HOLE_PTOS || self.current <= self.base { None } else { self.fall(now) }
+    }
+
+    fn fall(&mut self, now: Instant) -> Option<usize> {
+        self.current = self.base;
+        self.lost_in_row = 0;
+        self.tries = 0;
+        self.probe = None;
+        self.failed = None;
+        self.is_done = true;
+        self.wait_until = Some(now + SEARCH_AGAIN);
+        Some(self.current)
+    }
+
+    /// The carrier refused a packet of `bytes` as too long (`EMSGSIZE`). The new size, where it is above the base.
+    pub fn on_refused(&mut self, now: Instant, number: u64, bytes: usize) -> Option<usize> {
+        if self.probe.take_if(|probe| probe.number == number).is_some() {
+            self.tries = 0;
+            self.failed = Some(bytes);
+            return None;
+        }
+        if bytes <= self.base { None } else { self.fall(now) }
+    }
+
+    /// The path may have changed: searches again at once.
+    pub fn on_hint(&mut self) {
+        self.failed = None;
+        self.tries = 0;
+        self.is_done = false;
+        self.wait_until = None;
+    }
+
+    /// When [`probe_size`](Self::probe_size) should be asked again.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.wait_until.filter(|_| self.probe.is_none())
+    }
+}

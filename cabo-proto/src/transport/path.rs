@@ -1,0 +1,175 @@
+//! One path: its round trip, congestion controller, delivery-rate sampler and pacer, told together what happened.
+//!
+//! All three packet-number spaces share it (T-7.1). `loss.rs` says what became of packets, this says when the next may
+//! leave.
+
+use std::time::{Duration, Instant};
+
+use super::congestion::rate::{Sampler, Snapshot};
+use super::congestion::{AckSample, Controller, Kind, LossSample};
+use super::loss::{AckOutcome, LossOutcome};
+use super::pace::Pacer;
+use super::rtt::Rtt;
+use super::sent::Sent;
+
+/// Whether a packet may leave.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Permit {
+    /// It may.
+    Now,
+    /// The pacer wants it to wait until then.
+    At(Instant),
+    /// The window is full: wait for an acknowledgement or a loss.
+    Blocked,
+}
+
+/// The state of one path.
+#[derive(Debug)]
+pub struct Path {
+    rtt: Rtt,
+    controller: Box<dyn Controller>,
+    sampler: Sampler,
+    pacer: Pacer,
+    in_flight: u64, // bytes
+}
+
+impl Path {
+    /// A path on which nothing was sent, for packets of at most `mtu` bytes.
+    pub fn new(now: Instant, kind: Kind, mtu: u64) -> Self {
+        Self {
+            rtt: Rtt::default(),
+            controller: kind.build(now, mtu),
+            sampler: Sampler::new(now),
+            pacer: Pacer::new(now, mtu),
+            in_flight: 0,
+        }
+    }
+
+    /// The round-trip estimate.
+    pub fn rtt(&self) -> &Rtt {
+        &self.rtt
+    }
+
+    /// The controller, to be looked at.
+    pub fn controller(&self) -> &dyn Controller {
+        &*self.controller
+    }
+
+    /// Bytes in flight, of all spaces.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Bytes delivered, and bytes lost, since the start.
+    pub fn delivered_and_lost(&self) -> (u64, u64) {
+        (self.sampler.delivered(), self.sampler.lost())
+    }
+
+    /// Packets may now have up to `bytes` (T-12).
+    pub fn on_mtu(&mut self, bytes: u64) {
+        self.controller.on_mtu(bytes);
+        self.pacer.on_mtu(bytes);
+    }
+
+    /// The receiver can take this many bytes at once (T-11.2).
+    pub fn on_peer_burst(&mut self, bytes: u64) {
+        self.pacer.on_peer_burst(bytes);
+    }
+
+    /// Whether a packet of `bytes` that counts as in flight may leave. Probes and acknowledgements do not ask (T-5.3).
+    pub fn permit(&mut self, now: Instant, bytes: u64) -> Permit {
+        if self.in_flight + bytes > self.controller.window() {
+            return Permit::Blocked;
+        }
+        match self.pacer.delay_until(now, bytes, self.controller.pacing_rate()) {
+            Some(at) => Permit::At(at),
+            None => Permit::Now,
+        }
+    }
+
+    /// A packet of `bytes` left. The snapshot goes into [`Sent`]; `in_flight` is false for acknowledgements alone and
+    /// for MTU probes.
+    pub fn on_sent(&mut self, now: Instant, bytes: u64, in_flight: bool) -> Snapshot {
+        let snapshot = self.sampler.on_sent(now, bytes, self.in_flight);
+        if in_flight {
+            self.controller.on_sent(now, bytes, self.in_flight, self.sampler.is_app_limited());
+            self.in_flight += bytes;
+        }
+        self.pacer.on_sent(bytes);
+        snapshot
+    }
+
+    /// There is nothing to send although [`permit`](Self::permit) would allow it (T-7.3).
+    pub fn on_app_limited(&mut self) {
+        self.sampler.on_app_limited(self.in_flight);
+    }
+
+    /// A round-trip sample; `ack_delay` is the peer's, already capped (T-3.2).
+    pub fn on_rtt(&mut self, sample: Duration, ack_delay: Duration) {
+        self.rtt.on_sample(sample, ack_delay);
+    }
+
+    /// An acknowledgement was worked through: what it settled, and what it showed to be lost.
+    pub fn on_acked<F>(&mut self, now: Instant, acked: &AckOutcome<F>, lost: &LossOutcome<F>) {
+        let prior_in_flight = self.in_flight;
+        for &(_, bytes) in &acked.spurious {
+            self.sampler.on_spurious_loss(u64::from(bytes));
+            self.controller.on_spurious_loss(now, u64::from(bytes));
+        }
+        self.on_lost(now, lost);
+        let mut acked_bytes = 0;
+        let mut newest: Option<&Sent<F>> = None;
+        for (_, sent) in acked.acked.iter().filter(|(_, sent)| sent.in_flight) {
+            acked_bytes += u64::from(sent.bytes);
+            self.sampler.on_acked(now, u64::from(sent.bytes), sent.time, &sent.snapshot);
+            if newest.is_none_or(|newest| newest.time <= sent.time) {
+                newest = Some(sent);
+            }
+        }
+        self.in_flight = self.in_flight.saturating_sub(acked_bytes);
+        let Some(newest) = newest else { return };
+        let rate = self.sampler.sample(now, self.rtt.min());
+        let ack = AckSample {
+            acked_bytes,
+            lost_bytes: in_flight_bytes(&lost.lost),
+            prior_in_flight,
+            in_flight: self.in_flight,
+            largest_sent: newest.time,
+            rtt: acked.rtt_sample,
+            min_rtt: self.rtt.min(),
+            smoothed_rtt: self.rtt.smoothed(),
+            rate,
+            app_limited: newest.snapshot.app_limited,
+        };
+        self.controller.on_ack(now, &ack);
+    }
+
+    /// Packets were found lost by time alone.
+    pub fn on_lost<F>(&mut self, now: Instant, outcome: &LossOutcome<F>) {
+        let lost_bytes = in_flight_bytes(&outcome.lost);
+        let Some((_, newest)) = outcome.lost.iter().rfind(|(_, sent)| sent.in_flight) else {
+            return;
+        };
+        self.in_flight = self.in_flight.saturating_sub(lost_bytes);
+        self.sampler.on_lost(lost_bytes);
+        let loss = LossSample {
+            lost_bytes,
+            largest_sent: newest.time,
+            snapshot: newest.snapshot,
+            in_flight: self.in_flight,
+        };
+        self.controller.on_loss(now, &loss);
+        if outcome.is_persistent {
+            self.controller.on_persistent_congestion(now);
+        }
+    }
+
+    /// Packets were forgotten without an answer ([`Loss::discard`](super::loss::Loss::discard)).
+    pub fn on_discarded<F>(&mut self, discarded: &[(u64, Sent<F>)]) {
+        self.in_flight = self.in_flight.saturating_sub(in_flight_bytes(discarded));
+    }
+}
+
+fn in_flight_bytes<F>(packets: &[(u64, Sent<F>)]) -> u64 {
+    packets.iter().filter(|(_, sent)| sent.in_flight).map(|(_, sent)| u64::from(sent.bytes)).sum()
+}
