@@ -15,12 +15,12 @@ pub struct Config {
     pub is_plain: bool,
     /// Streams and credit.
     pub limits: Limits,
-    /// With nothing heard for this long the connection is over (T-13). It outlasts a cable pulled for 30 s.
+    /// With nothing heard for this long the connection is over (T-14). It outlasts a cable pulled for 30 s.
     pub idle_timeout: Duration,
     /// The handshake must be done within this.
     pub handshake_timeout: Duration,
-    /// After this much silence a PING keeps the connection; `None` never.
-    pub keep_alive: Option<Duration>,
+    /// A PING goes out before silence could end the connection (T-14).
+    pub keep_alive: bool,
     /// Congestion control on carriers that promise nothing.
     pub congestion: Kind,
     /// The largest DATAGRAM frame that we take, bytes.
@@ -40,7 +40,7 @@ impl Default for Config {
             limits: Limits::default(),
             idle_timeout: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(10),
-            keep_alive: None,
+            keep_alive: false,
             congestion: Kind::Model,
             largest_datagram_bytes: 65_535,
             datagrams_max: 256,
@@ -60,20 +60,12 @@ impl Config {
 /// What the carrier and the host say about one path.
 #[derive(Clone, Copy, Debug)]
 pub struct PathLimits {
-    /// The largest packet to begin with, bytes: the lower of what 1,500-byte frames hold and the next field.
-    pub first_packet_bytes: usize,
     /// The largest packet that our side of the carrier can send and receive, bytes.
     pub largest_packet_bytes: usize,
+    /// What the carrier puts around a packet within the link's MTU, bytes: 4 on Ethernet, 28 or 48 on UDP.
+    pub overhead_bytes: usize,
     /// What our socket takes in one burst, bytes.
     pub burst_bytes: u64,
-}
-
-impl PathLimits {
-    /// Limits for a carrier whose packets may have up to `largest` bytes, where a 1,500-byte frame holds `in_1500`.
-    pub fn new(largest_packet_bytes: usize, in_1500: usize, burst_bytes: u64) -> Self {
-        let largest_packet_bytes = largest_packet_bytes.min(usize::from(u16::MAX));
-        Self { first_packet_bytes: in_1500.min(largest_packet_bytes), largest_packet_bytes, burst_bytes }
-    }
 }
 
 /// Why a connection is over. The type says whose doing it was.

@@ -64,7 +64,6 @@ pub(crate) struct Core {
     pub(crate) side: Side,
     pub(crate) config: Config,
     pub(crate) streams: Streams,
-    pub(crate) budget: Arc<Budget>,
     handshake: Box<dyn Handshake>,
     crypto: [CryptoStream; 3],
     writing: Space, // the space to which handshake bytes written now belong
@@ -94,8 +93,7 @@ impl Core {
         let crypto = || CryptoStream { out: SendHalf::new(u64::MAX), input: RecvHalf::new() };
         Ok(Self {
             side,
-            streams: Streams::new(us, config.limits.clone()),
-            budget,
+            streams: Streams::new(us, config.limits.clone(), budget),
             handshake,
             crypto: [crypto(), crypto(), crypto()],
             writing: Space::Initial,
@@ -231,7 +229,7 @@ impl Core {
             Frame::Datagram(data) => self.on_datagram(data),
             other => self
                 .streams
-                .on_frame(now, rtt, &self.budget, other)
+                .on_frame(now, rtt, other)
                 .map_err(|Breach(code, what)| breach(code, what)),
         }
     }

@@ -2,18 +2,8 @@
 //!
 //! The real body is rustls behind `cabo`; `plain` has one that seals nothing; the simulator has a deterministic stand-in.
 
+pub use crate::wire::frame::Space;
 use crate::wire::packet::ConnectionId;
-
-/// A packet-number space, which is also an encryption level (S-2.1).
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
-pub enum Space {
-    /// The first flight of each side; its keys follow from bytes on the wire, so it hides nothing.
-    Initial = 0,
-    /// Under keys that only the two ends know; the identities cross here.
-    Handshake = 1,
-    /// Everything after the handshake.
-    Data = 2,
-}
 
 /// Which end of a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -9,15 +9,16 @@ mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 pub use self::recv::Read;
-use self::recv::{RecvHalf, Refused};
-pub(crate) use self::send::Piece;
-use self::send::SendHalf;
-use crate::transport::flow::{Budget, RecvWindow};
+pub(crate) use self::recv::RecvHalf;
+use self::recv::Refused;
+pub(crate) use self::send::{Piece, SendHalf};
+use crate::transport::flow::{Budget, RecvCredit, SendCredit};
 use crate::wire::code::Code;
 use crate::wire::frame::{self, Direction, Frame, Opener, StreamId};
 use crate::wire::params::Params;
@@ -107,7 +108,7 @@ pub(crate) enum SentPart {
 #[derive(Debug)]
 struct Recv {
     half: RecvHalf,
-    window: RecvWindow,
+    credit: RecvCredit,
 }
 
 /// Counts of one direction of streams.
@@ -130,12 +131,9 @@ pub(crate) struct Streams {
     send: BTreeMap<StreamId, SendHalf>,
     recv: BTreeMap<StreamId, Recv>,
     counts: [Counts; 2],
-    out_limit: u64, // the peer's credit for the connection
-    out_used: u64,
-    blocked_at: Option<u64>,
-    window: RecvWindow,
-    received: u64,
-    consumed: u64,
+    out_credit: SendCredit, // of the connection
+    in_credit: RecvCredit,
+    budget: Arc<Budget>,
     held: u64,
     send_buffer_bytes: u64,
     waiting_to_write: BTreeSet<StreamId>,
@@ -145,7 +143,7 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    pub(crate) fn new(us: Opener, limits: Limits) -> Self {
+    pub(crate) fn new(us: Opener, limits: Limits, budget: Arc<Budget>) -> Self {
         let counts = [
             Counts { peer_may: limits.streams_both, ..Counts::default() },
             Counts { peer_may: limits.streams_one, ..Counts::default() },
@@ -156,12 +154,9 @@ impl Streams {
             send: BTreeMap::new(),
             recv: BTreeMap::new(),
             counts,
-            out_limit: 0,
-            out_used: 0,
-            blocked_at: None,
-            window: RecvWindow::new(limits.window_bytes, limits.window_max_bytes),
-            received: 0,
-            consumed: 0,
+            out_credit: SendCredit::new(0),
+            in_credit: RecvCredit::new(limits.window_bytes, limits.window_max_bytes, budget.clone()),
+            budget,
             held: 0,
             send_buffer_bytes: limits.send_buffer_bytes.min(1 << 20),
             waiting_to_write: BTreeSet::new(),
@@ -175,7 +170,7 @@ impl Streams {
     /// The peer's parameters, once known: its credit.
     pub(crate) fn on_params(&mut self, peer: &Params) {
         self.peer = peer.clone();
-        self.out_limit = peer.max_data;
+        self.out_credit.raise(peer.max_data);
         self.counts[Direction::Both as usize].may_open = peer.max_streams_both;
         self.counts[Direction::One as usize].may_open = peer.max_streams_one;
     }
@@ -212,8 +207,9 @@ impl Streams {
     }
 
     fn insert_recv(&mut self, id: StreamId) {
-        let window = RecvWindow::new(self.limits.stream_window_bytes, self.limits.window_max_bytes);
-        self.recv.insert(id, Recv { half: RecvHalf::new(), window });
+        let (first, max) = (self.limits.stream_window_bytes, self.limits.window_max_bytes);
+        let credit = RecvCredit::new(first, max, self.budget.clone());
+        self.recv.insert(id, Recv { half: RecvHalf::new(), credit });
     }
 
     // --- the application's side -------------------------------------------------------------------------------------
@@ -271,26 +267,25 @@ impl Streams {
         &mut self,
         now: Instant,
         rtt: Duration,
-        budget: &Budget,
         id: StreamId,
         out: &mut [u8],
     ) -> Result<Read, StreamError> {
         let recv = self.recv.get_mut(&id).ok_or(StreamError::Closed)?;
         let before = recv.half.consumed();
         let read = recv.half.read(out);
-        let consumed = recv.half.consumed();
-        if recv.half.wants_credit() && recv.window.on_consumed(now, rtt, consumed, budget) {
+        let consumed = recv.half.consumed() - before;
+        if consumed > 0 && recv.credit.on_consumed(now, consumed, rtt).is_some() && recv.half.wants_credit() {
             self.control.insert(Control::MaxStreamData(id));
         }
         let is_done = recv.half.is_done();
-        self.on_consumed(now, rtt, budget, consumed - before);
+        self.on_consumed(now, rtt, consumed);
         if is_done {
             self.drop_recv(id);
         }
         Ok(read)
     }
 
-    pub(crate) fn stop(&mut self, now: Instant, rtt: Duration, budget: &Budget, id: StreamId, code: u64) {
+    pub(crate) fn stop(&mut self, now: Instant, rtt: Duration, id: StreamId, code: u64) {
         let Some(recv) = self.recv.get_mut(&id) else { return };
         let before = recv.half.consumed();
         if recv.half.stop(code) {
@@ -298,15 +293,14 @@ impl Streams {
         }
         let freed = recv.half.consumed() - before;
         let is_done = recv.half.is_done();
-        self.on_consumed(now, rtt, budget, freed);
+        self.on_consumed(now, rtt, freed);
         if is_done {
             self.drop_recv(id);
         }
     }
 
-    fn on_consumed(&mut self, now: Instant, rtt: Duration, budget: &Budget, bytes: u64) {
-        self.consumed += bytes;
-        if bytes > 0 && self.window.on_consumed(now, rtt, self.consumed, budget) {
+    fn on_consumed(&mut self, now: Instant, rtt: Duration, bytes: u64) {
+        if bytes > 0 && self.in_credit.on_consumed(now, bytes, rtt).is_some() {
             self.control.insert(Control::MaxData);
         }
     }
@@ -318,19 +312,18 @@ impl Streams {
         &mut self,
         now: Instant,
         rtt: Duration,
-        budget: &Budget,
         frame: &Frame<'_>,
     ) -> Result<(), Breach> {
         match *frame {
             Frame::Stream { stream, offset, fin, data } => {
-                self.on_recv(now, rtt, budget, stream, |half, limit| half.insert(offset, data, fin, limit))
+                self.on_recv(now, rtt, stream, |half, limit| half.insert(offset, data, fin, limit))
             }
             Frame::ResetStream { stream, code, final_size } => {
-                self.on_recv(now, rtt, budget, stream, |half, limit| half.on_reset(code, final_size, limit))
+                self.on_recv(now, rtt, stream, |half, limit| half.on_reset(code, final_size, limit))
             }
             Frame::StopSending { stream, code } => self.on_stop_sending(stream, code),
             Frame::MaxData(bytes) => {
-                self.out_limit = self.out_limit.max(bytes);
+                self.out_credit.raise(bytes);
                 Ok(())
             }
             Frame::MaxStreamData { stream, bytes } => self.on_max_stream_data(stream, bytes),
@@ -385,7 +378,6 @@ impl Streams {
         &mut self,
         now: Instant,
         rtt: Duration,
-        budget: &Budget,
         id: StreamId,
         take: impl FnOnce(&mut RecvHalf, u64) -> Result<u64, Refused>,
     ) -> Result<(), Breach> {
@@ -396,7 +388,7 @@ impl Streams {
         let Some(recv) = self.recv.get_mut(&id) else { return Ok(()) }; // ended already
         let was_readable = recv.half.is_readable();
         let before = recv.half.consumed();
-        let moved = take(&mut recv.half, recv.window.limit()).map_err(|refused| match refused {
+        let moved = take(&mut recv.half, recv.credit.limit()).map_err(|refused| match refused {
             Refused::Flow => Breach(Code::FLOW, "more than the stream's credit"),
             Refused::FinalSize => Breach(Code::FINAL_SIZE, "the stream's length changed"),
             Refused::Buffer => Breach(Code::BUFFER, "too many holes in one stream"),
@@ -404,14 +396,15 @@ impl Streams {
         let is_readable = recv.half.is_readable();
         let freed = recv.half.consumed() - before;
         let is_done = recv.half.is_done();
-        self.received += moved;
-        if self.received > self.window.limit() {
-            return Err(Breach(Code::FLOW, "more than the connection's credit"));
-        }
+        let highest = recv.half.highest();
+        recv.credit.on_received(highest).map_err(|_| Breach(Code::FLOW, "more than the stream's credit"))?;
+        self.in_credit
+            .on_received_more(moved)
+            .map_err(|_| Breach(Code::FLOW, "more than the connection's credit"))?;
         if is_readable && (!was_readable || moved > 0) {
             self.events.push_back(StreamEvent::Readable(id));
         }
-        self.on_consumed(now, rtt, budget, freed);
+        self.on_consumed(now, rtt, freed);
         if is_done {
             self.drop_recv(id);
         }
@@ -445,7 +438,7 @@ impl Streams {
 
     /// True if a packet could carry something of ours now.
     pub(crate) fn has_work(&self) -> bool {
-        let credit = self.out_limit - self.out_used;
+        let credit = self.out_credit.available();
         !self.control.is_empty()
             || self.queue.values().flatten().any(|id| self.send.get(id).is_some_and(|half| half.has_work(credit)))
     }
@@ -484,15 +477,15 @@ impl Streams {
                 Frame::ResetStream { stream, code, final_size }
             }
             Control::Stop(stream) => Frame::StopSending { stream, code: self.recv.get(&stream)?.half.stop_frame()? },
-            Control::MaxData => Frame::MaxData(self.window.limit()),
+            Control::MaxData => Frame::MaxData(self.in_credit.limit()),
             Control::MaxStreams(direction) => {
                 Frame::MaxStreams { direction, count: self.counts[direction as usize].peer_may }
             }
             Control::MaxStreamData(stream) => {
                 let recv = self.recv.get(&stream)?;
-                Frame::MaxStreamData { stream, bytes: recv.half.wants_credit().then(|| recv.window.limit())? }
+                Frame::MaxStreamData { stream, bytes: recv.half.wants_credit().then(|| recv.credit.limit())? }
             }
-            Control::DataBlocked => Frame::DataBlocked(self.out_limit),
+            Control::DataBlocked => Frame::DataBlocked(self.out_credit.used()),
             Control::StreamBlocked(stream) => {
                 Frame::StreamBlocked { stream, limit: self.send.get(&stream)?.sent_end() }
             }
@@ -512,10 +505,10 @@ impl Streams {
                 self.enqueue_front(id);
                 return;
             };
-            let credit = self.out_limit - self.out_used;
+            let credit = self.out_credit.available();
             let fresh_from = half.sent_end();
             let piece = half.next_piece(room, credit);
-            self.out_used += half.sent_end() - fresh_from;
+            self.out_credit.take(half.sent_end() - fresh_from);
             if let Some(limit) = half.blocked() {
                 debug_assert_eq!(limit, half.sent_end());
                 self.control.insert(Control::StreamBlocked(id));
@@ -525,9 +518,7 @@ impl Streams {
                 half.copy(&piece, out);
                 sent(SentPart::Piece(id, piece));
             }
-            let is_stuck_on_connection = half.has_work(1) && self.out_used == self.out_limit;
-            if is_stuck_on_connection && self.blocked_at != Some(self.out_limit) {
-                self.blocked_at = Some(self.out_limit);
+            if half.has_work(1) && self.out_credit.blocked().is_some() {
                 self.control.insert(Control::DataBlocked);
             }
             if half.has_work(1) {
