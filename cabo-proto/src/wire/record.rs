@@ -1,0 +1,98 @@
+//! Records of stream carriers (W-4) and the preface before them.
+//!
+//! ```text
+//!  0        1        2        4
+//!  +--------+--------+--------+---------------------+-----+
+//!  |  kind  |   00   | length |        body         | tag |
+//!  +--------+--------+--------+---------------------+-----+
+//! ```
+
+use super::frame::Space;
+use super::varint::Malformed;
+
+/// Bytes before the body.
+pub const HEADER: usize = 4;
+/// The most bytes of body and tag.
+pub const LARGEST: usize = 65_535;
+/// What each side of a sealed session sends first.
+pub const PREFACE_SEALED: [u8; 8] = *b"cabo/1s\n";
+/// What each side of a plain session sends first.
+pub const PREFACE_PLAIN: [u8; 8] = *b"cabo/1p\n";
+
+/// What kind of record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RecordKind {
+    /// The first handshake messages, in the clear.
+    Initial,
+    /// The rest of the handshake.
+    Handshake,
+    /// Everything after it.
+    Data {
+        /// The key phase.
+        phase: bool,
+    },
+}
+
+impl RecordKind {
+    /// The space whose rules and numbers hold.
+    pub const fn space(self) -> Space {
+        match self {
+            Self::Initial => Space::Initial,
+            Self::Handshake => Space::Handshake,
+            Self::Data { .. } => Space::Data,
+        }
+    }
+
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Initial => 0,
+            Self::Handshake => 1,
+            Self::Data { phase } => 2 + phase as u8,
+        }
+    }
+}
+
+/// The four bytes before a body.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RecordHeader {
+    /// What kind of record.
+    pub kind: RecordKind,
+    /// Bytes of body and tag, at least 1.
+    pub length: usize,
+}
+
+/// Reads a header.
+pub fn parse(header: &[u8; HEADER]) -> Result<RecordHeader, Malformed> {
+    let [kind, zero, high, low] = *header;
+    let kind = match kind {
+        0 => RecordKind::Initial,
+        1 => RecordKind::Handshake,
+        2 | 3 => RecordKind::Data { phase: kind == 3 },
+        _ => return Err(Malformed { what: "unknown kind of record", at: 0 }),
+    };
+    if zero != 0 {
+        return Err(Malformed { what: "second byte not zero", at: 1 });
+    }
+    match usize::from(u16::from_be_bytes([high, low])) {
+        0 => Err(Malformed { what: "empty record", at: 2 }),
+        length => Ok(RecordHeader { kind, length }),
+    }
+}
+
+/// Appends a header and returns where it starts. [`set_length`] completes it.
+pub fn put(out: &mut Vec<u8>, kind: RecordKind) -> usize {
+    let start = out.len();
+    out.extend_from_slice(&[kind.byte(), 0, 0, 0]);
+    start
+}
+
+/// Writes the length of `record`, which is header, body and tag, into its header. This comes before sealing, since the
+/// header is associated data. Body and tag are at most [`LARGEST`] bytes; that is the caller's duty.
+pub fn set_length(record: &mut [u8]) {
+    let length = record.len().saturating_sub(HEADER);
+    debug_assert!(length <= LARGEST, "{length} bytes are too long for a record");
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
+    if let Some(field) = record.get_mut(2..HEADER) {
+        field.copy_from_slice(&length.to_be_bytes());
+    }
+}
