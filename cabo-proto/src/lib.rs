@@ -8,8 +8,6 @@
 //! - [`session`]: who is there, in secret or plain, on which streams;
 //! - [`sim`]: a network in a box to try all of it, by seed.
 
-use std::time::{Duration, Instant};
-
 pub mod session;
 pub mod sim;
 pub mod transport;
@@ -19,9 +17,4 @@ pub mod wire;
 pub trait Chance: Send {
     /// Fills `out` with random bytes.
     fn fill(&mut self, out: &mut [u8]);
-}
-
-/// The time between two instants, zero where the clock seems to run backwards.
-pub(crate) fn since(later: Instant, earlier: Instant) -> Duration {
-    later.saturating_duration_since(earlier)
 }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -139,8 +139,8 @@ impl Core {
         self.admission == Admission::Done
     }
 
-    pub(crate) fn next_keys(&mut self) -> Option<Keys> {
-        self.handshake.next_keys()
+    pub(crate) fn handshake_mut(&mut self) -> &mut dyn Handshake {
+        &mut *self.handshake
     }
 
     // --- handshake --------------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ impl Core {
     // --- frames that came in ----------------------------------------------------------------------------------------
 
     /// Takes a frame of the data space that is not about packets.
-    pub(crate) fn on_frame(&mut self, now: Instant, rtt: Duration, frame: &Frame<'_>) -> Result<(), Ended> {
+    pub(crate) fn on_frame(&mut self, now: Instant, frame: &Frame<'_>) -> Result<(), Ended> {
         match frame {
             Frame::Admitted => {
                 if self.side == Side::Server {
@@ -229,7 +229,7 @@ impl Core {
             Frame::Datagram(data) => self.on_datagram(data),
             other => self
                 .streams
-                .on_frame(now, rtt, other)
+                .on_frame(now, other)
                 .map_err(|Breach(code, what)| breach(code, what)),
         }
     }

@@ -54,6 +54,16 @@ impl Idle {
         self.asked_at.unwrap_or(self.heard_at).max(self.heard_at) + self.timeout.max(3 * pto)
     }
 
+    /// When a genuine packet arrived last, or the start.
+    pub fn last_heard(&self) -> Instant {
+        self.heard_at
+    }
+
+    /// The timeout that both sides keep.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// When to send a packet that asks for an answer, if nothing else is sent before.
     pub fn keep_alive_deadline(&self) -> Option<Instant> {
         self.keep_alive.then(|| self.kept_at + self.timeout / (PROBES + 1))

@@ -24,3 +24,4 @@ pub mod path;
 pub mod ranges;
 pub mod rtt;
 pub mod sent;
+pub mod streams;

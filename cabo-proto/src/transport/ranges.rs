@@ -123,6 +123,11 @@ impl RangeSet {
         self.ranges.back().map(|range| range.end - 1)
     }
 
+    /// The lowest range.
+    pub fn first(&self) -> Option<Range<u64>> {
+        self.ranges.front().cloned()
+    }
+
     /// The ranges, ascending; `.rev()` is the order of an acknowledgement.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Range<u64>> + ExactSizeIterator + '_ {
         self.ranges.iter().cloned()

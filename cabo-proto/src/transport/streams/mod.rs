@@ -124,8 +124,9 @@ struct Counts {
 
 /// All streams of one connection.
 #[derive(Debug)]
-pub(crate) struct Streams {
+pub struct Streams {
     us: Opener,
+    rtt: Duration,
     limits: Limits,
     peer: Params,
     send: BTreeMap<StreamId, SendHalf>,
@@ -150,6 +151,7 @@ impl Streams {
         ];
         Self {
             us,
+            rtt: Duration::ZERO,
             peer: Params::default(),
             send: BTreeMap::new(),
             recv: BTreeMap::new(),
@@ -180,17 +182,22 @@ impl Streams {
         self.send_buffer_bytes = bytes.clamp(1 << 20, self.limits.send_buffer_bytes.max(1 << 20));
     }
 
+    /// The time that credit takes to come back; windows grow by it.
+    pub(crate) fn set_rtt(&mut self, rtt: Duration) {
+        self.rtt = rtt;
+    }
+
     pub(crate) fn poll_event(&mut self) -> Option<StreamEvent> {
         self.events.pop_front()
     }
 
     /// True while any stream is open.
-    pub(crate) fn any_open(&self) -> bool {
+    pub fn any_open(&self) -> bool {
         !self.send.is_empty() || !self.recv.is_empty()
     }
 
     /// Opens a stream; `None` when the peer allows no more now (an [`StreamEvent::Available`] follows).
-    pub(crate) fn open(&mut self, direction: Direction) -> Option<StreamId> {
+    pub fn open(&mut self, direction: Direction) -> Option<StreamId> {
         let counts = &mut self.counts[direction as usize];
         if counts.opened >= counts.may_open {
             counts.was_short = true;
@@ -215,7 +222,7 @@ impl Streams {
     // --- the application's side -------------------------------------------------------------------------------------
 
     /// Room for a write now, bytes; 0 asks for a [`StreamEvent::Writable`].
-    pub(crate) fn write_room(&mut self, id: StreamId) -> Result<usize, StreamError> {
+    pub fn write_room(&mut self, id: StreamId) -> Result<usize, StreamError> {
         let half = self.send.get(&id).ok_or(StreamError::Closed)?;
         if let Some(code) = half.stopped() {
             return Err(StreamError::Stopped(code));
@@ -231,7 +238,7 @@ impl Streams {
     }
 
     /// Writes all of `data`, for which [`write_room`](Self::write_room) has said that there is room.
-    pub(crate) fn write(&mut self, id: StreamId, data: Bytes) {
+    pub fn write(&mut self, id: StreamId, data: Bytes) {
         if let Some(half) = self.send.get_mut(&id) {
             self.held += data.len() as u64;
             half.write(data);
@@ -239,14 +246,16 @@ impl Streams {
         }
     }
 
-    pub(crate) fn finish(&mut self, id: StreamId) -> Result<(), StreamError> {
+    /// Ends the stream behind what was written.
+    pub fn finish(&mut self, id: StreamId) -> Result<(), StreamError> {
         let half = self.send.get_mut(&id).ok_or(StreamError::Closed)?;
         half.finish();
         self.enqueue(id);
         Ok(())
     }
 
-    pub(crate) fn reset(&mut self, id: StreamId, code: u64) {
+    /// Ends the stream abruptly: what was not delivered may never be.
+    pub fn reset(&mut self, id: StreamId, code: u64) {
         if let Some(half) = self.send.get_mut(&id) {
             let held = half.held();
             if half.reset(code) {
@@ -256,17 +265,17 @@ impl Streams {
         }
     }
 
-    pub(crate) fn set_priority(&mut self, id: StreamId, priority: i32) {
+    /// Streams of higher priority go first; 0 is the default.
+    pub fn set_priority(&mut self, id: StreamId, priority: i32) {
         if let Some(half) = self.send.get_mut(&id) {
             half.priority = priority; // takes effect when it is queued next
         }
     }
 
     /// Reads into `out`. Credit that this frees goes to the peer.
-    pub(crate) fn read(
+    pub fn read(
         &mut self,
         now: Instant,
-        rtt: Duration,
         id: StreamId,
         out: &mut [u8],
     ) -> Result<Read, StreamError> {
@@ -274,18 +283,19 @@ impl Streams {
         let before = recv.half.consumed();
         let read = recv.half.read(out);
         let consumed = recv.half.consumed() - before;
-        if consumed > 0 && recv.credit.on_consumed(now, consumed, rtt).is_some() && recv.half.wants_credit() {
+        if consumed > 0 && recv.credit.on_consumed(now, consumed, self.rtt).is_some() && recv.half.wants_credit() {
             self.control.insert(Control::MaxStreamData(id));
         }
         let is_done = recv.half.is_done();
-        self.on_consumed(now, rtt, consumed);
+        self.on_consumed(now, consumed);
         if is_done {
             self.drop_recv(id);
         }
         Ok(read)
     }
 
-    pub(crate) fn stop(&mut self, now: Instant, rtt: Duration, id: StreamId, code: u64) {
+    /// Tells the peer that nobody will read this stream any further.
+    pub fn stop(&mut self, now: Instant, id: StreamId, code: u64) {
         let Some(recv) = self.recv.get_mut(&id) else { return };
         let before = recv.half.consumed();
         if recv.half.stop(code) {
@@ -293,14 +303,14 @@ impl Streams {
         }
         let freed = recv.half.consumed() - before;
         let is_done = recv.half.is_done();
-        self.on_consumed(now, rtt, freed);
+        self.on_consumed(now, freed);
         if is_done {
             self.drop_recv(id);
         }
     }
 
-    fn on_consumed(&mut self, now: Instant, rtt: Duration, bytes: u64) {
-        if bytes > 0 && self.in_credit.on_consumed(now, bytes, rtt).is_some() {
+    fn on_consumed(&mut self, now: Instant, bytes: u64) {
+        if bytes > 0 && self.in_credit.on_consumed(now, bytes, self.rtt).is_some() {
             self.control.insert(Control::MaxData);
         }
     }
@@ -311,15 +321,14 @@ impl Streams {
     pub(crate) fn on_frame(
         &mut self,
         now: Instant,
-        rtt: Duration,
         frame: &Frame<'_>,
     ) -> Result<(), Breach> {
         match *frame {
             Frame::Stream { stream, offset, fin, data } => {
-                self.on_recv(now, rtt, stream, |half, limit| half.insert(offset, data, fin, limit))
+                self.on_recv(now, stream, |half, limit| half.insert(offset, data, fin, limit))
             }
             Frame::ResetStream { stream, code, final_size } => {
-                self.on_recv(now, rtt, stream, |half, limit| half.on_reset(code, final_size, limit))
+                self.on_recv(now, stream, |half, limit| half.on_reset(code, final_size, limit))
             }
             Frame::StopSending { stream, code } => self.on_stop_sending(stream, code),
             Frame::MaxData(bytes) => {
@@ -377,7 +386,6 @@ impl Streams {
     fn on_recv(
         &mut self,
         now: Instant,
-        rtt: Duration,
         id: StreamId,
         take: impl FnOnce(&mut RecvHalf, u64) -> Result<u64, Refused>,
     ) -> Result<(), Breach> {
@@ -404,7 +412,7 @@ impl Streams {
         if is_readable && (!was_readable || moved > 0) {
             self.events.push_back(StreamEvent::Readable(id));
         }
-        self.on_consumed(now, rtt, freed);
+        self.on_consumed(now, freed);
         if is_done {
             self.drop_recv(id);
         }
@@ -620,10 +628,5 @@ impl Streams {
             counts.peer_may = counts.peer_ended + room;
             self.control.insert(Control::MaxStreams(direction));
         }
-    }
-
-    /// Everything that was handed to a carrier that promises delivery counts as delivered (S-7).
-    pub(crate) fn on_delivered(&mut self, part: SentPart) {
-        self.on_acked(part);
     }
 }

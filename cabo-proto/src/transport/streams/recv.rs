@@ -106,7 +106,7 @@ impl RecvHalf {
             return if self.ahead.len() > HOLES_MAX { Err(Refused::Buffer) } else { Ok(moved) };
         }
         self.contiguous = end;
-        while let Some(range) = self.ahead.iter().next().filter(|range| range.start <= self.contiguous) {
+        while let Some(range) = self.ahead.first().filter(|range| range.start <= self.contiguous) {
             self.contiguous = self.contiguous.max(range.end);
             self.ahead.remove_below(range.end);
         }

@@ -170,7 +170,7 @@ impl SendHalf {
         if self.reset.is_some() {
             return None;
         }
-        if let Some(range) = self.lost.iter().next() {
+        if let Some(range) = self.lost.first() {
             let end = range.end.min(range.start + room as u64);
             if end == range.start {
                 return None;
@@ -235,7 +235,7 @@ impl SendHalf {
                 self.base = self.base.max(end);
             } else if end > self.base {
                 self.acked.insert_range(piece.offset.max(self.base)..end);
-                if let Some(range) = self.acked.iter().next().filter(|range| range.start <= self.base) {
+                if let Some(range) = self.acked.first().filter(|range| range.start <= self.base) {
                     self.acked.remove_below(range.end);
                     self.base = range.end;
                 }
@@ -289,10 +289,5 @@ impl SendHalf {
     /// True when nothing more will ever be sent: all acknowledged, or the reset was.
     pub(crate) fn is_done(&self) -> bool {
         self.reset.map_or(self.fin == Fin::Acked && self.base == self.end, |reset| reset.is_acked)
-    }
-
-    /// On a carrier that promises delivery, what was handed over is as good as acknowledged (S-7).
-    pub(crate) fn on_delivered(&mut self, piece: &Piece) -> u64 {
-        self.on_acked(piece)
     }
 }
