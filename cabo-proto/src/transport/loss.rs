@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::rtt::{GRANULARITY, Rtt};
-use super::sent::{Sent, SentPackets, Settled, Trace};
+use super::sent::{Sent, SentPackets, Trace};
 
 /// Packets that one space tracks at most; beyond it [`Loss::has_room`] is false.
 pub const MAX_TRACKED: usize = 1 << 16;
@@ -120,7 +120,7 @@ impl<F> Loss<F> {
         number
     }
 
-    /// Takes the ranges of an acknowledgement, in any order. Call [`detect`](Self::detect) after the estimate of the
+    /// Takes the ranges of an acknowledgement, disjoint, in any order. Call [`detect`](Self::detect) after the estimate of the
     /// round trip has heard of the sample.
     pub fn on_ack(
         &mut self,
@@ -139,7 +139,7 @@ impl<F> Loss<F> {
                 continue;
             }
             largest = largest.max(Some(range.end - 1));
-            self.settle_range(now, range, rtt, &mut outcome);
+            self.settle_range(now, &range, rtt, &mut outcome);
         }
         self.largest_acked = self.largest_acked.max(largest);
         let newest = outcome.acked.iter().max_by_key(|(number, _)| *number);
@@ -151,29 +151,22 @@ impl<F> Loss<F> {
         if !outcome.acked.is_empty() {
             self.pto_count = 0;
         }
-        self.trim(now, rtt);
         Ok(outcome)
     }
 
     fn settle_range(
         &mut self,
         now: Instant,
-        range: Range<u64>,
+        range: &Range<u64>,
         rtt: &Rtt,
         outcome: &mut AckOutcome<F>,
     ) {
-        let mut index = self.packets.index_of(range.start);
-        while let Some(number) = self.packets.number_at(index).filter(|number| *number < range.end)
-        {
-            match self.packets.settle(index) {
-                Some(Settled::Acked(sent)) => outcome.acked.push((number, sent)),
-                Some(Settled::Spurious(trace)) => {
-                    self.widen(now, number, trace, rtt);
-                    outcome.spurious.push((number, trace.bytes));
-                }
-                None => {}
-            }
-            index += 1;
+        self.packets.take_acked(range, |number, sent| outcome.acked.push((number, sent)));
+        let mut late = Vec::new();
+        self.packets.take_spurious(range, |number, trace| late.push((number, trace)));
+        for (number, trace) in late {
+            self.widen(now, number, trace, rtt);
+            outcome.spurious.push((number, trace.bytes));
         }
     }
 
@@ -221,7 +214,7 @@ impl<F> Loss<F> {
         );
         self.loss_deadline = deadline;
         self.count_episode(now, &outcome);
-        self.trim(now, rtt);
+        self.packets.forget_traces(now, rtt.pto_base() * 2);
         outcome
     }
 
@@ -238,10 +231,6 @@ impl<F> Loss<F> {
             self.packet_threshold = PACKET_THRESHOLD;
             self.time_eighths = TIME_EIGHTHS;
         }
-    }
-
-    fn trim(&mut self, now: Instant, rtt: &Rtt) {
-        self.packets.trim(now, rtt.pto_base() * 2, MAX_TRACKED / 2);
     }
 
     /// When [`detect`](Self::detect) must be called, because time alone may make a packet lost.

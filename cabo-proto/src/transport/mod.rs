@@ -14,6 +14,8 @@
 //!    at [`loss::Loss::pto_deadline`]: [`loss::Loss::on_pto`], then a probe past the window.
 
 pub mod ack;
+#[cfg(test)]
+mod closed_loop;
 pub mod congestion;
 pub mod flow;
 pub mod idle;

@@ -139,6 +139,9 @@ impl Path {
             min_rtt: self.rtt.min(),
             smoothed_rtt: self.rtt.smoothed(),
             rate,
+            newest: newest.snapshot,
+            total_delivered: self.sampler.delivered(),
+            total_lost: self.sampler.lost(),
             app_limited: newest.snapshot.app_limited,
         };
         self.controller.on_ack(now, &ack);

@@ -3,10 +3,13 @@
 //! Only ack-eliciting packets are kept, in number order. A lost one leaves a small trace for a while, so that a late
 //! acknowledgement is known for what it is: a wrong guess (T-4.3).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::congestion::rate::Snapshot;
+
+const MAX_TRACES: usize = 1 << 14;
 
 /// One packet that asks for acknowledgement, as it left.
 #[derive(Clone, Debug)]
@@ -27,45 +30,26 @@ pub struct Sent<F> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trace {
     pub(super) sent: Instant,
-    pub(super) declared: Instant,
     pub(super) bytes: u32,
-}
-
-#[derive(Clone, Debug)]
-enum State<F> {
-    Outstanding(Sent<F>),
-    Lost(Trace),
-    Settled,
-}
-
-#[derive(Clone, Debug)]
-struct Entry<F> {
-    number: u64,
-    state: State<F>,
-}
-
-/// What an acknowledgement of one number meets.
-pub(super) enum Settled<F> {
-    Acked(Sent<F>),
-    Spurious(Trace),
+    declared: Instant,
 }
 
 /// The packets of one space that are not yet settled, by number.
 #[derive(Clone, Debug)]
 pub(super) struct SentPackets<F> {
-    entries: VecDeque<Entry<F>>,
+    entries: VecDeque<(u64, Option<Sent<F>>)>, // `None` is settled; the first entry never is
     outstanding: usize,
-    first_outstanding: usize, // no entry below this index is outstanding
+    traces: BTreeMap<u64, Trace>,
 }
 
 impl<F> SentPackets<F> {
     pub(super) fn new() -> Self {
-        Self { entries: VecDeque::new(), outstanding: 0, first_outstanding: 0 }
+        Self { entries: VecDeque::new(), outstanding: 0, traces: BTreeMap::new() }
     }
 
     /// Appends; numbers ascend.
     pub(super) fn push(&mut self, number: u64, sent: Sent<F>) {
-        self.entries.push_back(Entry { number, state: State::Outstanding(sent) });
+        self.entries.push_back((number, Some(sent)));
         self.outstanding += 1;
     }
 
@@ -81,39 +65,39 @@ impl<F> SentPackets<F> {
 
     /// The outstanding packets, ascending.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, &Sent<F>)> + '_ {
-        self.entries.range(self.first_outstanding..).filter_map(|entry| match &entry.state {
-            State::Outstanding(sent) => Some((entry.number, sent)),
-            State::Lost(_) | State::Settled => None,
-        })
+        self.entries.iter().filter_map(|(number, sent)| sent.as_ref().map(|sent| (*number, sent)))
     }
 
-    /// The index of the first entry whose number is at least `number`.
-    pub(super) fn index_of(&self, number: u64) -> usize {
-        self.entries.partition_point(|entry| entry.number < number)
-    }
-
-    /// The number at an index.
-    pub(super) fn number_at(&self, index: usize) -> Option<u64> {
-        self.entries.get(index).map(|entry| entry.number)
-    }
-
-    /// Settles the entry at `index` by an acknowledgement; `None` if it was settled before.
-    pub(super) fn settle(&mut self, index: usize) -> Option<Settled<F>> {
-        let entry = self.entries.get_mut(index)?;
-        let settled = match std::mem::replace(&mut entry.state, State::Settled) {
-            State::Outstanding(sent) => {
-                self.outstanding -= 1;
-                Some(Settled::Acked(sent))
+    /// Takes out the outstanding packets in `range`, ascending.
+    pub(super) fn take_acked(&mut self, range: &Range<u64>, mut acked: impl FnMut(u64, Sent<F>)) {
+        let first = self.entries.partition_point(|(number, _)| *number < range.start);
+        for (number, sent) in self.entries.range_mut(first..) {
+            if *number >= range.end {
+                break;
             }
-            State::Lost(trace) => Some(Settled::Spurious(trace)),
-            State::Settled => None,
-        };
-        self.advance();
-        settled
+            if let Some(sent) = sent.take() {
+                self.outstanding -= 1;
+                acked(*number, sent);
+            }
+        }
+        self.trim_front();
+    }
+
+    /// Takes out the traces in `range`, ascending.
+    pub(super) fn take_spurious(
+        &mut self,
+        range: &Range<u64>,
+        mut spurious: impl FnMut(u64, Trace),
+    ) {
+        while let Some((&number, _)) = self.traces.range(range.clone()).next() {
+            if let Some(trace) = self.traces.remove(&number) {
+                spurious(number, trace);
+            }
+        }
     }
 
     /// Calls `judge` for each outstanding packet below `end`, ascending, and takes out those that it calls lost.
-    /// `lost` gets them with whether an acknowledged one lay between it and the one before.
+    /// `lost` gets them with whether one that was not lost lay between it and the one before.
     pub(super) fn take_lost(
         &mut self,
         now: Instant,
@@ -121,64 +105,44 @@ impl<F> SentPackets<F> {
         mut judge: impl FnMut(u64, &Sent<F>) -> bool,
         mut lost: impl FnMut(u64, Sent<F>, bool),
     ) {
-        let mut is_broken = true; // a run of losses starts
-        for entry in self.entries.range_mut(self.first_outstanding..) {
-            if entry.number >= end {
+        let mut starts_run = true;
+        for (number, entry) in &mut self.entries {
+            if *number >= end {
                 break;
             }
-            let is_lost = match &entry.state {
-                State::Outstanding(sent) => judge(entry.number, sent),
-                State::Lost(_) => continue,
-                State::Settled => false,
-            };
-            if !is_lost {
-                is_broken = true;
-                continue;
-            }
-            let State::Outstanding(sent) = std::mem::replace(&mut entry.state, State::Settled)
-            else {
+            let Some(sent) = entry.take_if(|sent| judge(*number, sent)) else {
+                starts_run = true;
                 continue;
             };
-            entry.state = State::Lost(Trace { sent: sent.time, declared: now, bytes: sent.bytes });
+            self.traces
+                .insert(*number, Trace { sent: sent.time, declared: now, bytes: sent.bytes });
             self.outstanding -= 1;
-            lost(entry.number, sent, std::mem::take(&mut is_broken));
+            lost(*number, sent, std::mem::take(&mut starts_run));
         }
-        self.advance();
+        self.trim_front();
     }
 
-    /// Drops what is settled from the front, and traces older than `age`, or any trace while more than `max` are held.
-    pub(super) fn trim(&mut self, now: Instant, age: Duration, max: usize) {
-        while let Some(front) = self.entries.front() {
-            let is_done = match &front.state {
-                State::Settled => true,
-                State::Lost(trace) => {
-                    self.entries.len() > max || now.saturating_duration_since(trace.declared) > age
-                }
-                State::Outstanding(_) => false,
-            };
-            if !is_done {
+    /// Forgets traces older than `age`, and the oldest of too many.
+    pub(super) fn forget_traces(&mut self, now: Instant, age: Duration) {
+        while let Some(oldest) = self.traces.first_entry() {
+            let is_old = now.saturating_duration_since(oldest.get().declared) > age;
+            if !is_old && self.traces.len() <= MAX_TRACES {
                 return;
             }
-            self.entries.pop_front();
-            self.first_outstanding = self.first_outstanding.saturating_sub(1);
+            self.traces.pop_first();
         }
     }
 
     /// Takes out everything, for a space whose keys are gone.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = (u64, Sent<F>)> + '_ {
         self.outstanding = 0;
-        self.first_outstanding = 0;
-        self.entries.drain(..).filter_map(|entry| match entry.state {
-            State::Outstanding(sent) => Some((entry.number, sent)),
-            State::Lost(_) | State::Settled => None,
-        })
+        self.traces.clear();
+        self.entries.drain(..).filter_map(|(number, sent)| sent.map(|sent| (number, sent)))
     }
 
-    fn advance(&mut self) {
-        while let Some(Entry { state: State::Lost(_) | State::Settled, .. }) =
-            self.entries.get(self.first_outstanding)
-        {
-            self.first_outstanding += 1;
+    fn trim_front(&mut self) {
+        while let Some((_, None)) = self.entries.front() {
+            self.entries.pop_front();
         }
     }
 }

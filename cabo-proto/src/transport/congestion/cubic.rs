@@ -261,6 +261,9 @@ mod tests {
             min_rtt: rtt,
             smoothed_rtt: rtt,
             rate: None,
+            newest: Sampler::new(sent).on_sent(sent, bytes, 0),
+            total_delivered: 0,
+            total_lost: 0,
             app_limited: false,
         }
     }
@@ -292,7 +295,6 @@ mod tests {
             while now < end {
                 if cubic.recovery_start.is_none_or(|recovery| now > recovery) {
                     let window = cubic.window();
-                    // Slower than Reno would be visible: long round trips keep the curve in charge.
                     cubic.on_ack(now, &ack(now, window, RTT));
                 }
                 now += RTT;
@@ -342,11 +344,11 @@ mod tests {
         let mut now = Instant::now();
         let mut cubic = Cubic::new(now, MTU);
         for round in 0..20 {
-            let rtt = RTT + Duration::from_millis(if round < 3 { 0 } else { 5 * (round - 2) });
+            let rtt = RTT + Duration::from_millis(if round < 3 { 0 } else { 15 * (round - 2) });
             now += rtt;
             let each = cubic.window() / 8;
             for _ in 0..8 {
-                cubic.on_ack(now, &ack(now, each, rtt));
+                cubic.on_ack(now, &ack(now - rtt, each, rtt));
             }
         }
         assert!(cubic.curve.threshold < u64::MAX, "left slow start");

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 pub mod cubic;
+mod filter;
 pub mod fixed;
 pub mod model;
 pub mod rate;
@@ -53,7 +54,7 @@ pub struct AckSample {
     pub acked_bytes: u64,
     /// Bytes that this acknowledgement showed to be lost.
     pub lost_bytes: u64,
-    /// Bytes in flight before it and after it.
+    /// Bytes in flight before it.
     pub prior_in_flight: u64,
     /// Bytes in flight after it.
     pub in_flight: u64,
@@ -61,12 +62,18 @@ pub struct AckSample {
     pub largest_sent: Instant,
     /// The round-trip sample, where it gave one.
     pub rtt: Option<Duration>,
-    /// The lowest round trip of this path so far, and the smoothed one.
+    /// The lowest round trip of this path so far.
     pub min_rtt: Duration,
     /// The smoothed round trip.
     pub smoothed_rtt: Duration,
     /// The delivery rate, where it gave a sample.
     pub rate: Option<rate::RateSample>,
+    /// What the sampler noted when the newest of the acknowledged packets was sent.
+    pub newest: rate::Snapshot,
+    /// Bytes delivered since the start.
+    pub total_delivered: u64,
+    /// Bytes lost since the start.
+    pub total_lost: u64,
     /// True if the application, not the window, held the sender back when these packets were sent.
     pub app_limited: bool,
 }

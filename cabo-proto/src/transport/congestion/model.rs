@@ -1,52 +1,330 @@
-//! A model of the path (T-9).
+//! A model of the path (T-9), in the family of BBR, for wires that lose packets on their own.
+//!
+//! It measures how much the path takes ([`MaxRate`]), how long an empty path is ([`MinRtt`]), and what it loses when it
+//! is not full ([`BaseLoss`]); it sends at the first, keeps about one round trip in flight, and treats as congestion
+//! only what the third does not explain.
+//!
+//! ```text
+//!   startup --full--> drain --empty--> cruise --8 rounds--> up --1 round--> down --empty--> cruise ...
+//!                                        |                   ^                |
+//!                                        |                   +-- it grew -----+
+//!                                        +--slower, or unexplained loss-----> down
+//!   cruise --no low round trip for 10 s--> probe-rtt --> cruise
+//! ```
 
 use std::time::{Duration, Instant};
 
-use super::rate::bytes_in;
+use super::filter::{BaseLoss, MaxRate, MinRtt, Span};
+use super::rate::{bytes_in, rate};
 use super::{AckSample, Controller, INITIAL_PACKETS, LossSample, MAX_WINDOW, MIN_PACKETS};
+
+const STARTUP_GAIN: f64 = 2.77; // 4 ln 2: doubles each round
+const DRAIN_GAIN: f64 = 0.5;
+const UP_GAIN: f64 = 1.25;
+const CAREFUL_UP_GAIN: f64 = 1.1; // after a probe that overran the queue
+const DOWN_GAIN: f64 = 0.8;
+const WINDOW_GAIN: f64 = 2.0;
+
+const CYCLE_ROUNDS: u32 = 8;
+const CAREFUL_CYCLE_ROUNDS: u32 = 32;
+const DOWN_ROUNDS: u32 = 4; // at most
+const FULL_ROUNDS: u32 = 3; // without growth
+const GROWTH: f64 = 1.25;
+
+const LEAST_ROUND: Duration = Duration::from_millis(5); // shorter ones measure the sender's timers
+const LEAST_ROUND_PACKETS: u64 = 16;
+const TIMER_SLACK: Duration = Duration::from_millis(2); // a late sender, and a receiver that acknowledges late
+const MIN_RTT_AGE: Duration = Duration::from_secs(10);
+const PROBE_RTT_TIME: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Startup,
+    Drain,
+    Cruise,
+    Up,
+    Down,
+    ProbeRtt,
+}
+
+/// From when a packet leaves until it is acknowledged, or a little longer.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    start: Instant,
+    delivered: u64, // totals at its start
+    lost: u64,
+    min_rtt: Option<Duration>,
+    app_limited: bool,
+}
 
 /// The controller `model`.
 #[derive(Clone, Debug)]
 pub struct Model {
     mtu: u64,
-    max_rate: u64,
-    min_rtt: Option<Duration>,
+    phase: Phase,
+    phase_rounds: u32,
+    cycle_rounds: u32,
+    round: Round,
+    max_rate: MaxRate,
+    min_rtt: MinRtt,
+    base: BaseLoss,
+    quiet: Span, // the last stretch below the path's rate
+    up: Span,    // the last stretch above it
+    rate_before_up: u64,
+    is_careful: bool,
+    full_rate: u64,
+    full_rounds: u32,
+    probe_rtt_end: Option<Instant>,
+    probe_rtt_min: Option<Duration>,
 }
 
 impl Model {
     /// A controller for packets of at most `mtu` bytes.
-    pub fn new(_now: Instant, mtu: u64) -> Self {
-        Self { mtu, max_rate: 0, min_rtt: None }
+    pub fn new(now: Instant, mtu: u64) -> Self {
+        Self {
+            mtu,
+            phase: Phase::Startup,
+            phase_rounds: 0,
+            cycle_rounds: 0,
+            round: Round { start: now, delivered: 0, lost: 0, min_rtt: None, app_limited: false },
+            max_rate: MaxRate::default(),
+            min_rtt: MinRtt { value: None, seen_at: now },
+            base: BaseLoss::default(),
+            quiet: Span::new(now),
+            up: Span::new(now),
+            rate_before_up: 0,
+            is_careful: false,
+            full_rate: 0,
+            full_rounds: 0,
+            probe_rtt_end: None,
+            probe_rtt_min: None,
+        }
+    }
+
+    fn enter(&mut self, now: Instant, phase: Phase) {
+        let is_quiet = matches!(phase, Phase::Drain | Phase::Down);
+        self.quiet.close(now);
+        self.up.close(now);
+        if is_quiet {
+            self.quiet = Span::new(now);
+        }
+        if phase == Phase::Up {
+            self.up = Span::new(now);
+            self.rate_before_up = self.max_rate.get();
+            self.max_rate.advance();
+            self.cycle_rounds = 0;
+        }
+        self.phase = phase;
+        self.phase_rounds = 0;
+    }
+
+    fn count(&mut self, sent: Instant, acked: u64, lost: u64) {
+        if self.quiet.has(sent) {
+            self.base.count(acked, lost, self.mtu);
+        }
+        if self.up.has(sent) {
+            self.up.acked += acked;
+            self.up.lost += lost;
+        }
+    }
+
+    /// A round is over when a packet that was sent in it is acknowledged; short ones are drawn together.
+    fn is_round_over(&self, now: Instant, ack: &AckSample) -> bool {
+        if ack.newest.delivered < self.round.delivered {
+            return false;
+        }
+        let is_startup = self.phase == Phase::Startup;
+        let elapsed = now.saturating_duration_since(self.round.start);
+        let packets = ack.total_delivered.saturating_sub(self.round.delivered) / self.mtu;
+        let is_long = elapsed >= LEAST_ROUND && packets >= LEAST_ROUND_PACKETS;
+        is_startup || is_long || elapsed >= 20 * LEAST_ROUND
+    }
+
+    fn end_round(&mut self, now: Instant, ack: &AckSample) {
+        let round = self.round;
+        let delivered = ack.total_delivered.saturating_sub(round.delivered);
+        let lost = ack.total_lost.saturating_sub(round.lost);
+        self.round = Round {
+            start: now,
+            delivered: ack.total_delivered,
+            lost: ack.total_lost,
+            min_rtt: None,
+            app_limited: false,
+        };
+        self.phase_rounds += 1;
+        self.cycle_rounds += 1;
+        let elapsed = now.saturating_duration_since(round.start);
+        let sample = rate(self.base.offered(delivered, lost), elapsed);
+        if !round.app_limited || sample > self.max_rate.get() {
+            self.max_rate.update(sample);
+        }
+        let is_excess = self.base.is_excess(delivered, lost, self.mtu);
+        let is_queued = self.is_queued(&round);
+        match self.phase {
+            Phase::Startup => self.end_startup_round(now, &round, is_excess, is_queued),
+            Phase::Up => self.enter(now, Phase::Down),
+            Phase::Down if self.phase_rounds == 1 => self.judge_probe(now),
+            Phase::Cruise => {
+                let is_slower = is_queued && sample < self.max_rate.get() / 10 * 9;
+                let limit = if self.is_careful { CAREFUL_CYCLE_ROUNDS } else { CYCLE_ROUNDS };
+                if (is_slower || is_excess) && self.phase_rounds > 1 && !round.app_limited {
+                    self.max_rate.reset(sample);
+                    self.enter(now, Phase::Down);
+                } else if self.cycle_rounds >= limit {
+                    self.enter(now, Phase::Up);
+                }
+            }
+            Phase::Drain | Phase::Down | Phase::ProbeRtt => {}
+        }
+    }
+
+    /// A whole round saw no round trip near the lowest.
+    fn is_queued(&self, round: &Round) -> bool {
+        let (Some(low), Some(seen)) = (self.min_rtt.value, round.min_rtt) else { return false };
+        seen > low + low / 4 + TIMER_SLACK
+    }
+
+    fn end_startup_round(&mut self, now: Instant, round: &Round, is_excess: bool, is_queued: bool) {
+        if round.app_limited {
+            return;
+        }
+        let best = self.max_rate.get();
+        if best as f64 >= self.full_rate as f64 * GROWTH {
+            self.full_rate = best;
+            self.full_rounds = 0;
+        } else {
+            self.full_rounds += 1;
+            self.quiet.close(round.start);
+        }
+        if self.full_rounds >= FULL_ROUNDS || (self.full_rounds >= 1 && is_excess) || is_queued {
+            self.enter(now, Phase::Drain);
+        }
+    }
+
+    /// The packets of the last probe are acknowledged or lost: was there more to have?
+    fn judge_probe(&mut self, now: Instant) {
+        let grew = self.max_rate.get() as f64 > self.rate_before_up as f64 * 1.1;
+        if self.base.is_excess(self.up.acked, self.up.lost, self.mtu) {
+            self.is_careful = true;
+        } else {
+            self.is_careful &= !grew;
+            if grew {
+                self.enter(now, Phase::Up);
+            }
+        }
+    }
+
+    fn check_phase(&mut self, now: Instant, ack: &AckSample) {
+        let is_drained = ack.in_flight <= self.bdp();
+        match self.phase {
+            Phase::Drain if is_drained || self.phase_rounds >= DOWN_ROUNDS => {
+                self.enter(now, Phase::Cruise)
+            }
+            Phase::Down
+                if (is_drained && self.phase_rounds >= 1) || self.phase_rounds >= DOWN_ROUNDS =>
+            {
+                self.enter(now, Phase::Cruise);
+            }
+            Phase::Cruise if now.saturating_duration_since(self.min_rtt.seen_at) > MIN_RTT_AGE => {
+                self.probe_rtt_end = None;
+                self.probe_rtt_min = None;
+                self.enter(now, Phase::ProbeRtt);
+            }
+            Phase::ProbeRtt => self.probe_rtt(now, ack),
+            Phase::Startup | Phase::Drain | Phase::Cruise | Phase::Up | Phase::Down => {}
+        }
+    }
+
+    fn probe_rtt(&mut self, now: Instant, ack: &AckSample) {
+        if let Some(rtt) = ack.rtt {
+            self.probe_rtt_min = Some(self.probe_rtt_min.map_or(rtt, |min| min.min(rtt)));
+        }
+        if self.probe_rtt_end.is_none() && ack.in_flight <= self.window() {
+            self.probe_rtt_end = Some(now + PROBE_RTT_TIME.max(ack.smoothed_rtt));
+        }
+        if self.probe_rtt_end.is_some_and(|end| now >= end) {
+            self.min_rtt =
+                MinRtt { value: self.probe_rtt_min.or(self.min_rtt.value), seen_at: now };
+            self.enter(now, Phase::Cruise);
+        }
+    }
+
+    /// Bytes that fill the path and no queue.
+    fn bdp(&self) -> u64 {
+        self.min_rtt.value.map_or(0, |rtt| bytes_in(self.max_rate.get(), rtt))
+    }
+
+    fn gain(&self) -> f64 {
+        match self.phase {
+            Phase::Startup => STARTUP_GAIN,
+            Phase::Drain => DRAIN_GAIN,
+            Phase::Up if self.is_careful => CAREFUL_UP_GAIN,
+            Phase::Up => UP_GAIN,
+            Phase::Down => DOWN_GAIN,
+            Phase::Cruise | Phase::ProbeRtt => 1.0,
+        }
     }
 }
 
 impl Controller for Model {
     fn on_sent(&mut self, _now: Instant, _bytes: u64, _in_flight_before: u64, _app_limited: bool) {}
 
-    fn on_ack(&mut self, _now: Instant, ack: &AckSample) {
-        self.min_rtt = Some(ack.min_rtt);
-        if let Some(rate) = ack.rate {
-            self.max_rate = self.max_rate.max(rate.bytes_per_second);
+    fn on_ack(&mut self, now: Instant, ack: &AckSample) {
+        self.count(ack.largest_sent, ack.acked_bytes, 0);
+        self.round.app_limited |= ack.app_limited;
+        if let Some(rtt) = ack.rtt {
+            self.min_rtt.update(now, rtt);
+            self.round.min_rtt = Some(self.round.min_rtt.map_or(rtt, |min| min.min(rtt)));
         }
+        if let (Phase::Startup, Some(sample)) = (self.phase, ack.rate) {
+            self.max_rate
+                .update(rate(self.base.offered(sample.delivered, sample.lost), sample.interval));
+        }
+        if self.is_round_over(now, ack) {
+            self.end_round(now, ack);
+        }
+        self.check_phase(now, ack);
     }
 
-    fn on_loss(&mut self, _now: Instant, _loss: &LossSample) {}
+    fn on_loss(&mut self, _now: Instant, loss: &LossSample) {
+        self.count(loss.largest_sent, 0, loss.lost_bytes);
+    }
 
-    fn on_spurious_loss(&mut self, _now: Instant, _bytes: u64) {}
+    fn on_spurious_loss(&mut self, _now: Instant, bytes: u64) {
+        self.round.lost = self.round.lost.saturating_sub(bytes);
+        self.up.lost = self.up.lost.saturating_sub(bytes);
+    }
 
-    fn on_persistent_congestion(&mut self, _now: Instant) {}
+    fn on_persistent_congestion(&mut self, now: Instant) {
+        *self = Self { min_rtt: self.min_rtt, round: self.round, ..Self::new(now, self.mtu) };
+    }
 
     fn on_mtu(&mut self, bytes: u64) {
         self.mtu = bytes;
     }
 
     fn window(&self) -> u64 {
-        let bdp = self.min_rtt.map_or(0, |rtt| bytes_in(self.max_rate, rtt));
-        (2 * bdp).clamp(INITIAL_PACKETS.max(MIN_PACKETS) * self.mtu, MAX_WINDOW)
+        let least = MIN_PACKETS * self.mtu;
+        let bdp = self.bdp();
+        let slack = bytes_in(self.max_rate.get(), TIMER_SLACK);
+        let window = match self.phase {
+            Phase::Startup => {
+                ((WINDOW_GAIN * bdp as f64) as u64 + slack).max(INITIAL_PACKETS * self.mtu)
+            }
+            Phase::ProbeRtt => bdp / 2,
+            Phase::Drain | Phase::Cruise | Phase::Up | Phase::Down => {
+                (WINDOW_GAIN * bdp as f64) as u64 + slack
+            }
+        };
+        window.clamp(least, MAX_WINDOW)
     }
 
     fn pacing_rate(&self) -> Option<u64> {
-        (self.max_rate > 0).then_some(self.max_rate + self.max_rate / 4)
+        let base = match self.max_rate.get() {
+            0 => rate(INITIAL_PACKETS * self.mtu, self.min_rtt.value?),
+            known => known,
+        };
+        Some((base as f64 * self.gain()) as u64)
     }
 
     fn name(&self) -> &'static str {

@@ -1,0 +1,270 @@
+//! Tests of the parts together (T-9.6): a sender, a bottleneck with a drop-tail queue and seeded loss, a receiver, in
+//! virtual time. It is the place to tune `congestion/model.rs`; `sim` tries whole connections.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::ack::{AckTracker, MAX_ACK_DELAY};
+use super::congestion::Kind;
+use super::congestion::rate::{bytes_in, time_for};
+use super::loss::{AckOutcome, Loss};
+use super::path::{Path, Permit};
+use super::sent::Sent;
+
+const PACKET: u64 = 1452;
+const TIMER: Duration = Duration::from_millis(1); // the sender's pacing timer wakes at whole ones
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    rate: u64, // bytes a second
+    rtt: Duration,
+    loss: f64,
+    queue: f64, // of the bandwidth-delay product
+    seed: u64,
+}
+
+impl Link {
+    fn new(megabits: u64, rtt_ms: u64, loss: f64) -> Self {
+        Self {
+            rate: megabits * 125_000,
+            rtt: Duration::from_millis(rtt_ms),
+            loss,
+            queue: 1.0,
+            seed: 1,
+        }
+    }
+
+    fn bdp(&self) -> u64 {
+        bytes_in(self.rate, self.rtt)
+    }
+
+    fn queue_limit(&self) -> u64 {
+        ((self.bdp() as f64 * self.queue) as u64).max(20 * PACKET)
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Arrives(u64),
+    Acks(Vec<Range<u64>>, Duration),
+    Sample,
+}
+
+/// What a run showed, after its warm-up.
+#[derive(Debug)]
+struct Report {
+    utilisation: f64, // of what the wire's loss leaves
+    mean_queue: Duration,
+    overflow: f64, // share of packets that the queue dropped
+    ramp: Duration,
+}
+
+struct Bench {
+    link: Link,
+    random: fastrand::Rng,
+    start: Instant,
+    now: Instant,
+    events: BTreeMap<(Instant, u64), Event>,
+    order: u64,
+    path: Path,
+    loss: Loss<()>,
+    acks: AckTracker,
+    free_at: Instant, // when the bottleneck has sent its queue
+    wake: Option<Instant>,
+    sent: u64,
+    dropped: u64,
+    arrived: u64,
+}
+
+impl Bench {
+    fn new(kind: Kind, link: Link) -> Self {
+        let start = Instant::now();
+        Self {
+            link,
+            random: fastrand::Rng::with_seed(link.seed),
+            start,
+            now: start,
+            events: BTreeMap::new(),
+            order: 0,
+            path: Path::new(start, kind, PACKET),
+            loss: Loss::new(),
+            acks: AckTracker::new(),
+            free_at: start,
+            wake: None,
+            sent: 0,
+            dropped: 0,
+            arrived: 0,
+        }
+    }
+
+    fn schedule(&mut self, at: Instant, event: Event) {
+        self.order += 1;
+        self.events.insert((at, self.order), event);
+    }
+
+    fn run(mut self, time: Duration) -> Report {
+        let end = self.start + time;
+        let warm = self.start + time / 4;
+        let (mut queue_sum, mut samples, mut warm_arrived, mut warm_sent) = (0.0, 0u32, 0, 0);
+        let mut ramp = None;
+        let mut mark = (self.start, 0);
+        self.schedule(self.start, Event::Sample);
+        self.send();
+        while self.now < end {
+            self.step();
+            if self.now >= warm && warm_sent == 0 {
+                (warm_arrived, warm_sent) = (self.arrived, self.sent);
+                self.dropped = 0;
+            }
+            if self.now - mark.0 >= self.link.rtt.max(Duration::from_millis(10)) {
+                let ideal =
+                    bytes_in(self.link.rate, self.now - mark.0) as f64 * (1.0 - self.link.loss);
+                if (self.arrived - mark.1) as f64 > 0.9 * ideal && ramp.is_none() {
+                    ramp = Some(self.now - self.start);
+                }
+                mark = (self.now, self.arrived);
+                if self.now >= warm {
+                    samples += 1;
+                    queue_sum += self.free_at.saturating_duration_since(self.now).as_secs_f64();
+                }
+            }
+        }
+        let ideal = bytes_in(self.link.rate, self.now - warm) as f64 * (1.0 - self.link.loss);
+        Report {
+            utilisation: (self.arrived - warm_arrived) as f64 / ideal,
+            mean_queue: Duration::from_secs_f64(queue_sum / f64::from(samples.max(1))),
+            overflow: self.dropped as f64 / (self.sent - warm_sent).max(1) as f64,
+            ramp: ramp.unwrap_or(time),
+        }
+    }
+
+    /// Advances to the next thing that happens.
+    fn step(&mut self) {
+        let pto = self.loss.pto_deadline(self.path.rtt(), MAX_ACK_DELAY);
+        let timers = [self.wake, self.acks.deadline(), self.loss.loss_deadline(), pto];
+        let timer = timers.into_iter().flatten().min();
+        let event = self.events.first_key_value().map(|((at, _), _)| *at);
+        let next = [timer, event].into_iter().flatten().min().expect("something is always to come");
+        self.now = self.now.max(next);
+        if self.acks.due(self.now) {
+            self.acknowledge();
+        }
+        if self.loss.loss_deadline().is_some_and(|at| at <= self.now) {
+            let lost = self.loss.detect(self.now, self.path.rtt(), MAX_ACK_DELAY);
+            self.path.on_lost(self.now, &lost);
+        } else if pto.is_some_and(|at| at <= self.now) {
+            self.loss.on_pto();
+            self.transmit();
+        }
+        if event.is_some_and(|at| at <= self.now)
+            && let Some((_, event)) = self.events.pop_first()
+        {
+            self.handle(event);
+        }
+        self.send();
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrives(number) => {
+                self.arrived += PACKET;
+                self.acks.on_packet(self.now, number, true, self.link.rtt);
+                if self.acks.due(self.now) {
+                    self.acknowledge();
+                }
+            }
+            Event::Acks(ranges, delay) => {
+                let rtt = *self.path.rtt();
+                let acked: AckOutcome<()> =
+                    self.loss.on_ack(self.now, ranges, &rtt).expect("all were sent");
+                if let Some(sample) = acked.rtt_sample {
+                    self.path.on_rtt(sample, delay.min(MAX_ACK_DELAY));
+                }
+                let lost = self.loss.detect(self.now, self.path.rtt(), MAX_ACK_DELAY);
+                self.path.on_acked(self.now, &acked, &lost);
+            }
+            Event::Sample => self.schedule(self.now + TIMER, Event::Sample),
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let ranges: Vec<_> = self.acks.ranges().iter().rev().collect();
+        let delay = self.acks.delay(self.now);
+        self.acks.on_sent();
+        // The peer hears of our acknowledgements' acknowledgements by other means; here they are pruned by age.
+        let keep = self.acks.largest().unwrap_or(0).saturating_sub(20_000);
+        self.acks.on_ack_acked(keep);
+        self.schedule(self.now + self.link.rtt / 2, Event::Acks(ranges, delay));
+    }
+
+    fn send(&mut self) {
+        if self.wake.is_some_and(|wake| self.now < wake) {
+            return;
+        }
+        self.wake = None;
+        while self.loss.has_room() {
+            match self.path.permit(self.now, PACKET) {
+                Permit::Now => self.transmit(),
+                Permit::At(at) => {
+                    let since = at - self.start;
+                    let ticks = since.as_nanos().div_ceil(TIMER.as_nanos());
+                    self.wake =
+                        Some(self.start + TIMER * u32::try_from(ticks).expect("a short run"));
+                    return;
+                }
+                Permit::Blocked => return,
+            }
+        }
+    }
+
+    fn transmit(&mut self) {
+        let snapshot = self.path.on_sent(self.now, PACKET, true);
+        let sent =
+            Sent { time: self.now, bytes: PACKET as u32, in_flight: true, snapshot, frames: () };
+        let number = self.loss.on_sent(Some(sent));
+        self.sent += 1;
+        let backlog = bytes_in(self.link.rate, self.free_at.saturating_duration_since(self.now));
+        if backlog + PACKET > self.link.queue_limit() {
+            self.dropped += 1;
+            return;
+        }
+        self.free_at = self.free_at.max(self.now) + time_for(PACKET, self.link.rate);
+        if self.random.f64() >= self.link.loss {
+            self.schedule(self.free_at + self.link.rtt / 2, Event::Arrives(number));
+        }
+    }
+}
+
+fn run(kind: Kind, link: Link) -> Report {
+    let time = (link.rtt * 150).max(Duration::from_secs(4)).min(Duration::from_secs(12));
+    Bench::new(kind, link).run(time)
+}
+
+/// `cargo test -p cabo-proto closed_loop::table -- --ignored --nocapture`, with `MODEL`'s neighbours by name.
+#[test]
+#[ignore = "prints a table, for tuning"]
+fn table() {
+    let kinds = [("model", Kind::Model), ("cubic", Kind::Cubic)];
+    let wanted = std::env::var("CONTROLLER").unwrap_or_else(|_| "model".into());
+    let queue = std::env::var("QUEUE").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0);
+    let (_, kind) = kinds.into_iter().find(|(name, _)| *name == wanted).expect("a controller");
+    println!("{wanted}, queue {queue} bdp; cells: utilisation%  mean queue ms  overflow%  ramp ms");
+    for megabits in [10, 200, 1000] {
+        for rtt in [2, 20, 100] {
+            print!("{megabits:>5} Mbit/s {rtt:>4} ms |");
+            for loss in [0.0, 0.001, 0.01, 0.05, 0.2] {
+                let link = Link { queue, ..Link::new(megabits, rtt, loss) };
+                let report = run(kind, link);
+                print!(
+                    " {:>5.1} {:>5.1} {:>4.1} {:>4} |",
+                    report.utilisation * 100.0,
+                    report.mean_queue.as_secs_f64() * 1e3,
+                    report.overflow * 100.0,
+                    report.ramp.as_millis()
+                );
+            }
+            println!();
+        }
+    }
+}
