@@ -15,3 +15,5 @@ pub mod params;
 pub mod print;
 pub mod record;
 pub mod varint;
+#[cfg(test)]
+mod vectors;
