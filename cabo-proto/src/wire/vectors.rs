@@ -122,13 +122,12 @@ fn read_packet(bytes: &[u8]) -> Result<String, Malformed> {
     let bytes = &bytes[..packet.length];
     let Some(body) = body_start(&packet) else { return Ok(packet.to_string()) };
     let text = format!("{packet}, body at {body}");
-    match packet.kind {
-        Kind::Discover { .. } => check_question(&bytes[body..])?,
-        Kind::Here { .. } => return Here::decode(&bytes[body..]).map(|_| text),
-        _ if packet.version == PLAIN => {
-            return Ok(format!("{text}: {}", read_frames(&checked(bytes)[body..])?));
-        }
-        _ => {}
+    if matches!(packet.kind, Kind::Discover { .. }) {
+        check_question(&bytes[body..])?;
+    } else if matches!(packet.kind, Kind::Here { .. }) {
+        Here::decode(&bytes[body..])?;
+    } else if packet.version == PLAIN {
+        return Ok(format!("{text}: {}", read_frames(&checked(bytes)[body..])?));
     }
     Ok(text)
 }
@@ -140,8 +139,10 @@ fn read_record(bytes: &[u8], is_plain: bool) -> Result<String, Malformed> {
     assert_eq!(record.len(), bytes.len(), "one record a vector");
     match header.kind.space() {
         Space::Initial => Ok(format!("{header}: {}", read_frames(&record[HEADER..])?)),
-        _ if is_plain => Ok(format!("{header}: {}", read_frames(&checked(record)[HEADER..])?)),
-        _ => Ok(header.to_string()),
+        Space::Handshake | Space::Data if is_plain => {
+            Ok(format!("{header}: {}", read_frames(&checked(record)[HEADER..])?))
+        }
+        Space::Handshake | Space::Data => Ok(header.to_string()),
     }
 }
 
