@@ -86,3 +86,27 @@ impl fmt::Display for Code {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_table() {
+        let names = "none internal refused flow stream_limit stream_state final_size frame parameter violation buffer keys \
+                     busy draining version";
+        for (code, name) in (0..).zip(names.split_whitespace()) {
+            assert_eq!((Code(code).name(), Code(code).to_string()), (name, name.to_owned()));
+        }
+        assert_eq!(Code(0x0F).to_string(), "unknown 0xf");
+        assert_eq!(
+            (Code::crypto(40).0, Code::crypto(40).to_string()),
+            (0x128, "crypto alert 40".to_owned())
+        );
+        assert_eq!(
+            (Code(0x1FF).alert(), Code(0xFF).alert(), Code(0x200).alert()),
+            (Some(255), None, None)
+        );
+        assert_eq!(Code(u64::MAX).name(), "unknown");
+    }
+}

@@ -65,9 +65,9 @@ impl<'a> Here<'a> {
         }
         let missing = |what| Malformed { what, at: body.len() };
         Ok(Self {
-            port: port.ok_or(missing("no port"))?,
-            fingerprint: fingerprint.ok_or(missing("no fingerprint"))?,
-            versions: versions.ok_or(missing("no versions"))?,
+            port: port.ok_or_else(|| missing("no port"))?,
+            fingerprint: fingerprint.ok_or_else(|| missing("no fingerprint"))?,
+            versions: versions.ok_or_else(|| missing("no versions"))?,
         })
     }
 }

@@ -254,3 +254,90 @@ impl<'a> Field<'a> {
         std::str::from_utf8(self.value).map_err(|_| self.malformed("parameter is not UTF-8"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::discovery::{Here, check_question};
+    use crate::wire::seeded;
+
+    #[test]
+    fn silence_is_the_default() {
+        assert_eq!(Params::default().encode(), []);
+        assert_eq!(Params::decode(&[]), Ok(Params::default()));
+    }
+
+    #[test]
+    fn what_has_no_form_on_the_wire_is_cut_to_what_has_one() {
+        let params = Params {
+            idle_timeout: Duration::MAX,
+            max_ack_delay: Duration::from_nanos(1_999),
+            max_streams_one: u64::MAX,
+            agent: Some("\u{e9}".repeat(LONGEST_AGENT)),
+            ..Params::default()
+        };
+        let read = Params::decode(&params.encode()).expect("what we write parses");
+        assert_eq!(read.idle_timeout, Duration::from_millis(varint::MAX));
+        assert_eq!(read.max_ack_delay, Duration::from_micros(1));
+        assert_eq!(read.max_streams_one, MOST_STREAMS);
+        assert_eq!(read.agent.map(|agent| agent.len()), Some(LONGEST_AGENT));
+    }
+
+    #[test]
+    fn thousands_of_unknown_parameters_cost_little() {
+        let mut bytes = Vec::new();
+        for id in (100..20_000).rev() {
+            put_field(&mut bytes, id, &[]);
+        }
+        assert_eq!(Params::decode(&bytes), Ok(Params::default()));
+        put_field(&mut bytes, 100, &[]);
+        assert_eq!(Params::decode(&bytes).map_err(|error| error.what), Err("one parameter twice"));
+    }
+
+    proptest! {
+        #![proptest_config(seeded())]
+
+        #[test]
+        fn what_is_encoded_is_decoded(
+            numbers: [u64; 8],
+            shift in 2u32..62,
+            token: Option<[u8; 16]>,
+            ids: (Option<[u8; 8]>, Option<[u8; 8]>),
+            agent in proptest::option::of(".{0,64}"),
+        ) {
+            let n = numbers.map(|number| number >> shift);
+            let params = Params {
+                idle_timeout: Duration::from_millis(n[0]),
+                largest_packet: n[1],
+                max_data: n[2],
+                max_stream_data: n[3],
+                max_streams_both: n[4].min(MOST_STREAMS),
+                max_streams_one: n[5].min(MOST_STREAMS),
+                max_ack_delay: Duration::from_micros(n[6]),
+                burst: n[7],
+                reset_token: token,
+                largest_datagram: n[0],
+                first_id: ids.0.map(ConnectionId),
+                own_id: ids.1.map(ConnectionId),
+                agent: agent.filter(|agent| agent.len() <= LONGEST_AGENT),
+            };
+            prop_assert_eq!(Params::decode(&params.encode())?, params);
+        }
+
+        #[test]
+        fn no_bytes_are_too_strange(bytes in vec(prop_oneof![0u8..16, any::<u8>()], 0..200)) {
+            let params = Params::decode(&bytes);
+            prop_assert!(check_question(&bytes).is_ok() || params.is_err());
+            if let Ok(params) = params {
+                prop_assert_eq!(Params::decode(&params.encode())?, params);
+            }
+            if let Ok(here) = Here::decode(&bytes) {
+                let again = here.encode();
+                prop_assert_eq!(Here::decode(&again)?, here);
+            }
+        }
+    }
+}

@@ -96,3 +96,43 @@ pub fn set_length(record: &mut [u8]) {
         field.copy_from_slice(&length.to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_sixty_four_thousand_lengths_and_four_kinds_come_back() {
+        for byte in 0..=255 {
+            for length in 0..=u16::MAX {
+                let [high, low] = length.to_be_bytes();
+                match parse(&[byte, 0, high, low]) {
+                    Ok(header) => {
+                        assert_eq!((header.kind.byte(), header.length), (byte, usize::from(length)))
+                    }
+                    Err(error) => assert!(byte > 3 || length == 0, "{error}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_is_put_behind_what_is_there() {
+        let mut out = vec![0xDD];
+        let start = put(&mut out, RecordKind::Data { phase: true });
+        out.extend_from_slice(&[1; 300]);
+        set_length(&mut out[start..]);
+        assert_eq!(out[..6], [0xDD, 3, 0, 1, 44, 1]);
+        set_length(&mut [0; 3]); // too short for the field: nothing happens
+    }
+
+    #[test]
+    fn no_preface_looks_like_a_record_or_a_packet() {
+        for preface in [PREFACE_SEALED, PREFACE_PLAIN] {
+            let [a, b, c, d, ..] = preface;
+            assert!(
+                parse(&[a, b, c, d]).is_err() && super::super::packet::parse(&preface).is_err()
+            );
+        }
+    }
+}

@@ -125,12 +125,12 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A varint and as many bytes as it says.
+    /// A varint and as many bytes as it says. If there are fewer, the complaint is about the varint.
     pub fn with_length(&mut self) -> Result<&'a [u8], Malformed> {
         let mut ahead = self.clone();
         let length = ahead.varint()?;
         let length = usize::try_from(length).map_err(|_| self.malformed("cut short"))?;
-        let bytes = ahead.bytes(length)?;
+        let bytes = ahead.bytes(length).map_err(|_| self.malformed("cut short"))?;
         self.position = ahead.position;
         Ok(bytes)
     }
@@ -149,5 +149,72 @@ impl<'a> Reader<'a> {
 
     fn ahead(&self) -> &'a [u8] {
         self.bytes.get(self.position..).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::seeded;
+
+    #[test]
+    fn every_length_is_the_shortest_up_to_its_border() {
+        for (value, bytes) in [
+            (0, &[0x00][..]),
+            (63, &[0x3F]),
+            (64, &[0x40, 0x40]),
+            (16_383, &[0x7F, 0xFF]),
+            (16_384, &[0x80, 0x00, 0x40, 0x00]),
+            ((1 << 30) - 1, &[0xBF, 0xFF, 0xFF, 0xFF]),
+            (1 << 30, &[0xC0, 0, 0, 0, 0x40, 0, 0, 0]),
+            (MAX, &[0xFF; 8]),
+        ] {
+            let mut out = vec![0xDD];
+            put(&mut out, value);
+            assert_eq!((out[0], &out[1..]), (0xDD, bytes), "{value}");
+            assert_eq!(len(value), bytes.len(), "{value}");
+            assert_eq!(Reader::new(bytes).varint(), Ok(value));
+        }
+    }
+
+    #[test]
+    fn a_read_that_fails_takes_nothing() {
+        let mut reader = Reader::new(&[0xC0, 1, 2]);
+        let short = Malformed { what: "cut short", at: 0 };
+        assert_eq!(reader.varint(), Err(short));
+        assert_eq!(reader.u64(), Err(short));
+        assert_eq!(reader.u32(), Err(short));
+        assert_eq!(reader.bytes(4), Err(short));
+        assert_eq!(reader.bytes(usize::MAX), Err(short));
+        assert_eq!(reader.array::<4>(), Err(short));
+        assert_eq!(reader.with_length(), Err(short));
+        assert_eq!((reader.u8(), reader.position(), reader.remaining()), (Ok(0xC0), 1, 2));
+        assert_eq!(reader.with_length(), Ok(&[2][..]));
+        assert!(reader.is_empty() && reader.rest().is_empty());
+        assert_eq!(reader.u8(), Err(Malformed { what: "cut short", at: 3 }));
+    }
+
+    #[test]
+    fn fixed_integers_are_big_endian() {
+        let mut reader = Reader::new(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
+        assert_eq!((reader.u8(), reader.u16()), (Ok(1), Ok(0x0203)));
+        assert_eq!((reader.u32(), reader.u64()), (Ok(0x0405_0607), Ok(0x0809_0A0B_0C0D_0E0F)));
+        assert_eq!(reader.rest(), [16]);
+    }
+
+    proptest! {
+        #![proptest_config(seeded())]
+
+        #[test]
+        fn what_is_put_is_read(value in 0..=MAX, shift in 0u32..62, dirt: u8) {
+            let value = value >> shift;
+            let mut out = vec![dirt];
+            put(&mut out, value);
+            let mut reader = Reader::new(&out[1..]);
+            prop_assert_eq!(reader.varint()?, value);
+            prop_assert_eq!((reader.is_empty(), reader.position()), (true, len(value)));
+        }
     }
 }

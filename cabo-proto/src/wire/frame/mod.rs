@@ -425,3 +425,6 @@ pub(super) fn cut_text(text: &[u8], most: usize) -> &[u8] {
     let end = (0..=most).rev().take(4).find(|&at| !is_inside(at)).unwrap_or(most);
     &head[..end]
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,3 +127,43 @@ pub fn put_datagram_header(out: &mut Vec<u8>, data_len: usize) {
 pub const fn datagram_header_len(data_len: usize) -> usize {
     1 + varint::len(data_len as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_tells_opener_direction_and_index() {
+        for (id, opener, direction, index, text) in [
+            (0, Opener::Client, Direction::Both, 0, "client both-ways 0"),
+            (1, Opener::Server, Direction::Both, 0, "server both-ways 0"),
+            (6, Opener::Client, Direction::One, 1, "client one-way 1"),
+            (15, Opener::Server, Direction::One, 3, "server one-way 3"),
+            (
+                varint::MAX,
+                Opener::Server,
+                Direction::One,
+                MOST_STREAMS - 1,
+                "server one-way 1152921504606846975",
+            ),
+        ] {
+            let stream = StreamId::new(opener, direction, index);
+            assert_eq!(stream, StreamId(id));
+            assert_eq!(
+                (stream.opener(), stream.direction(), stream.index()),
+                (opener, direction, index)
+            );
+            assert_eq!(stream.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn headers_of_bulk_are_the_fewest_bytes() {
+        let mut out = vec![0xDD];
+        put_stream_header(&mut out, StreamId(4), 0, None, false);
+        put_stream_header(&mut out, StreamId(4), 1000, Some(1400), true);
+        put_crypto_header(&mut out, 0, 5);
+        put_datagram_header(&mut out, 70);
+        assert_eq!(out, [0xDD, 0x10, 4, 0x17, 4, 0x43, 0xE8, 0x45, 0x78, 3, 0, 5, 15, 0x40, 70]);
+    }
+}

@@ -382,3 +382,6 @@ fn put_common(out: &mut Vec<u8>, version: u8, form_and_kind: u8, receiver: Conne
     out.extend_from_slice(&receiver.0);
     start
 }
+
+#[cfg(test)]
+mod tests;
