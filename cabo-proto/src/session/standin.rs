@@ -399,5 +399,4 @@ fn hash(key: u128, parts: &[&[u8]]) -> u128 {
 }
 
 #[cfg(test)]
-#[path = "standin/tests.rs"]
 pub(super) mod tests;

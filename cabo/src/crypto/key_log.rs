@@ -1,0 +1,82 @@
+//! The key log: the secrets of one's own sessions, written where `CABO_KEYLOG` says, so that `watch` and Wireshark can
+//! read what one sealed oneself. Lines are those of NSS (`SSLKEYLOGFILE`).
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustls::KeyLog;
+
+/// Why no key log can be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyLogError {
+    /// The file does not open.
+    #[error("cannot open the key log {}: {error}; CABO_KEYLOG names it", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Others could read the secrets.
+    #[error(
+        "the key log {} is open to others (mode {mode:03o}); close it with: chmod 600 {}",
+        path.display(),
+        crate::config::shell_word(path)
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+/// An open key log.
+#[derive(Debug)]
+pub struct KeyLogFile {
+    path: PathBuf,
+    file: File,
+    has_failed: AtomicBool,
+}
+
+impl KeyLogFile {
+    /// The key log that `CABO_KEYLOG` names; `None` where it is unset or empty.
+    pub fn from_env() -> Result<Option<Self>, KeyLogError> {
+        match std::env::var_os("CABO_KEYLOG") {
+            Some(path) if !path.is_empty() => Self::open(Path::new(&path)).map(Some),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Opens a key log to append to, made with mode 0600 where there is none.
+    pub fn open(path: &Path) -> Result<Self, KeyLogError> {
+        let fail = |error| KeyLogError::Open { path: path.to_owned(), error };
+        let file =
+            OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(fail)?;
+        let meta = file.metadata().map_err(fail)?;
+        let mode = meta.permissions().mode() & 0o777;
+        if meta.is_file() && mode & 0o077 != 0 {
+            return Err(KeyLogError::Exposed { path: path.to_owned(), mode });
+        }
+        Ok(Self { path: path.to_owned(), file, has_failed: AtomicBool::new(false) })
+    }
+}
+
+impl KeyLog for KeyLogFile {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        let line = format!("{label} {} {}\n", hex(client_random), hex(secret));
+        // One write of one line: with O_APPEND lines of several processes do not mix.
+        if let Err(error) = (&self.file).write_all(line.as_bytes())
+            && !self.has_failed.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot write the key log");
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
