@@ -15,6 +15,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub mod error;
+pub mod ether;
 pub mod memory;
 pub mod peer;
 pub mod udp;

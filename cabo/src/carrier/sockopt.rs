@@ -4,10 +4,12 @@
 //! whose size is passed beside it.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use tokio::io::unix::AsyncFd;
 
 /// Sets option `name` of `level` to `value`, a plain C value.
-pub(super) fn set<T: Copy>(
+pub(in crate::carrier) fn set<T: Copy>(
     socket: &impl AsRawFd,
     level: libc::c_int,
     name: libc::c_int,
@@ -22,7 +24,7 @@ pub(super) fn set<T: Copy>(
 }
 
 /// Reads option `name` of `level` into `value`, an array of plain integers; what the kernel does not fill stays.
-pub(super) fn get<const N: usize>(
+pub(in crate::carrier) fn get<const N: usize>(
     socket: &impl AsRawFd,
     level: libc::c_int,
     name: libc::c_int,
@@ -38,14 +40,14 @@ pub(super) fn get<const N: usize>(
 
 /// A receive buffer as it was asked for and as it was got, in bytes that the kernel counts with its own overhead.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ReceiveBuffer {
+pub(in crate::carrier) struct ReceiveBuffer {
     asked: usize,
     got: usize,
 }
 
 impl ReceiveBuffer {
     /// Asks for `asked` bytes, past the machine's limit where we may, and looks at what came.
-    pub(super) fn raise(socket: &impl AsRawFd, asked: usize) -> io::Result<Self> {
+    pub(in crate::carrier) fn raise(socket: &impl AsRawFd, asked: usize) -> io::Result<Self> {
         let want = libc::c_int::try_from(asked).unwrap_or(libc::c_int::MAX);
         if set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, want).is_err() {
             set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, want)?;
@@ -56,12 +58,12 @@ impl ReceiveBuffer {
 
     /// Bytes of packets that surely fit. The kernel doubles what is asked, because a packet costs it up to as much
     /// again in overhead; so what was asked is what fits.
-    pub(super) fn burst_bytes(&self) -> usize {
+    pub(in crate::carrier) fn burst_bytes(&self) -> usize {
         self.got
     }
 
     /// What to tell the operator when it was clamped.
-    pub(super) fn advice(&self) -> Option<String> {
+    pub(in crate::carrier) fn advice(&self) -> Option<String> {
         let Self { asked, got } = *self;
         (got < asked).then(|| {
             format!("the receive buffer is {got} bytes where {asked} were asked; bursts may be lost; run: sudo sysctl -w net.core.rmem_max={asked}")
@@ -70,9 +72,15 @@ impl ReceiveBuffer {
 }
 
 /// Packets that the kernel dropped at this socket because its buffer was full.
-pub(super) fn drops(socket: &impl AsRawFd) -> u64 {
+pub(in crate::carrier) fn drops(socket: &impl AsRawFd) -> u64 {
     const SO_MEMINFO: libc::c_int = 55; // linux/socket.h since 4.12; a read, where SO_RXQ_OVFL rides on each packet
     const DROPS: usize = 8; // SK_MEMINFO_DROPS
     let meminfo: [u32; 9] = get(socket, libc::SOL_SOCKET, SO_MEMINFO).unwrap_or_default();
     meminfo.get(DROPS).copied().unwrap_or_default().into()
+}
+
+/// Puts a socket under the runtime's eye, for reading and writing.
+pub(in crate::carrier) fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open, and stays the same descriptor until the `AsyncFd` that owns it drops it.
+    unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)
 }
