@@ -50,7 +50,7 @@ fn ends(kind: &Kind) -> Ends {
 }
 
 /// A packet whose bytes 2..4 are its length, as a cabo packet's are, and whose other bytes tell `seed` and place.
-fn packet(len: usize, seed: usize) -> Vec<u8> {
+pub(crate) fn packet(len: usize, seed: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..len).map(|i| (i * 7 + seed * 13) as u8).collect();
     if let Some(field) = bytes.get_mut(2..4) {
         field.copy_from_slice(&(len as u16).to_be_bytes());
@@ -58,7 +58,7 @@ fn packet(len: usize, seed: usize) -> Vec<u8> {
     bytes
 }
 
-async fn send(
+pub(crate) async fn send(
     carrier: &dyn Datagrams,
     to: Peer,
     contents: &[u8],
@@ -69,7 +69,7 @@ async fn send(
 }
 
 /// The next packets, with their sender.
-async fn receive(carrier: &dyn Datagrams) -> Vec<(Peer, Vec<u8>)> {
+pub(crate) async fn receive(carrier: &dyn Datagrams) -> Vec<(Peer, Vec<u8>)> {
     let mut slots: Vec<_> = (0..SLOTS).map(|_| BytesMut::zeroed(SLOT_BYTES)).collect();
     let mut received = [Received::default(); SLOTS];
     let next = poll_fn(|cx| carrier.poll_recv(cx, &mut slots, &mut received));
@@ -90,7 +90,7 @@ async fn receive_all(carrier: &dyn Datagrams, count: usize) -> Vec<(Peer, Vec<u8
 }
 
 /// Nothing is there to be received, now and after what is on its way had time to arrive.
-async fn assert_silent(carrier: &dyn Datagrams) {
+pub(crate) async fn assert_silent(carrier: &dyn Datagrams) {
     let mut slots = [BytesMut::zeroed(SLOT_BYTES)];
     let mut received = [Received::default()];
     let next = poll_fn(|cx| carrier.poll_recv(cx, &mut slots, &mut received));
