@@ -2,6 +2,7 @@
 //! protocol.
 
 pub mod address;
+pub mod carrier;
 pub mod config;
 pub mod crypto;
 pub mod keys;

@@ -1,0 +1,138 @@
+//! What the kernel knows about an interface now, and word of every change.
+//!
+//! Neighbours: `mod.rs` looks here when it opens, when a send fails and when [`Changes`] has news. `unsafe`: the device
+//! ioctls have no safe crate; each passes one `ifreq` that lives on the frame.
+
+use std::ffi::CStr;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::task::{Context, Poll};
+
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use tokio::io::unix::AsyncFd;
+
+use crate::carrier::{InterfaceName, OpenError, sockopt};
+
+/// One look at an interface.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Device {
+    pub(super) name: InterfaceName,
+    pub(super) index: i32,
+    pub(super) mac: [u8; 6],
+    pub(super) mtu: usize,
+    pub(super) is_up: bool,
+}
+
+impl Device {
+    /// Looks at the interface with this name, by way of any `socket`.
+    pub(super) fn look(socket: &impl AsRawFd, name: InterfaceName) -> Result<Self, OpenError> {
+        let ask = |request, operation| {
+            ioctl(socket, name, request).map_err(|error| match error.raw_os_error() {
+                Some(libc::ENODEV) => {
+                    OpenError::NoInterface { name: name.to_string(), existing: names() }
+                }
+                _ => OpenError::of(&format!("eth://{name}"), operation, error),
+            })
+        };
+        let index = ask(libc::SIOCGIFINDEX, "read the interface index")?;
+        let flags = ask(libc::SIOCGIFFLAGS, "read the interface flags")?;
+        let mtu = ask(libc::SIOCGIFMTU, "read the MTU")?;
+        let address = ask(libc::SIOCGIFHWADDR, "read the hardware address")?;
+        // SAFETY: each request fills the field of its name, and all are plain integers or arrays of them.
+        let (index, flags, mtu, address) = unsafe {
+            (
+                index.ifr_ifru.ifru_ifindex,
+                flags.ifr_ifru.ifru_flags,
+                mtu.ifr_ifru.ifru_mtu,
+                address.ifr_ifru.ifru_hwaddr,
+            )
+        };
+        if !matches!(address.sa_family, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK) {
+            return Err(OpenError::NotEthernet {
+                name: name.to_string(),
+                hardware: address.sa_family,
+            });
+        }
+        let mut mac = [0; 6];
+        for (to, from) in mac.iter_mut().zip(address.sa_data) {
+            *to = from as u8;
+        }
+        let is_up = libc::c_int::from(flags) & libc::IFF_UP != 0;
+        Ok(Self { name, index, mac, mtu: usize::try_from(mtu).unwrap_or_default(), is_up })
+    }
+
+    /// The name that the kernel prints: an alternative name leads here too, but a claim needs a single one.
+    pub(super) fn canonical_name(&self, socket: &OwnedFd) -> InterfaceName {
+        let name = rustix::net::netdevice::index_to_name(socket, self.index as u32).ok();
+        name.and_then(|name| InterfaceName::new(&name)).unwrap_or(self.name)
+    }
+}
+
+fn ioctl(
+    socket: &impl AsRawFd,
+    name: InterfaceName,
+    request: libc::c_ulong,
+) -> io::Result<libc::ifreq> {
+    // SAFETY: all bits zero is a valid `ifreq`.
+    let mut ifreq: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in ifreq.ifr_name.iter_mut().zip(name.padded()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: the requests of `look` read and write one `ifreq`.
+    let code = unsafe { libc::ioctl(socket.as_raw_fd(), request as _, &raw mut ifreq) };
+    if code == 0 { Ok(ifreq) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The names of all interfaces here. Not from sysfs: that may show another namespace.
+pub(super) fn names() -> Vec<String> {
+    let mut names = Vec::new();
+    // SAFETY: the list ends with an entry of index 0, its strings end with NUL, and it is freed once, after the last use.
+    unsafe {
+        let list = libc::if_nameindex();
+        let mut entry = list;
+        while !entry.is_null() && (*entry).if_index != 0 {
+            names.push(CStr::from_ptr((*entry).if_name).to_string_lossy().into_owned());
+            entry = entry.add(1);
+        }
+        if !list.is_null() {
+            libc::if_freenameindex(list);
+        }
+    }
+    names
+}
+
+/// Word from the kernel that some interface changed: came, went, up, down, renamed, another MTU.
+#[derive(Debug)]
+pub(super) struct Changes {
+    netlink: AsyncFd<OwnedFd>,
+}
+
+impl Changes {
+    pub(super) fn new() -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        bind(&socket, &SocketAddrNetlink::new(0, libc::RTMGRP_LINK as u32))?;
+        Ok(Self { netlink: sockopt::register(socket)? })
+    }
+
+    /// Ready when something changed since the last call; what, is for the caller to look at. Call until it is pending.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut has_news = false;
+        loop {
+            let mut guard = match self.netlink.poll_read_ready(cx) {
+                Poll::Ready(Ok(guard)) => guard,
+                Poll::Ready(Err(_)) => return Poll::Pending, // the runtime ends
+                Poll::Pending if has_news => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            };
+            let mut message = [0u8; 8192];
+            match guard.try_io(|fd| Ok(recv(fd, message.as_mut_slice(), RecvFlags::TRUNC)?)) {
+                Ok(_) => has_news = true, // a message, or that some were lost: both mean look again
+                Err(_would_block) if has_news => return Poll::Ready(()),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
