@@ -1,1 +1,3 @@
+//! The program `cabo`.
+
 fn main() {}

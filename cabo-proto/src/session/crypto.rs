@@ -1,6 +1,7 @@
 //! What the session asks of cryptography (S-2), so that the pure crate needs none.
 //!
-//! The real body is rustls behind `cabo`; `plain` has one that seals nothing; the simulator has a deterministic stand-in.
+//! The real body is rustls behind `cabo`; `plain` has one that seals nothing; the simulator has a deterministic
+//! stand-in.
 
 pub use crate::wire::frame::Space;
 use crate::wire::packet::ConnectionId;
