@@ -10,5 +10,6 @@ pub mod endpoint;
 pub mod packets;
 mod phase;
 pub mod plain;
+pub mod records;
 pub mod remote;
 pub mod standin;

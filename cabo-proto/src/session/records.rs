@@ -1,0 +1,462 @@
+//! A connection over a carrier that promises delivery and order: records (W-4, S-7).
+//!
+//! The same frames and handshake as over packets; acknowledgement, recovery, pacing and MTU rest, because the carrier
+//! does that work. Bytes go in by [`RecordConnection::handle_bytes`] and come out by
+//! [`RecordConnection::poll_output`], in any portions.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::config::{Config, Ended};
+use super::core::{Core, Event, Part, breach, close_frame};
+use super::crypto::{Crypto, CryptoError, Keys, PublicKey, Side, Space};
+use super::phase::{Opened, PhaseKeys};
+use crate::transport::flow::Budget;
+use crate::transport::streams::Streams;
+use crate::wire::code::Code;
+use crate::wire::frame::{Close, Frame, Frames, Origin};
+use crate::wire::params::Params;
+use crate::wire::record::{self, RecordHeader, RecordKind};
+
+/// Bytes of a record that we make. Large enough to be cheap, small enough that an urgent stream soon gets its turn.
+const RECORD_BODY_BYTES: usize = 32 * 1024;
+/// The least credit that the round trip of a stream carrier is taken for, where windows grow by it.
+const ASSUMED_RTT: Duration = Duration::from_millis(20);
+
+/// Whose bytes open a stream (W-4.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Opening {
+    /// A cabo peer; `is_plain` says which preface.
+    Cabo {
+        /// Whether it asked for plain.
+        is_plain: bool,
+    },
+    /// Too little to tell.
+    Unknown,
+    /// Somebody else.
+    Stranger,
+}
+
+impl Opening {
+    /// Looks at the first bytes of a stream.
+    pub fn of(bytes: &[u8]) -> Self {
+        for (preface, is_plain) in [(record::PREFACE_SEALED, false), (record::PREFACE_PLAIN, true)] {
+            if bytes.len() >= preface.len() && bytes.starts_with(&preface) {
+                return Self::Cabo { is_plain };
+            }
+        }
+        let is_beginning = [record::PREFACE_SEALED, record::PREFACE_PLAIN].iter().any(|preface| preface.starts_with(bytes));
+        if is_beginning { Self::Unknown } else { Self::Stranger }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Open,
+    /// CLOSE has to be sent, then the carrier ends.
+    Closing,
+    /// Nothing more goes either way.
+    Gone,
+}
+
+/// One connection over records.
+pub struct RecordConnection {
+    core: Core,
+    state: State,
+    input: Vec<u8>,
+    input_at: usize,
+    is_preface_owed: bool,
+    is_preface_expected: bool,
+    handshake_keys: Option<Keys>,
+    handshake_numbers: [u64; 2], // sealed, opened
+    phase: Option<PhaseKeys>,
+    data_numbers: [u64; 2],
+    started: Instant,
+    ended: Option<Ended>,
+    bytes_out: u64,
+    bytes_in: u64,
+}
+
+impl RecordConnection {
+    /// The client's end; it starts with the preface.
+    pub fn client(now: Instant, config: Config, crypto: &dyn Crypto, budget: Arc<Budget>) -> Result<Self, CryptoError> {
+        let mut connection = Self::new(now, Side::Client, config, crypto, budget)?;
+        connection.advance_handshake();
+        Ok(connection)
+    }
+
+    /// The server's end, after the client's preface was read by whoever looked who it is ([`Opening`]).
+    pub fn server(now: Instant, config: Config, crypto: &dyn Crypto, budget: Arc<Budget>) -> Result<Self, CryptoError> {
+        Self::new(now, Side::Server, config, crypto, budget)
+    }
+
+    fn new(
+        now: Instant,
+        side: Side,
+        config: Config,
+        crypto: &dyn Crypto,
+        budget: Arc<Budget>,
+    ) -> Result<Self, CryptoError> {
+        let params = Core::params(&config);
+        let mut core = Core::new(side, config, &params, crypto, budget)?;
+        core.streams.set_rtt(ASSUMED_RTT);
+        Ok(Self {
+            core,
+            state: State::Open,
+            input: Vec::new(),
+            input_at: 0,
+            is_preface_owed: true,
+            is_preface_expected: side == Side::Client,
+            handshake_keys: None,
+            handshake_numbers: [0; 2],
+            phase: None,
+            data_numbers: [0; 2],
+            started: now,
+            ended: None,
+            bytes_out: 0,
+            bytes_in: 0,
+        })
+    }
+
+    fn advance_handshake(&mut self) {
+        let mut installed = Vec::new();
+        self.core.write_handshake(&mut |space, keys| installed.push((space, keys)));
+        for (space, keys) in installed {
+            if space == Space::Data {
+                let after = self.core.config.key_update_after;
+                self.phase = Some(PhaseKeys::new(keys, self.core.handshake_mut(), after));
+            } else {
+                self.handshake_keys = Some(keys);
+            }
+        }
+        if let Err(ended) = self.core.check_handshake() {
+            self.end(ended);
+        }
+    }
+
+    // --- bytes that come in -----------------------------------------------------------------------------------------
+
+    /// Takes bytes from the carrier, cut anywhere.
+    pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
+        if self.state != State::Open {
+            return;
+        }
+        self.bytes_in += bytes.len() as u64;
+        self.input.extend_from_slice(bytes);
+        if self.is_preface_expected && !self.take_preface() {
+            return;
+        }
+        while self.state == State::Open && self.handle_record(now) {}
+        self.input.drain(..self.input_at);
+        self.input_at = 0;
+    }
+
+    fn take_preface(&mut self) -> bool {
+        let ours = if self.core.config.is_plain { record::PREFACE_PLAIN } else { record::PREFACE_SEALED };
+        let len = self.input.len().min(ours.len());
+        if self.input[..len] != ours[..len] {
+            self.end(breach(Code::VERSION, "it does not speak cabo/1 in this form"));
+            return false;
+        }
+        if len == ours.len() {
+            self.is_preface_expected = false;
+            self.input_at = len;
+        }
+        !self.is_preface_expected
+    }
+
+    /// Takes the next record, if it is complete.
+    fn handle_record(&mut self, now: Instant) -> bool {
+        let rest = &self.input[self.input_at..];
+        let Some(header) = rest.first_chunk::<{ record::HEADER }>() else { return false };
+        let header = match record::parse(header) {
+            Ok(header) => header,
+            Err(error) => {
+                self.end(breach(Code::FRAME, &error.to_string()));
+                return false;
+            }
+        };
+        let start = self.input_at + record::HEADER;
+        let end = start + header.length;
+        if end > self.input.len() {
+            return false;
+        }
+        self.input_at = end;
+        let mut input = std::mem::take(&mut self.input);
+        let result = self.open(now, &header, &mut input, start, end).and_then(|len| {
+            self.handle_body(now, header.kind.space(), &input[start..start + len])
+        });
+        self.input = input;
+        if let Err(ended) = result {
+            self.end(ended);
+        }
+        true
+    }
+
+    fn open(&mut self, now: Instant, header: &RecordHeader, input: &mut [u8], start: usize, end: usize) -> Result<usize, Ended> {
+        let (before, body) = input[..end].split_at_mut(start);
+        let associated = &before[start - record::HEADER..];
+        let opened = match header.kind {
+            RecordKind::Initial => Some(body.len()),
+            RecordKind::Handshake => {
+                let number = self.handshake_numbers[1];
+                self.handshake_numbers[1] += 1;
+                self.handshake_keys.as_ref().and_then(|keys| keys.open.open(number, associated, body))
+            }
+            RecordKind::Data { phase: is_odd } => {
+                let number = self.data_numbers[1];
+                self.data_numbers[1] += 1;
+                let next = self.data_numbers[0];
+                let packet = (is_odd, number, associated);
+                self.phase.as_mut().and_then(|phase| {
+                    match phase.open(now, Duration::ZERO, packet, body, next, self.core.handshake_mut()) {
+                        Opened::Body(len) => Some(len),
+                        Opened::Failed | Opened::TooManyFailures => None,
+                    }
+                })
+            }
+        };
+        // On a carrier that promises order, one record that does not open is an attack or a broken carrier.
+        opened.ok_or_else(|| breach(Code::KEYS, "a record that does not open"))
+    }
+
+    fn handle_body(&mut self, now: Instant, space: Space, body: &[u8]) -> Result<(), Ended> {
+        let mut is_moved = false;
+        for frame in Frames::new(body) {
+            let frame = frame.map_err(|error| breach(Code::FRAME, &error.to_string()))?;
+            if !frame.allowed_in_record(space) {
+                return Err(breach(Code::VIOLATION, &format!("{} in a record of the {space:?} space", frame.name())));
+            }
+            match frame {
+                Frame::Crypto { offset, data } => is_moved |= self.core.on_crypto(space, offset, data)?,
+                Frame::Close(close) => {
+                    self.state = State::Gone;
+                    self.core.push_event(Event::Ended(Ended::from_peer(close.origin, close.code, close.reason)));
+                    return Ok(());
+                }
+                Frame::Pad(_)
+                | Frame::Unknown { .. }
+                | Frame::Ping
+                | Frame::Ack(_)
+                | Frame::PathChallenge(_)
+                | Frame::PathResponse(_) => {}
+                Frame::Admitted
+                | Frame::Datagram(_)
+                | Frame::Stream { .. }
+                | Frame::ResetStream { .. }
+                | Frame::StopSending { .. }
+                | Frame::MaxData(_)
+                | Frame::MaxStreamData { .. }
+                | Frame::MaxStreams { .. }
+                | Frame::DataBlocked(_)
+                | Frame::StreamBlocked { .. } => self.core.on_frame(now, &frame)?,
+            }
+        }
+        if is_moved {
+            self.advance_handshake();
+        }
+        Ok(())
+    }
+
+    /// The carrier ended. Without a CLOSE that is a truncation (W-4.5).
+    pub fn handle_end(&mut self) {
+        if self.state != State::Gone {
+            self.state = State::Gone;
+            if self.ended.is_none() {
+                self.core.push_event(Event::Ended(Ended::Truncated));
+            }
+        }
+    }
+
+    // --- bytes that go out ------------------------------------------------------------------------------------------
+
+    /// Appends records to `out` until it holds about `out_max` bytes or there is nothing to send.
+    pub fn poll_output(&mut self, now: Instant, out: &mut Vec<u8>, out_max: usize) {
+        if self.state == State::Gone {
+            return;
+        }
+        let before = out.len();
+        if std::mem::take(&mut self.is_preface_owed) {
+            let preface = if self.core.config.is_plain { record::PREFACE_PLAIN } else { record::PREFACE_SEALED };
+            out.extend_from_slice(&preface);
+        }
+        for space in [Space::Initial, Space::Handshake, Space::Data] {
+            while out.len() < out_max && self.write_record(now, space, out) {}
+        }
+        if self.state == State::Closing {
+            self.write_close(out);
+            self.state = State::Gone;
+        }
+        self.bytes_out += (out.len() - before) as u64;
+    }
+
+    fn can_seal(&self, space: Space) -> bool {
+        match space {
+            Space::Initial => true,
+            Space::Handshake => self.handshake_keys.is_some(),
+            Space::Data => self.phase.is_some() && self.core.is_handshaken(),
+        }
+    }
+
+    fn write_record(&mut self, now: Instant, space: Space, out: &mut Vec<u8>) -> bool {
+        let has_work = match space {
+            Space::Initial | Space::Handshake => self.core.has_crypto(space),
+            Space::Data => self.core.has_data_work(),
+        };
+        if !has_work || !self.can_seal(space) {
+            return false;
+        }
+        let start = record::put(out, self.kind(space));
+        let mut parts = Vec::new();
+        let mut push = |part: Part| parts.push(part);
+        match space {
+            Space::Initial | Space::Handshake => self.core.write_crypto(space, out, RECORD_BODY_BYTES, &mut push),
+            Space::Data => self.core.write_data(now, out, RECORD_BODY_BYTES, &mut push),
+        }
+        if out.len() == start + record::HEADER {
+            out.truncate(start);
+            return false;
+        }
+        // The carrier promises delivery: what it is handed is as good as acknowledged (S-7.2).
+        parts.iter().for_each(|part| self.core.on_acked(part));
+        self.seal(space, out, start);
+        true
+    }
+
+    fn kind(&self, space: Space) -> RecordKind {
+        match space {
+            Space::Initial => RecordKind::Initial,
+            Space::Handshake => RecordKind::Handshake,
+            Space::Data => RecordKind::Data { phase: self.phase.as_ref().is_some_and(PhaseKeys::is_odd) },
+        }
+    }
+
+    fn seal(&mut self, space: Space, out: &mut Vec<u8>, start: usize) {
+        let tag = match (space, &self.phase, &self.handshake_keys) {
+            (Space::Data, Some(phase), _) => phase.tag_len(),
+            (Space::Handshake, _, Some(keys)) => keys.seal.tag_len(),
+            _ => 0,
+        };
+        out.resize(out.len() + tag, 0);
+        let record = &mut out[start..];
+        record::set_length(record);
+        let (header, body) = record.split_at_mut(record::HEADER);
+        match (space, &mut self.phase, &self.handshake_keys) {
+            (Space::Data, Some(phase), _) => {
+                phase.seal(self.data_numbers[0], header, body);
+                self.data_numbers[0] += 1;
+                let next = self.data_numbers[0];
+                if self.core.is_admitted() {
+                    phase.maybe_update(next, Some(u64::MAX), self.core.handshake_mut());
+                }
+            }
+            (Space::Handshake, _, Some(keys)) => {
+                keys.seal.seal(self.handshake_numbers[0], header, body);
+                self.handshake_numbers[0] += 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn write_close(&mut self, out: &mut Vec<u8>) {
+        let Some((origin, code, reason)) = self.ended.as_ref().and_then(close_frame) else { return };
+        let spaces = [Space::Data, Space::Handshake, Space::Initial];
+        let Some(space) = spaces.into_iter().find(|space| self.can_seal(*space)) else { return };
+        let origin = if space == Space::Data { origin } else { Origin::Protocol };
+        let mut cut = reason.len().min(1024);
+        while !reason.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        let start = record::put(out, self.kind(space));
+        Frame::Close(Close { origin, code, reason: &reason.as_bytes()[..cut] }).put(out);
+        self.seal(space, out, start);
+    }
+
+    // --- the application's side -------------------------------------------------------------------------------------
+
+    /// The table of streams.
+    pub fn streams(&mut self) -> &mut Streams {
+        &mut self.core.streams
+    }
+
+    /// Queues a datagram that is worth nothing after `deadline`.
+    pub fn send_datagram(&mut self, data: Bytes, deadline: Option<Instant>) {
+        self.core.send_datagram(data, deadline);
+    }
+
+    /// The largest datagram that one record holds and the peer takes.
+    pub fn largest_datagram(&self) -> usize {
+        let peer = self.core.peer().map_or(0, |peer| peer.largest_datagram);
+        (RECORD_BODY_BYTES - 5).min(usize::try_from(peer).unwrap_or(usize::MAX))
+    }
+
+    /// Lets the peer in (server, after [`Event::Handshaken`]).
+    pub fn admit(&mut self) {
+        self.core.admit();
+    }
+
+    /// Ends the connection and tells the peer why.
+    pub fn close(&mut self, ended: Ended) {
+        self.end(ended);
+    }
+
+    fn end(&mut self, ended: Ended) {
+        if self.state == State::Open {
+            self.state = if close_frame(&ended).is_some() { State::Closing } else { State::Gone };
+            self.core.push_event(Event::Ended(ended.clone()));
+            self.ended = Some(ended);
+        }
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.core.poll_event()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) must be called: the handshake has a limit, silence has none of ours.
+    pub fn deadline(&self) -> Option<Instant> {
+        let is_waiting = self.state == State::Open && !self.core.is_handshaken();
+        is_waiting.then(|| self.started + self.core.config.handshake_timeout)
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.end(Ended::HandshakeTimeout { after: self.core.config.handshake_timeout });
+        }
+    }
+
+    // --- questions --------------------------------------------------------------------------------------------------
+
+    /// The peer's proved identity.
+    pub fn peer_key(&self) -> Option<PublicKey> {
+        self.core.peer_key()
+    }
+
+    /// The peer's parameters, once known.
+    pub fn peer_params(&self) -> Option<&Params> {
+        self.core.peer()
+    }
+
+    /// True once the handshake is done.
+    pub fn is_handshaken(&self) -> bool {
+        self.core.is_handshaken()
+    }
+
+    /// True once the server let the client in, and the client knows.
+    pub fn is_admitted(&self) -> bool {
+        self.core.is_admitted()
+    }
+
+    /// True when the carrier can be closed.
+    pub fn is_gone(&self) -> bool {
+        self.state == State::Gone
+    }
+
+    /// Bytes sent and received, records and all.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.bytes_out, self.bytes_in)
+    }
+}

@@ -1,0 +1,230 @@
+//! Two hosts and a cable, in virtual time.
+//!
+//! Host 0 connects, host 1 listens. Each step takes the earliest thing that is due anywhere: a packet that arrives or a
+//! timer. Nothing sleeps; a day of silence is one step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::link::{Link, LinkConfig};
+use super::{Seeded, origin};
+use crate::session::config::{Config, PathLimits};
+use crate::session::core::Event;
+use crate::session::crypto::Crypto;
+use crate::session::endpoint::{Endpoint, EndpointConfig, Handle, Routed};
+use crate::session::packets::PacketConnection;
+use crate::session::remote::Remote;
+
+/// Packets of one call of the simulated carrier.
+const BATCH_PACKETS: usize = 32;
+
+/// One host: its door, its connections, and what happened on them.
+pub struct Host {
+    /// The door.
+    pub endpoint: Endpoint,
+    /// Its connections.
+    pub connections: BTreeMap<Handle, PacketConnection>,
+    /// Events that nobody took yet.
+    pub events: Vec<(Handle, Event)>,
+    /// Whether a listening host lets everybody in at once.
+    pub is_admitting: bool,
+    crypto: Arc<dyn Crypto>,
+    remote: Remote,
+}
+
+/// Two hosts and a cable.
+pub struct Net {
+    /// Virtual time.
+    pub now: Instant,
+    /// Host 0 connects, host 1 listens.
+    pub hosts: [Host; 2],
+    /// From host 0 to host 1, and back.
+    pub links: [Link<Vec<u8>>; 2],
+    started: Instant,
+}
+
+/// What both hosts and the cable are like.
+pub struct NetConfig {
+    /// Of the connections.
+    pub connection: Config,
+    /// Of the carrier.
+    pub limits: PathLimits,
+    /// Of each direction.
+    pub links: [LinkConfig; 2],
+    /// Of everything.
+    pub seed: u64,
+}
+
+impl NetConfig {
+    /// An Ethernet cable without faults, alike both ways.
+    pub fn new(seed: u64, link: LinkConfig) -> Self {
+        let limits = PathLimits { largest_packet_bytes: 1496, overhead_bytes: 4, burst_bytes: 1 << 20 };
+        Self { connection: Config::default(), limits, links: [link.clone(), link], seed }
+    }
+}
+
+impl Net {
+    /// Builds the net; `crypto` is for host 0 and host 1.
+    pub fn new(config: NetConfig, crypto: [Arc<dyn Crypto>; 2]) -> Self {
+        let now = origin();
+        let NetConfig { connection, limits, links, seed } = config;
+        let host = |index: u8, crypto: Arc<dyn Crypto>| {
+            let mut endpoint = EndpointConfig::new(connection.clone(), limits, vec![index]);
+            endpoint.is_listening = index == 1;
+            let chance = Box::new(Seeded::new(seed.wrapping_mul(2) + u64::from(index)));
+            Host {
+                endpoint: Endpoint::new(now, endpoint, crypto.clone(), chance),
+                connections: BTreeMap::new(),
+                events: Vec::new(),
+                is_admitting: true,
+                crypto,
+                remote: remote(index),
+            }
+        };
+        let [client, server] = crypto;
+        let [forward, backward] = links;
+        Self {
+            now,
+            hosts: [host(0, client), host(1, server)],
+            links: [Link::new(forward, seed), Link::new(backward, !seed)],
+            started: now,
+        }
+    }
+
+    /// Virtual time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.now.saturating_duration_since(self.started)
+    }
+
+    /// Starts a connection from host 0 to host 1.
+    pub fn connect(&mut self) -> Option<Handle> {
+        let to = self.hosts[1].remote;
+        let host = &mut self.hosts[0];
+        let (handle, connection) = host.endpoint.connect(self.now, to, &*host.crypto).ok()?;
+        host.connections.insert(handle, connection);
+        Some(handle)
+    }
+
+    /// Puts a datagram on the cable as if `from` had sent it.
+    pub fn inject(&mut self, from: usize, datagram: Vec<u8>) {
+        let _ = self.links[from].send(self.now, datagram);
+    }
+
+    /// Runs until `is_done` or until `limit` of virtual time has passed; true if done.
+    pub fn run(&mut self, limit: Duration, mut is_done: impl FnMut(&mut Self) -> bool) -> bool {
+        let end = self.now + limit;
+        loop {
+            self.transmit();
+            if is_done(self) {
+                return true;
+            }
+            self.transmit();
+            let Some(next) = self.next_instant().filter(|next| *next <= end) else {
+                self.now = end;
+                return is_done(self);
+            };
+            self.now = self.now.max(next);
+            self.deliver();
+            self.handle_timeouts();
+        }
+    }
+
+    fn next_instant(&self) -> Option<Instant> {
+        let links = self.links.iter().filter_map(Link::next_deadline);
+        let timers = self.hosts.iter().flat_map(|host| host.connections.values()).filter_map(PacketConnection::deadline);
+        links.chain(timers).min()
+    }
+
+    fn transmit(&mut self) {
+        let mut out = Vec::new();
+        for (host, link) in self.hosts.iter_mut().zip(&mut self.links) {
+            for connection in host.connections.values_mut() {
+                out.clear();
+                while let Some(batch) = connection.poll_transmit(self.now, &mut out, BATCH_PACKETS) {
+                    for packet in out.chunks(batch.segment_bytes) {
+                        let _ = link.send(self.now, packet.to_vec()); // a cable tells nobody
+                    }
+                    out.clear();
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        for from in 0..2 {
+            while let Some(datagram) = self.links[from].poll(self.now) {
+                self.receive(1 - from, datagram);
+            }
+        }
+        for host in &mut self.hosts {
+            host.collect();
+        }
+    }
+
+    fn receive(&mut self, to: usize, mut datagram: Vec<u8>) {
+        let now = self.now;
+        let from = self.hosts[1 - to].remote;
+        let host = &mut self.hosts[to];
+        match host.endpoint.route(now, from, from, &mut datagram) {
+            Routed::To(handle, packet) => {
+                if let Some(connection) = host.connections.get_mut(&handle) {
+                    connection.handle_packet(now, &packet, &mut datagram);
+                }
+            }
+            Routed::New(handle, connection) => {
+                host.connections.insert(handle, *connection);
+            }
+            Routed::Answer(answer) => {
+                let _ = self.links[to].send(now, answer);
+            }
+            Routed::Discovery(_) | Routed::Dropped(_) => {}
+        }
+    }
+
+    fn handle_timeouts(&mut self) {
+        let now = self.now;
+        for host in &mut self.hosts {
+            for connection in host.connections.values_mut() {
+                if connection.deadline().is_some_and(|deadline| deadline <= now) {
+                    connection.handle_timeout(now);
+                }
+            }
+            host.collect();
+        }
+    }
+}
+
+impl Host {
+    /// Takes the events of its connections and forgets those that are gone.
+    fn collect(&mut self) {
+        for (handle, connection) in &mut self.connections {
+            while let Some(event) = connection.poll_event() {
+                if event == Event::Handshaken {
+                    self.endpoint.on_handshaken(*handle, connection.peer_id());
+                    if self.is_admitting {
+                        connection.admit();
+                    }
+                }
+                self.events.push((*handle, event));
+            }
+        }
+        let gone: Vec<Handle> =
+            self.connections.iter().filter(|(_, connection)| connection.is_gone()).map(|(handle, _)| *handle).collect();
+        for handle in gone {
+            self.endpoint.remove(handle);
+            self.connections.remove(&handle);
+        }
+    }
+
+    /// Loses everything but its identity, as a process that was killed and started again does.
+    pub fn restart(&mut self, endpoint: Endpoint) {
+        self.endpoint = endpoint;
+        self.connections.clear();
+        self.events.clear();
+    }
+}
+
+fn remote(index: u8) -> Remote {
+    Remote::new(&[index]).unwrap_or_else(|| unreachable!("one byte fits"))
+}
