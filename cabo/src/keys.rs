@@ -1,7 +1,7 @@
 //! Who we are and whom we know: the static identity, fingerprints, and the servers met before.
 //!
-//! An identity is an Ed25519 key pair, PKCS#8 where it is stored. `crypto` proves it in a handshake, [`store`] keeps it
-//! in a file, [`fingerprint`] prints its public half, [`known`] remembers servers, and `access` decides who may enter.
+//! An identity is an Ed25519 key pair, PKCS#8 where it is stored. `crypto` proves it in a handshake, `store` keeps it in
+//! a file, [`fingerprint`] prints its public half, [`known`] remembers servers, and `access` decides who may enter.
 
 use std::fmt;
 
@@ -11,8 +11,11 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use cabo_proto::session::crypto::PublicKey;
 
 pub use fingerprint::{Fingerprint, FingerprintError};
+pub use store::StoreError;
 
 pub mod fingerprint;
+pub mod known;
+mod store;
 
 /// What went wrong with a key itself, wherever it came from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

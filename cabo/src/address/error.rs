@@ -11,7 +11,6 @@ pub struct AddressError {
     /// The byte at which it went wrong, where it was one.
     pub at: Option<usize>,
     /// What is wrong.
-    #[source]
     pub problem: Problem,
 }
 
