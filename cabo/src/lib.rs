@@ -1,6 +1,7 @@
 //! Messages and streams over any wire: raw Ethernet, UDP, TCP and Unix sockets, with one server, one client and one
 //! protocol.
 
+pub mod access;
 pub mod address;
 pub mod carrier;
 pub mod config;

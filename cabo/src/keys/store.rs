@@ -25,7 +25,7 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-            error: KeyError,
+        error: KeyError,
     },
     /// A new one cannot be made.
     #[error(transparent)]
