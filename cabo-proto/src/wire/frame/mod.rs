@@ -5,9 +5,12 @@
 //! [`put_ack`] writes as many ranges as fit.
 
 mod ack;
+mod close;
 mod stream;
 
 pub use ack::{Ack, MOST_PAIRS, put_ack};
+pub(super) use close::cut_text;
+pub use close::{Close, LONGEST_REASON, Origin};
 pub use stream::{
     Direction, MOST_STREAMS, Opener, StreamId, crypto_header_len, datagram_header_len,
     put_crypto_header, put_datagram_header, put_stream_header, stream_header_len,
@@ -15,8 +18,6 @@ pub use stream::{
 
 use super::varint::{self, Malformed, Reader};
 
-/// The longest reason of a CLOSE (W-3.5), in bytes.
-pub const LONGEST_REASON: usize = 1024;
 /// The first type of an extension (W-3.1).
 pub const FIRST_EXTENSION: u64 = 0x40;
 
@@ -137,33 +138,6 @@ pub enum Frame<'a> {
     },
 }
 
-/// Whose code a CLOSE carries.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Origin {
-    /// One of [`Code`](super::code::Code).
-    Protocol = 0,
-    /// The application's own.
-    Application = 1,
-}
-
-/// The end of the connection, and why.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Close<'a> {
-    /// Whose code it is.
-    pub origin: Origin,
-    /// The code.
-    pub code: u64,
-    /// The reason as it came: meant to be UTF-8, at most [`LONGEST_REASON`] bytes.
-    pub reason: &'a [u8],
-}
-
-impl Close<'_> {
-    /// The reason as text. It comes from the peer: escape it before it meets a terminal.
-    pub fn text(&self) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(self.reason)
-    }
-}
-
 /// The frames of one body, in order. Nothing follows an error.
 #[derive(Clone, Debug)]
 pub struct Frames<'a> {
@@ -200,7 +174,7 @@ impl std::iter::FusedIterator for Frames<'_> {}
 fn read<'a>(reader: &mut Reader<'a>) -> Result<Frame<'a>, Malformed> {
     let at = reader.position();
     Ok(match reader.varint()? {
-        PAD => Frame::Pad(1 + skip_zeros(reader)),
+        PAD => Frame::Pad(1 + skip_zeros(reader)?),
         PING => Frame::Ping,
         ACK => Frame::Ack(Ack::read(reader)?),
         CRYPTO => {
@@ -224,7 +198,7 @@ fn read<'a>(reader: &mut Reader<'a>) -> Result<Frame<'a>, Malformed> {
         }
         PATH_CHALLENGE => Frame::PathChallenge(reader.array()?),
         PATH_RESPONSE => Frame::PathResponse(reader.array()?),
-        CLOSE => Frame::Close(read_close(reader)?),
+        CLOSE => Frame::Close(Close::read(reader)?),
         ADMITTED => Frame::Admitted,
         DATAGRAM => Frame::Datagram(reader.with_length()?),
         kind @ STREAM..=LAST_STREAM => {
@@ -244,13 +218,9 @@ fn read<'a>(reader: &mut Reader<'a>) -> Result<Frame<'a>, Malformed> {
     })
 }
 
-fn skip_zeros(reader: &mut Reader<'_>) -> usize {
-    let start = reader.position();
-    let mut ahead = reader.clone();
-    while let Ok(0) = ahead.u8() {
-        *reader = ahead.clone();
-    }
-    reader.position() - start
+fn skip_zeros(reader: &mut Reader<'_>) -> Result<usize, Malformed> {
+    let zeros = reader.clone().rest().iter().take_while(|byte| **byte == 0).count();
+    reader.bytes(zeros).map(<[u8]>::len)
 }
 
 fn read_stream(reader: &mut Reader<'_>) -> Result<StreamId, Malformed> {
@@ -270,21 +240,6 @@ fn read_max_streams<'a>(reader: &mut Reader<'a>) -> Result<Frame<'a>, Malformed>
             Err(Malformed { what: "more streams than there are ids", at })
         }
         count => Ok(Frame::MaxStreams { direction, count }),
-    }
-}
-
-fn read_close<'a>(reader: &mut Reader<'a>) -> Result<Close<'a>, Malformed> {
-    let at = reader.position();
-    let origin = match reader.varint()? {
-        0 => Origin::Protocol,
-        1 => Origin::Application,
-        _ => return Err(Malformed { what: "unknown origin", at }),
-    };
-    let code = reader.varint()?;
-    let at = reader.position();
-    match reader.with_length()? {
-        reason if reason.len() > LONGEST_REASON => Err(Malformed { what: "reason too long", at }),
-        reason => Ok(Close { origin, code, reason }),
     }
 }
 
@@ -386,10 +341,7 @@ impl Frame<'_> {
             }
             Self::PathChallenge(bytes) => put_echo(out, PATH_CHALLENGE, bytes),
             Self::PathResponse(bytes) => put_echo(out, PATH_RESPONSE, bytes),
-            Self::Close(close) => {
-                put_numbers(out, [CLOSE, close.origin as u64, close.code]);
-                varint::put_with_length(out, cut_text(close.reason, LONGEST_REASON));
-            }
+            Self::Close(close) => close.put(out),
             Self::Admitted => put_numbers(out, [ADMITTED]),
             Self::Datagram(data) => {
                 put_datagram_header(out, data.len());
@@ -416,14 +368,6 @@ fn put_numbers<const N: usize>(out: &mut Vec<u8>, numbers: [u64; N]) {
 fn put_echo(out: &mut Vec<u8>, kind: u64, bytes: [u8; 8]) {
     varint::put(out, kind);
     out.extend_from_slice(&bytes);
-}
-
-/// The start of `text`, at most `most` bytes, that does not end within a character.
-pub(super) fn cut_text(text: &[u8], most: usize) -> &[u8] {
-    let is_inside = |at: usize| text.get(at).is_some_and(|byte| byte & 0xC0 == 0x80);
-    let Some(head) = text.get(..most) else { return text };
-    let end = (0..=most).rev().take(4).find(|&at| !is_inside(at)).unwrap_or(most);
-    &head[..end]
 }
 
 #[cfg(test)]

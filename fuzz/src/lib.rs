@@ -1,0 +1,24 @@
+//! Fuzz targets as plain functions: any bytes in, a panic out where a promise is broken.
+//!
+//! `cargo test --manifest-path fuzz/Cargo.toml` replays `corpus/<target>/` and mutates it by seed. `CABO_FUZZ_ROUNDS` and
+//! `CABO_FUZZ_SEED` make it longer or other; a failure prints both, and the bytes. An input that broke something once
+//! is kept as a file of the corpus. A coverage-guided fuzzer needs no more than `fuzz_target!(|data: &[u8]| frames(data))`.
+
+mod frames;
+mod mutate;
+mod packet;
+mod params;
+mod record;
+
+pub use frames::frames;
+pub use mutate::mutate;
+pub use packet::packet;
+pub use params::params;
+pub use record::record;
+
+/// Takes any bytes.
+pub type Target = fn(&[u8]);
+
+/// All targets; the name is also that of the folder in `corpus/`.
+pub const TARGETS: &[(&str, Target)] =
+    &[("frames", frames), ("packet", packet), ("params", params), ("record", record)];
