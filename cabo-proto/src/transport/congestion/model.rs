@@ -22,6 +22,7 @@ const STARTUP_GAIN: f64 = 2.77; // 4 ln 2: doubles each round
 const DRAIN_GAIN: f64 = 0.5;
 const UP_GAIN: f64 = 1.25;
 const CAREFUL_UP_GAIN: f64 = 1.1; // after a probe that overran the queue
+const GROWN_SHARE: f64 = 0.4; // of what a probe added: enough arrived to try again at once
 const DOWN_GAIN: f64 = 0.8;
 const WINDOW_GAIN: f64 = 2.0;
 
@@ -203,7 +204,9 @@ impl Model {
 
     /// The packets of the last probe are acknowledged or lost: was there more to have?
     fn judge_probe(&mut self, now: Instant) {
-        let grew = self.max_rate.get() as f64 > self.rate_before_up as f64 * 1.1;
+        let gain = if self.is_careful { CAREFUL_UP_GAIN } else { UP_GAIN };
+        let grown = self.rate_before_up as f64 * (1.0 + (gain - 1.0) * GROWN_SHARE);
+        let grew = self.max_rate.get() as f64 > grown;
         if self.base.is_excess(self.up.acked, self.up.lost, self.mtu) {
             self.is_careful = true;
         } else {
