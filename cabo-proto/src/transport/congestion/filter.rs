@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 const MEMORY_PACKETS: u64 = 1024; // of the base loss; beyond it the older half fades
-const MAX_BASE_LOSS: f64 = 0.3; // more is never taken for the wire's own
+const MAX_BASE_LOSS: f64 = 0.5; // more is never taken for the wire's own
 const LEAST_EXCESS: f64 = 0.02; // BBRv3's threshold, here on top of the base
 const SIGMAS: f64 = 3.0;
 
@@ -102,7 +102,7 @@ impl BaseLoss {
         }
     }
 
-    /// From 0 to 0.3.
+    /// From 0 to 0.5.
     pub(super) fn share(&self) -> f64 {
         let total = self.acked + self.lost;
         if total == 0 { 0.0 } else { (self.lost as f64 / total as f64).min(MAX_BASE_LOSS) }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn no_loss_above_30_percent_is_taken_for_the_wire() {
+    fn no_loss_above_a_half_is_taken_for_the_wire() {
         let mut base = BaseLoss::default();
         base.count(MTU, 99 * MTU, MTU);
         assert!(base.share() <= MAX_BASE_LOSS);

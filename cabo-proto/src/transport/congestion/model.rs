@@ -75,8 +75,15 @@ pub struct Model {
     is_careful: bool,
     full_rate: u64,
     full_rounds: u32,
-    probe_rtt_end: Option<Instant>,
-    probe_rtt_min: Option<Duration>,
+    probe_rtt: ProbeRtt,
+}
+
+/// What the phase of that name is for and what it found.
+#[derive(Clone, Copy, Debug, Default)]
+struct ProbeRtt {
+    slower: Option<u64>,
+    end: Option<Instant>, // once the path is empty
+    min: Option<Duration>,
 }
 
 impl Model {
@@ -97,8 +104,7 @@ impl Model {
             is_careful: false,
             full_rate: 0,
             full_rounds: 0,
-            probe_rtt_end: None,
-            probe_rtt_min: None,
+            probe_rtt: ProbeRtt::default(),
         }
     }
 
@@ -168,7 +174,10 @@ impl Model {
             Phase::Cruise => {
                 let is_slower = is_queued && sample < self.max_rate.get() / 10 * 9;
                 let limit = if self.is_careful { CAREFUL_CYCLE_ROUNDS } else { CYCLE_ROUNDS };
-                if (is_slower || is_excess) && self.phase_rounds > 1 && !round.app_limited {
+                let is_judged = self.phase_rounds > 1 && !round.app_limited;
+                if is_judged && is_slower {
+                    self.start_probe_rtt(now, Some(sample));
+                } else if is_judged && is_excess {
                     self.max_rate.reset(sample);
                     self.enter(now, Phase::Down);
                 } else if self.cycle_rounds >= limit {
@@ -229,27 +238,38 @@ impl Model {
                 self.enter(now, Phase::Cruise);
             }
             Phase::Cruise if now.saturating_duration_since(self.min_rtt.seen_at) > MIN_RTT_AGE => {
-                self.probe_rtt_end = None;
-                self.probe_rtt_min = None;
-                self.enter(now, Phase::ProbeRtt);
+                self.start_probe_rtt(now, None);
             }
             Phase::ProbeRtt => self.probe_rtt(now, ack),
             Phase::Startup | Phase::Drain | Phase::Cruise | Phase::Up | Phase::Down => {}
         }
     }
 
+    /// Empties the path to see how long it is. `slower` is what it delivered, if that is why: either it became slower,
+    /// or it became longer and the window too small.
+    fn start_probe_rtt(&mut self, now: Instant, slower: Option<u64>) {
+        self.probe_rtt = ProbeRtt { slower, end: None, min: None };
+        self.enter(now, Phase::ProbeRtt);
+    }
+
     fn probe_rtt(&mut self, now: Instant, ack: &AckSample) {
+        if ack.in_flight > self.window() && self.probe_rtt.end.is_none() {
+            return;
+        }
+        let end = *self.probe_rtt.end.get_or_insert(now + PROBE_RTT_TIME.max(ack.smoothed_rtt));
         if let Some(rtt) = ack.rtt {
-            self.probe_rtt_min = Some(self.probe_rtt_min.map_or(rtt, |min| min.min(rtt)));
+            self.probe_rtt.min = Some(self.probe_rtt.min.map_or(rtt, |min| min.min(rtt)));
         }
-        if self.probe_rtt_end.is_none() && ack.in_flight <= self.window() {
-            self.probe_rtt_end = Some(now + PROBE_RTT_TIME.max(ack.smoothed_rtt));
+        if now < end {
+            return;
         }
-        if self.probe_rtt_end.is_some_and(|end| now >= end) {
-            self.min_rtt =
-                MinRtt { value: self.probe_rtt_min.or(self.min_rtt.value), seen_at: now };
-            self.enter(now, Phase::Cruise);
+        let before = self.min_rtt.value;
+        self.min_rtt = MinRtt { value: self.probe_rtt.min.or(before), seen_at: now };
+        let is_longer = self.min_rtt.value > before.map(|before| before + before / 4);
+        if let (Some(slower), false) = (self.probe_rtt.slower, is_longer) {
+            self.max_rate.reset(slower);
         }
+        self.enter(now, Phase::Cruise);
     }
 
     /// Bytes that fill the path and no queue.
@@ -314,7 +334,10 @@ impl Controller for Model {
             Phase::Startup => {
                 ((WINDOW_GAIN * bdp as f64) as u64 + slack).max(INITIAL_PACKETS * self.mtu)
             }
-            Phase::ProbeRtt => bdp / 2,
+            Phase::ProbeRtt => {
+                let rate = self.probe_rtt.slower.unwrap_or(self.max_rate.get());
+                self.min_rtt.value.map_or(0, |rtt| bytes_in(rate, rtt) / 2)
+            }
             Phase::Drain | Phase::Cruise | Phase::Up | Phase::Down => {
                 (WINDOW_GAIN * bdp as f64) as u64 + slack
             }
