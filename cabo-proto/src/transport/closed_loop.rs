@@ -329,3 +329,17 @@ fn troubles() {
         println!("{rate:>10} {loss} {rtt} {:?}", bench.run(ms(time)));
     }
 }
+
+#[test]
+#[ignore = "debug"]
+fn trace() {
+    let base = Link::new(200, 20, 0.01);
+    let mut bench = Bench::new(Kind::Model, base);
+    let which = std::env::var("TRACE").unwrap_or_default();
+    println!("{:?}", bench.run(Duration::from_secs(3)));
+    bench.link = if which == "loss" { Link { loss: 0.2, ..base } } else { Link { rate: 2_500_000, ..base } };
+    for step in 0..40 {
+        let report = bench.run(Duration::from_millis(25));
+        println!("{step} {:.2} q {:?} drop {:.2} fl {} {:?}", report.utilisation, report.mean_queue, report.overflow, bench.path.in_flight(), bench.path.controller());
+    }
+}

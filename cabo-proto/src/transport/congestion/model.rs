@@ -34,7 +34,8 @@ const GROWTH: f64 = 1.25;
 
 const LEAST_ROUND: Duration = Duration::from_millis(5); // shorter ones measure the sender's timers
 const LEAST_ROUND_PACKETS: u64 = 16;
-const TIMER_SLACK: Duration = Duration::from_millis(2); // a late sender, and a receiver that acknowledges late
+const TIMER_SLACK: Duration = Duration::from_millis(2); // a late sender, and a receiver that is late too
+const QUEUE_SLACK: Duration = Duration::from_millis(1); // a receiver that acknowledges late
 const MIN_RTT_AGE: Duration = Duration::from_secs(10);
 const PROBE_RTT_TIME: Duration = Duration::from_millis(20);
 
@@ -126,7 +127,7 @@ impl Model {
     }
 
     fn count(&mut self, sent: Instant, acked: u64, lost: u64) {
-        if self.quiet.has(sent) {
+        if self.quiet.has(sent) && !self.is_queued(self.round.min_rtt) {
             self.base.count(acked, lost, self.mtu);
         }
         if self.up.has(sent) {
@@ -166,11 +167,14 @@ impl Model {
             self.max_rate.update(sample);
         }
         let is_excess = self.base.is_excess(delivered, lost, self.mtu);
-        let is_queued = self.is_queued(&round);
+        let is_queued = self.is_queued(round.min_rtt);
         match self.phase {
             Phase::Startup => self.end_startup_round(now, &round, is_excess, is_queued),
             Phase::Up => self.enter(now, Phase::Down),
             Phase::Down if self.phase_rounds == 1 => self.judge_probe(now),
+            Phase::Down if self.phase_rounds >= DOWN_ROUNDS && is_queued => {
+                self.start_probe_rtt(now, Some(rate(delivered, elapsed)));
+            }
             Phase::Cruise => {
                 let is_slower = is_queued && sample < self.max_rate.get() / 10 * 9;
                 let limit = if self.is_careful { CAREFUL_CYCLE_ROUNDS } else { CYCLE_ROUNDS };
@@ -179,6 +183,9 @@ impl Model {
                     self.start_probe_rtt(now, Some(sample));
                 } else if is_judged && is_excess {
                     self.max_rate.reset(sample);
+                    self.base.doubt(self.mtu);
+                    self.enter(now, Phase::Down);
+                } else if is_judged && is_queued {
                     self.enter(now, Phase::Down);
                 } else if self.cycle_rounds >= limit {
                     self.enter(now, Phase::Up);
@@ -189,9 +196,9 @@ impl Model {
     }
 
     /// A whole round saw no round trip near the lowest.
-    fn is_queued(&self, round: &Round) -> bool {
-        let (Some(low), Some(seen)) = (self.min_rtt.value, round.min_rtt) else { return false };
-        seen > low + low / 4 + TIMER_SLACK
+    fn is_queued(&self, round_min: Option<Duration>) -> bool {
+        let (Some(low), Some(seen)) = (self.min_rtt.value, round_min) else { return false };
+        seen > low + low / 4 + QUEUE_SLACK
     }
 
     fn end_startup_round(&mut self, now: Instant, round: &Round, is_excess: bool, is_queued: bool) {
