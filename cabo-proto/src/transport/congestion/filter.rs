@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 const MEMORY_PACKETS: u64 = 1024; // of the base loss; beyond it the older half fades
-const MAX_BASE_LOSS: f64 = 0.3; // more is never taken for the wire's own
+const DOUBTED_PACKETS: u64 = 32;
+const MAX_BASE_LOSS: f64 = 0.4; // more is never taken for the wire's own
 const LEAST_EXCESS: f64 = 0.02; // BBRv3's threshold, here on top of the base
 const SIGMAS: f64 = 3.0;
 
@@ -102,7 +103,17 @@ impl BaseLoss {
         }
     }
 
-    /// From 0 to 0.3.
+    /// The loss has changed: what is counted next weighs most.
+    pub(super) fn doubt(&mut self, mtu: u64) {
+        let total = self.acked + self.lost;
+        let keep = (DOUBTED_PACKETS * mtu) as f64 / total.max(1) as f64;
+        if keep < 1.0 {
+            self.acked = (self.acked as f64 * keep) as u64;
+            self.lost = (self.lost as f64 * keep) as u64;
+        }
+    }
+
+    /// From 0 to 0.4.
     pub(super) fn share(&self) -> f64 {
         let total = self.acked + self.lost;
         if total == 0 { 0.0 } else { (self.lost as f64 / total as f64).min(MAX_BASE_LOSS) }
@@ -158,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn no_loss_above_30_percent_is_taken_for_the_wire() {
+    fn no_loss_above_two_fifths_is_taken_for_the_wire() {
         let mut base = BaseLoss::default();
         base.count(MTU, 99 * MTU, MTU);
         assert!(base.share() <= MAX_BASE_LOSS);

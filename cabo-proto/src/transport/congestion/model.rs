@@ -22,6 +22,7 @@ const STARTUP_GAIN: f64 = 2.77; // 4 ln 2: doubles each round
 const DRAIN_GAIN: f64 = 0.5;
 const UP_GAIN: f64 = 1.25;
 const CAREFUL_UP_GAIN: f64 = 1.1; // after a probe that overran the queue
+const GROWN_SHARE: f64 = 0.4; // of what a probe added: enough arrived to try again at once
 const DOWN_GAIN: f64 = 0.8;
 const WINDOW_GAIN: f64 = 2.0;
 
@@ -33,7 +34,8 @@ const GROWTH: f64 = 1.25;
 
 const LEAST_ROUND: Duration = Duration::from_millis(5); // shorter ones measure the sender's timers
 const LEAST_ROUND_PACKETS: u64 = 16;
-const TIMER_SLACK: Duration = Duration::from_millis(2); // a late sender, and a receiver that acknowledges late
+const TIMER_SLACK: Duration = Duration::from_millis(2); // a late sender, and a receiver that is late too
+const QUEUE_SLACK: Duration = Duration::from_millis(1); // a receiver that acknowledges late
 const MIN_RTT_AGE: Duration = Duration::from_secs(10);
 const PROBE_RTT_TIME: Duration = Duration::from_millis(20);
 
@@ -74,8 +76,15 @@ pub struct Model {
     is_careful: bool,
     full_rate: u64,
     full_rounds: u32,
-    probe_rtt_end: Option<Instant>,
-    probe_rtt_min: Option<Duration>,
+    probe_rtt: ProbeRtt,
+}
+
+/// What the phase of that name is for and what it found.
+#[derive(Clone, Copy, Debug, Default)]
+struct ProbeRtt {
+    slower: Option<u64>,
+    end: Option<Instant>, // once the path is empty
+    min: Option<Duration>,
 }
 
 impl Model {
@@ -96,8 +105,7 @@ impl Model {
             is_careful: false,
             full_rate: 0,
             full_rounds: 0,
-            probe_rtt_end: None,
-            probe_rtt_min: None,
+            probe_rtt: ProbeRtt::default(),
         }
     }
 
@@ -119,7 +127,7 @@ impl Model {
     }
 
     fn count(&mut self, sent: Instant, acked: u64, lost: u64) {
-        if self.quiet.has(sent) {
+        if self.quiet.has(sent) && !self.is_queued(self.round.min_rtt) {
             self.base.count(acked, lost, self.mtu);
         }
         if self.up.has(sent) {
@@ -159,16 +167,25 @@ impl Model {
             self.max_rate.update(sample);
         }
         let is_excess = self.base.is_excess(delivered, lost, self.mtu);
-        let is_queued = self.is_queued(&round);
+        let is_queued = self.is_queued(round.min_rtt);
         match self.phase {
             Phase::Startup => self.end_startup_round(now, &round, is_excess, is_queued),
             Phase::Up => self.enter(now, Phase::Down),
             Phase::Down if self.phase_rounds == 1 => self.judge_probe(now),
+            Phase::Down if self.phase_rounds >= DOWN_ROUNDS && is_queued => {
+                self.start_probe_rtt(now, Some(rate(delivered, elapsed)));
+            }
             Phase::Cruise => {
                 let is_slower = is_queued && sample < self.max_rate.get() / 10 * 9;
                 let limit = if self.is_careful { CAREFUL_CYCLE_ROUNDS } else { CYCLE_ROUNDS };
-                if (is_slower || is_excess) && self.phase_rounds > 1 && !round.app_limited {
+                let is_judged = self.phase_rounds > 1 && !round.app_limited;
+                if is_judged && is_slower {
+                    self.start_probe_rtt(now, Some(sample));
+                } else if is_judged && is_excess {
                     self.max_rate.reset(sample);
+                    self.base.doubt(self.mtu);
+                    self.enter(now, Phase::Down);
+                } else if is_judged && is_queued {
                     self.enter(now, Phase::Down);
                 } else if self.cycle_rounds >= limit {
                     self.enter(now, Phase::Up);
@@ -179,9 +196,9 @@ impl Model {
     }
 
     /// A whole round saw no round trip near the lowest.
-    fn is_queued(&self, round: &Round) -> bool {
-        let (Some(low), Some(seen)) = (self.min_rtt.value, round.min_rtt) else { return false };
-        seen > low + low / 4 + TIMER_SLACK
+    fn is_queued(&self, round_min: Option<Duration>) -> bool {
+        let (Some(low), Some(seen)) = (self.min_rtt.value, round_min) else { return false };
+        seen > low + low / 4 + QUEUE_SLACK
     }
 
     fn end_startup_round(&mut self, now: Instant, round: &Round, is_excess: bool, is_queued: bool) {
@@ -203,7 +220,9 @@ impl Model {
 
     /// The packets of the last probe are acknowledged or lost: was there more to have?
     fn judge_probe(&mut self, now: Instant) {
-        let grew = self.max_rate.get() as f64 > self.rate_before_up as f64 * 1.1;
+        let gain = if self.is_careful { CAREFUL_UP_GAIN } else { UP_GAIN };
+        let grown = self.rate_before_up as f64 * (1.0 + (gain - 1.0) * GROWN_SHARE);
+        let grew = self.max_rate.get() as f64 > grown;
         if self.base.is_excess(self.up.acked, self.up.lost, self.mtu) {
             self.is_careful = true;
         } else {
@@ -226,27 +245,38 @@ impl Model {
                 self.enter(now, Phase::Cruise);
             }
             Phase::Cruise if now.saturating_duration_since(self.min_rtt.seen_at) > MIN_RTT_AGE => {
-                self.probe_rtt_end = None;
-                self.probe_rtt_min = None;
-                self.enter(now, Phase::ProbeRtt);
+                self.start_probe_rtt(now, None);
             }
             Phase::ProbeRtt => self.probe_rtt(now, ack),
             Phase::Startup | Phase::Drain | Phase::Cruise | Phase::Up | Phase::Down => {}
         }
     }
 
+    /// Empties the path to see how long it is. `slower` is what it delivered, if that is why: either it became slower,
+    /// or it became longer and the window too small.
+    fn start_probe_rtt(&mut self, now: Instant, slower: Option<u64>) {
+        self.probe_rtt = ProbeRtt { slower, end: None, min: None };
+        self.enter(now, Phase::ProbeRtt);
+    }
+
     fn probe_rtt(&mut self, now: Instant, ack: &AckSample) {
+        if ack.in_flight > self.window() && self.probe_rtt.end.is_none() {
+            return;
+        }
+        let end = *self.probe_rtt.end.get_or_insert(now + PROBE_RTT_TIME.max(ack.smoothed_rtt));
         if let Some(rtt) = ack.rtt {
-            self.probe_rtt_min = Some(self.probe_rtt_min.map_or(rtt, |min| min.min(rtt)));
+            self.probe_rtt.min = Some(self.probe_rtt.min.map_or(rtt, |min| min.min(rtt)));
         }
-        if self.probe_rtt_end.is_none() && ack.in_flight <= self.window() {
-            self.probe_rtt_end = Some(now + PROBE_RTT_TIME.max(ack.smoothed_rtt));
+        if now < end {
+            return;
         }
-        if self.probe_rtt_end.is_some_and(|end| now >= end) {
-            self.min_rtt =
-                MinRtt { value: self.probe_rtt_min.or(self.min_rtt.value), seen_at: now };
-            self.enter(now, Phase::Cruise);
+        let before = self.min_rtt.value;
+        self.min_rtt = MinRtt { value: self.probe_rtt.min.or(before), seen_at: now };
+        let is_longer = self.min_rtt.value > before.map(|before| before + before / 4);
+        if let (Some(slower), false) = (self.probe_rtt.slower, is_longer) {
+            self.max_rate.reset(slower);
         }
+        self.enter(now, Phase::Cruise);
     }
 
     /// Bytes that fill the path and no queue.
@@ -311,7 +341,10 @@ impl Controller for Model {
             Phase::Startup => {
                 ((WINDOW_GAIN * bdp as f64) as u64 + slack).max(INITIAL_PACKETS * self.mtu)
             }
-            Phase::ProbeRtt => bdp / 2,
+            Phase::ProbeRtt => {
+                let rate = self.probe_rtt.slower.unwrap_or(self.max_rate.get());
+                self.min_rtt.value.map_or(0, |rtt| bytes_in(rate, rtt) / 2)
+            }
             Phase::Drain | Phase::Cruise | Phase::Up | Phase::Down => {
                 (WINDOW_GAIN * bdp as f64) as u64 + slack
             }
