@@ -6,3 +6,4 @@ pub mod carrier;
 pub mod config;
 pub mod crypto;
 pub mod keys;
+pub mod service;
