@@ -18,8 +18,11 @@ pub mod error;
 pub mod ether;
 pub mod memory;
 pub mod peer;
+pub mod tcp;
 pub mod udp;
+pub mod unix;
 
+mod accept;
 mod resume;
 mod sockopt;
 
@@ -176,6 +179,17 @@ pub struct Accepted {
     /// Who connected.
     pub from: Peer,
     /// The user id of the process that connected, where the kernel vouches for it (Unix).
+    pub peer_user: Option<u32>,
+}
+
+/// One stream connection that we opened.
+#[derive(Debug)]
+pub struct Connected {
+    /// Its bytes.
+    pub stream: Box<dyn ByteStream>,
+    /// Whom we reached.
+    pub to: Peer,
+    /// The user id of the process that listens, where the kernel vouches for it (Unix).
     pub peer_user: Option<u32>,
 }
 

@@ -1,6 +1,6 @@
 //! Socket options that `socket2` lacks, and buffers as large as the machine allows.
 //!
-//! Neighbours: `udp`, `ether`, `tcp`. `unsafe`: plain `getsockopt` and `setsockopt` on an owned descriptor with a value
+//! Neighbours: `udp`, `ether`. `unsafe`: plain `getsockopt` and `setsockopt` on an owned descriptor with a value
 //! whose size is passed beside it.
 
 use std::io;

@@ -1,5 +1,5 @@
-//! The conformance suite: one list of checks (`checks.rs`) on every datagram carrier (`kinds.rs`), and what only
-//! Ethernet must do (`ether.rs`).
+//! The conformance suite: one list of checks (`checks.rs`) on every datagram carrier (`kinds.rs`), what only
+//! Ethernet must do (`ether.rs`), and what every stream carrier must do (`streams.rs`).
 //!
 //! Raw frames need `CAP_NET_RAW`, so the whole suite moves into user and network namespaces of its own (`room.rs`)
 //! before any thread starts; hence no libtest harness. Where that is forbidden, the Ethernet kinds say SKIPPED, and with
@@ -11,6 +11,7 @@ mod checks;
 mod ether;
 mod kinds;
 mod room;
+mod streams;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -26,6 +27,14 @@ fn main() -> ExitCode {
     }
     for (name, check) in ether::ALL {
         report.run("eth", name, true, check);
+    }
+    for (kind_name, kind) in streams::all() {
+        for (name, check) in streams::ALL {
+            report.run(kind_name, name, false, || check(&kind));
+        }
+    }
+    for (name, check) in streams::OWN {
+        report.run("streams", name, false, check);
     }
     report.end()
 }

@@ -1,0 +1,97 @@
+//! | tcp | framed | reliable | ordered | secure | largest datagram |
+//! |---|---|---|---|---|---|
+//! | | no | yes | yes | no | - |
+//!
+//! Byte streams over TCP. Nagle is off, for records come whole; the unsent backlog in the kernel is kept small, or
+//! priorities and seeks drown in it. Neighbours: `mod.rs` (the traits), `accept.rs`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use super::accept::Patience;
+use super::{Accepted, Connected, Listener, OpenError, Peer, Promises};
+
+const BACKLOG: i32 = 1024;
+const UNSENT_BYTES: u32 = 128 << 10;
+/// A dead peer is noticed after 30 + 6 * 10 s: later than a cable that is pulled for half a minute.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(6);
+
+/// Accepts TCP connections.
+#[derive(Debug)]
+pub struct Tcp {
+    listener: TcpListener,
+    local: SocketAddr,
+    patience: Patience,
+}
+
+impl Tcp {
+    /// Listens at exactly `address`: IPv6 never takes IPv4 along; port 0 takes a free one. Must be called inside a tokio
+    /// runtime.
+    pub fn listen(address: SocketAddr) -> Result<Self, OpenError> {
+        let listener = listening(address)
+            .map_err(|e| OpenError::of(&format!("tcp://{address}"), "listen", e))?;
+        let local = listener.local_addr().unwrap_or(address);
+        Ok(Self { listener, local, patience: Patience::new() })
+    }
+}
+
+fn listening(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?; // past connections in TIME_WAIT do not block a restart
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl Listener for Tcp {
+    fn promises(&self) -> Promises {
+        Promises::STREAM
+    }
+
+    fn local(&self) -> Peer {
+        Peer::tcp(self.local)
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        let accepted = self.patience.poll_accept(cx, |cx| self.listener.poll_accept(cx));
+        let (stream, from) = ready!(accepted)?;
+        tune(&stream);
+        let stream = Box::new(stream);
+        Poll::Ready(Ok(Accepted { stream, from: Peer::tcp(from), peer_user: None }))
+    }
+}
+
+/// Connects to `address`, or fails `within` the deadline.
+pub async fn connect(address: SocketAddr, within: Duration) -> Result<Connected, OpenError> {
+    let what = format!("tcp://{address}");
+    let stream = match timeout(within, TcpStream::connect(address)).await {
+        Ok(result) => result.map_err(|e| OpenError::of(&what, "connect", e))?,
+        Err(_elapsed) => return Err(OpenError::Timeout { what, seconds: within.as_secs() }),
+    };
+    if stream.local_addr().is_ok_and(|local| local == address) {
+        return Err(OpenError::Refused { what }); // TCP's simultaneous open: nobody listens, and we met ourselves
+    }
+    tune(&stream);
+    Ok(Connected { stream: Box::new(stream), to: Peer::tcp(address), peer_user: None })
+}
+
+/// Fails only on a connection that is already broken, which its first read tells better.
+fn tune(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
+    let _ = socket.set_tcp_keepalive(&KEEPALIVE);
+}
