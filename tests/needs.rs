@@ -38,9 +38,8 @@ pub(crate) enum Need {
 impl Need {
     fn is_here(self) -> bool {
         match self {
-            Self::Program(name) => {
-                env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(name).is_file()))
-            }
+            Self::Program(name) => env::var_os("PATH")
+                .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(name).is_file())),
             Self::Namespaces => Command::new("unshare")
                 .args(["--user", "--map-root-user", "--net", "true"])
                 .stdin(Stdio::null())
@@ -52,8 +51,13 @@ impl Need {
 
     fn reason(self) -> String {
         match self {
-            Self::Program(name) => format!("{name} is not installed; `./dev setup install` installs it"),
-            Self::Namespaces => "unprivileged user namespaces are forbidden here; `./dev setup` prints the fix".into(),
+            Self::Program(name) => {
+                format!("{name} is not installed; `./dev setup install` installs it")
+            }
+            Self::Namespaces => {
+                "unprivileged user namespaces are forbidden here; `./dev setup` prints the fix"
+                    .into()
+            }
         }
     }
 }

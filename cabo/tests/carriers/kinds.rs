@@ -27,8 +27,8 @@ pub(crate) fn all() -> Vec<Kind> {
         memory(),
         udp("udp4", "127.0.0.1"),
         udp("udp6", "::1"),
-        ether("eth lo", "lo", "lo", |peer| peer),
-        ether("eth veth", a, b, other_end),
+        ether("eth_lo", "lo", "lo", |peer| peer),
+        ether("eth_veth", a, b, other_end),
     ]
 }
 

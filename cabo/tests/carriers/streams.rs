@@ -57,8 +57,8 @@ pub(crate) fn all() -> Vec<(&'static str, Kind)> {
     vec![
         ("tcp4", Kind::Tcp("127.0.0.1:0")),
         ("tcp6", Kind::Tcp("[::1]:0")),
-        ("unix path", Kind::Unix(UnixName::Path(path))),
-        ("unix abstract", Kind::Unix(UnixName::Abstract(b"cabo-carriers-test".to_vec()))),
+        ("unix_path", Kind::Unix(UnixName::Path(path))),
+        ("unix_abstract", Kind::Unix(UnixName::Abstract(b"cabo-carriers-test".to_vec()))),
     ]
 }
 
