@@ -16,8 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub mod error;
 pub mod ether;
+pub mod fault;
 pub mod memory;
 pub mod peer;
+pub mod tap;
 pub mod tcp;
 pub mod udp;
 pub mod unix;

@@ -1,9 +1,12 @@
 //! The datagram carriers under test: how each end of a pair is opened, and how the other end names it.
 
 use cabo::carrier::ether::Ether;
+use cabo::carrier::fault::Fault;
 use cabo::carrier::memory::Hub;
+use cabo::carrier::tap::{Copies, Tap};
 use cabo::carrier::udp::Udp;
 use cabo::carrier::{Datagrams, InterfaceName, OpenError, Peer};
+use cabo_proto::sim::link::LinkConfig;
 
 use crate::room::VETH;
 
@@ -27,6 +30,14 @@ pub(crate) fn all() -> Vec<Kind> {
         memory(),
         udp("udp4", "127.0.0.1"),
         udp("udp6", "::1"),
+        wrapped("fault_udp4", udp("", "127.0.0.1"), |inner| {
+            let perfect = LinkConfig::default();
+            Box::new(Fault::new(inner, perfect.clone(), perfect, 1))
+        }),
+        wrapped("tap_udp4", udp("", "127.0.0.1"), |inner| {
+            let (copies, _nobody) = Copies::new(1);
+            Box::new(Tap::new(inner, copies))
+        }),
         ether("eth_lo", "lo", "lo", |peer| peer),
         ether("eth_veth", a, b, other_end),
     ]
@@ -70,4 +81,19 @@ fn other_end(peer: Peer) -> Peer {
     let Peer::Ether { mac, port, interface } = peer else { return peer };
     let other = if interface.as_str() == VETH[0] { VETH[1] } else { VETH[0] };
     Peer::Ether { mac, port, interface: InterfaceName::new(other).unwrap() }
+}
+
+fn wrapped(
+    name: &'static str,
+    kind: Kind,
+    wrap: fn(Box<dyn Datagrams>) -> Box<dyn Datagrams>,
+) -> Kind {
+    let Kind { is_raw, near, far, seen, .. } = kind;
+    Kind {
+        name,
+        is_raw,
+        near: Box::new(move |port| Ok(wrap(near(port)?))),
+        far: Box::new(move |port| Ok(wrap(far(port)?))),
+        seen,
+    }
 }
