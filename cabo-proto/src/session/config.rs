@@ -79,6 +79,14 @@ pub enum Ended {
         /// The reason that the peer was told.
         reason: String,
     },
+    /// We closed it for a reason of the protocol: refused, busy, going down.
+    #[error("{} here{}", code.name(), reason_text(.reason))]
+    Declined {
+        /// The code that the peer was told (W-6).
+        code: Code,
+        /// The reason that the peer was told.
+        reason: String,
+    },
     /// The peer's application closed it.
     #[error("closed by the peer (code {code}){}", reason_text(.reason))]
     Peer {
@@ -151,7 +159,7 @@ impl Ended {
     /// True where the peer ended it without any fault being stated.
     pub fn is_clean(&self) -> bool {
         match self {
-            Self::Local { .. } => true,
+            Self::Local { .. } | Self::Declined { .. } => true,
             Self::Peer { code, .. } => *code == 0,
             Self::PeerProtocol { code, .. } => *code == Code::NONE || *code == Code::DRAINING,
             Self::Breach { .. }

@@ -376,6 +376,7 @@ pub(crate) fn breach(code: Code, what: &str) -> Ended {
 pub(crate) fn close_frame(ended: &Ended) -> Option<(Origin, u64, String)> {
     match ended {
         Ended::Local { code, reason } => Some((Origin::Application, *code, reason.clone())),
+        Ended::Declined { code, reason } => Some((Origin::Protocol, code.0, reason.clone())),
         Ended::Breach { code, what } => Some((Origin::Protocol, code.0, what.clone())),
         Ended::Crypto(error) => {
             let code = error.alert.map_or(Code::INTERNAL, Code::crypto);

@@ -272,6 +272,11 @@ impl Streams {
         }
     }
 
+    /// True if frames about streams wait to be sent, such as credit that a read has freed.
+    pub fn has_credit_to_send(&self) -> bool {
+        !self.control.is_empty()
+    }
+
     /// Reads into `out`. Credit that this frees goes to the peer.
     pub fn read(
         &mut self,

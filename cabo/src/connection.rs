@@ -1,0 +1,505 @@
+//! One session as the application sees it: open and accept streams, send datagrams, close.
+//!
+//! A [`Connection`] is a handle; clones are the same session, and when the last handle and the last stream are gone it is
+//! closed. The state machine behind it is driven by a task of `endpoint`, whatever the carrier.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cabo_proto::session::config::Ended;
+use cabo_proto::session::core::Event;
+use cabo_proto::session::crypto::PublicKey;
+use cabo_proto::session::packets::{PacketConnection, PathState, Stats};
+use cabo_proto::session::records::RecordConnection;
+use cabo_proto::transport::streams::{StreamEvent, Streams};
+use cabo_proto::wire::code::Code;
+use cabo_proto::wire::frame::{Direction, StreamId};
+
+use crate::carrier::Peer;
+use crate::stream::{RecvStream, SendStream};
+
+/// Datagrams that wait for the application; beyond it the oldest goes.
+const DATAGRAMS_MAX: usize = 256;
+
+/// The state machine, by kind of carrier.
+pub(crate) enum Machine {
+    Packets(Box<PacketConnection>),
+    Records(Box<RecordConnection>),
+}
+
+impl Machine {
+    pub(crate) fn streams(&mut self) -> &mut Streams {
+        match self {
+            Self::Packets(packets) => packets.streams(),
+            Self::Records(records) => records.streams(),
+        }
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        match self {
+            Self::Packets(packets) => packets.poll_event(),
+            Self::Records(records) => records.poll_event(),
+        }
+    }
+
+    fn peer_key(&self) -> Option<PublicKey> {
+        match self {
+            Self::Packets(packets) => packets.peer_key(),
+            Self::Records(records) => records.peer_key(),
+        }
+    }
+
+    fn admit(&mut self) {
+        match self {
+            Self::Packets(packets) => packets.admit(),
+            Self::Records(records) => records.admit(),
+        }
+    }
+
+    fn close(&mut self, now: Instant, ended: Ended) {
+        match self {
+            Self::Packets(packets) => packets.close(now, ended),
+            Self::Records(records) => records.close(ended),
+        }
+    }
+}
+
+/// How a connection wakes the task that drives it.
+pub(crate) trait Driver: Send + Sync {
+    /// There is something to send, or to end.
+    fn wake(&self);
+}
+
+/// What the handles and the driver share.
+pub(crate) struct Shared {
+    inner: Mutex<Inner>,
+    driver: Box<dyn Driver>,
+    from: Peer,
+    carrier: &'static str,
+    peer_user: Option<u32>,
+    is_server: bool,
+}
+
+#[derive(Default)]
+struct Wakers {
+    readers: BTreeMap<StreamId, Waker>,
+    writers: BTreeMap<StreamId, Waker>,
+    accepting: [Vec<Waker>; 2],
+    opening: [Vec<Waker>; 2],
+    datagram: Option<Waker>,
+    state: Vec<Waker>, // whoever waits for the handshake, for admission or for the end
+}
+
+/// The state machine and what surrounds it, under one lock.
+pub(crate) struct Inner {
+    pub(crate) machine: Machine,
+    wakers: Wakers,
+    opened: [VecDeque<StreamId>; 2],
+    datagrams: VecDeque<Bytes>,
+    is_handshaken: bool,
+    is_admitted: bool,
+    is_dirty: bool, // the driver was woken and has not come yet
+    pub(crate) ended: Option<Arc<Ended>>,
+}
+
+/// What a look at the events told the driver.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct News {
+    pub(crate) is_handshaken: bool,
+}
+
+impl Inner {
+    /// Takes the machine's events and wakes whoever waited for them.
+    pub(crate) fn pump(&mut self) -> News {
+        let mut news = News::default();
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                Event::Handshaken => {
+                    self.is_handshaken = true;
+                    news.is_handshaken = true;
+                    wake_all(&mut self.wakers.state);
+                }
+                Event::Admitted => {
+                    self.is_admitted = true;
+                    wake_all(&mut self.wakers.state);
+                }
+                Event::Stream(event) => self.on_stream(event),
+                Event::Datagram(data) => {
+                    if self.datagrams.len() >= DATAGRAMS_MAX {
+                        self.datagrams.pop_front();
+                    }
+                    self.datagrams.push_back(data);
+                    wake(&mut self.wakers.datagram);
+                }
+                Event::Ended(ended) => self.end(ended),
+            }
+        }
+        news
+    }
+
+    fn on_stream(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Opened(id) => {
+                self.opened[id.direction() as usize].push_back(id);
+                wake_all(&mut self.wakers.accepting[id.direction() as usize]);
+            }
+            StreamEvent::Readable(id) => wake(&mut self.wakers.readers.remove(&id)),
+            StreamEvent::Writable(id) | StreamEvent::Stopped(id, _) | StreamEvent::Finished(id) => {
+                wake(&mut self.wakers.writers.remove(&id));
+            }
+            StreamEvent::Available(direction) => wake_all(&mut self.wakers.opening[direction as usize]),
+        }
+    }
+
+    /// Notes the end and wakes everybody.
+    pub(crate) fn end(&mut self, ended: Ended) {
+        self.ended.get_or_insert_with(|| Arc::new(ended));
+        let wakers = std::mem::take(&mut self.wakers);
+        let several = wakers.accepting.into_iter().chain(wakers.opening).flatten().chain(wakers.state);
+        let single = wakers.readers.into_values().chain(wakers.writers.into_values()).chain(wakers.datagram);
+        several.chain(single).for_each(Waker::wake);
+    }
+
+    /// The driver has come: what is written from now on has to wake it again.
+    pub(crate) fn on_served(&mut self) {
+        self.is_dirty = false;
+    }
+
+    pub(crate) fn wait_readable(&mut self, id: StreamId, cx: &Context<'_>) {
+        self.wakers.readers.insert(id, cx.waker().clone());
+    }
+
+    pub(crate) fn wait_writable(&mut self, id: StreamId, cx: &Context<'_>) {
+        self.wakers.writers.insert(id, cx.waker().clone());
+    }
+
+    pub(crate) fn forget_waiters(&mut self, id: StreamId) {
+        self.wakers.readers.remove(&id);
+        self.wakers.writers.remove(&id);
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+fn wake_all(wakers: &mut Vec<Waker>) {
+    wakers.drain(..).for_each(Waker::wake);
+}
+
+fn register(wakers: &mut Vec<Waker>, cx: &Context<'_>) {
+    if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+        wakers.push(cx.waker().clone());
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        machine: Machine,
+        driver: Box<dyn Driver>,
+        carrier: &'static str,
+        from: Peer,
+        peer_user: Option<u32>,
+        is_server: bool,
+    ) -> Arc<Self> {
+        let inner = Inner {
+            machine,
+            wakers: Wakers::default(),
+            opened: Default::default(),
+            datagrams: VecDeque::new(),
+            is_handshaken: false,
+            is_admitted: false,
+            is_dirty: false,
+            ended: None,
+        };
+        Arc::new(Self { inner: Mutex::new(inner), driver, from, carrier, peer_user, is_server })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_server(&self) -> bool {
+        self.is_server
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        self.from
+    }
+
+    /// Wakes the driver, once until it comes.
+    pub(crate) fn touch(&self, inner: &mut Inner) {
+        if !std::mem::replace(&mut inner.is_dirty, true) {
+            self.driver.wake();
+        }
+    }
+
+    fn close(&self, code: u64, reason: &str) {
+        let mut inner = self.lock();
+        if inner.ended.is_none() {
+            inner.machine.close(Instant::now(), Ended::Local { code, reason: reason.to_owned() });
+            inner.pump();
+            self.touch(&mut inner);
+        }
+    }
+}
+
+/// Closes the session when the last handle and the last stream are gone.
+pub(crate) struct Owner(pub(crate) Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.close(0, "");
+    }
+}
+
+/// A session with a peer.
+#[derive(Clone)]
+pub struct Connection {
+    owner: Arc<Owner>,
+}
+
+/// How a session looks now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConnectionStats {
+    /// The path, on datagram carriers.
+    pub path: Option<PathState>,
+    /// Packets, on datagram carriers.
+    pub packets: Option<Stats>,
+    /// Bytes sent, with our headers and tags.
+    pub bytes_sent: u64,
+    /// Bytes received, likewise.
+    pub bytes_received: u64,
+}
+
+impl Connection {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { owner: Arc::new(Owner(shared)) }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.owner.0
+    }
+
+    /// Waits until the handshake is done: the peer has proved who it is. What a client then sends is on its way before
+    /// the server has decided; a refusal shows on the first use.
+    pub async fn handshaken(&self) -> Result<(), Arc<Ended>> {
+        self.wait(|inner| inner.is_handshaken).await
+    }
+
+    /// Waits until the server let us in (client).
+    pub async fn admitted(&self) -> Result<(), Arc<Ended>> {
+        self.wait(|inner| inner.is_admitted).await
+    }
+
+    async fn wait(&self, is_done: impl Fn(&Inner) -> bool) -> Result<(), Arc<Ended>> {
+        poll_fn(|cx| {
+            let mut inner = self.shared().lock();
+            if let Some(ended) = &inner.ended {
+                return Poll::Ready(Err(ended.clone()));
+            }
+            if is_done(&inner) {
+                return Poll::Ready(Ok(()));
+            }
+            register(&mut inner.wakers.state, cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits for the end and says what it was.
+    pub async fn closed(&self) -> Arc<Ended> {
+        match self.wait(|_| false).await {
+            Err(ended) => ended,
+            Ok(()) => unreachable!("waits for nothing but the end"),
+        }
+    }
+
+    /// The end, if it has come.
+    pub fn ended(&self) -> Option<Arc<Ended>> {
+        self.shared().lock().ended.clone()
+    }
+
+    /// Lets the peer in (server).
+    pub fn admit(&self) {
+        let mut inner = self.shared().lock();
+        inner.machine.admit();
+        self.shared().touch(&mut inner);
+    }
+
+    /// Sends the peer away; it hears `why` (W-6, code `refused`).
+    pub fn refuse(&self, why: &str) {
+        self.close_protocol(Code::REFUSED, why);
+    }
+
+    /// Ends the session for a reason of the protocol: full, going down.
+    pub fn close_protocol(&self, code: Code, why: &str) {
+        let mut inner = self.shared().lock();
+        inner.machine.close(Instant::now(), Ended::Declined { code, reason: why.to_owned() });
+        inner.pump();
+        self.shared().touch(&mut inner);
+    }
+
+    /// Opens a stream that both sides write to. Waits while the peer allows no more streams.
+    pub async fn open(&self) -> Result<(SendStream, RecvStream), Arc<Ended>> {
+        let id = self.open_id(Direction::Both).await?;
+        Ok((SendStream::new(self.owner.clone(), id), RecvStream::new(self.owner.clone(), id)))
+    }
+
+    /// Opens a stream that only we write to.
+    pub async fn open_one_way(&self) -> Result<SendStream, Arc<Ended>> {
+        Ok(SendStream::new(self.owner.clone(), self.open_id(Direction::One).await?))
+    }
+
+    async fn open_id(&self, direction: Direction) -> Result<StreamId, Arc<Ended>> {
+        poll_fn(|cx| {
+            let mut inner = self.shared().lock();
+            if let Some(ended) = &inner.ended {
+                return Poll::Ready(Err(ended.clone()));
+            }
+            if let Some(id) = inner.machine.streams().open(direction) {
+                return Poll::Ready(Ok(id));
+            }
+            register(&mut inner.wakers.opening[direction as usize], cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// The next stream that the peer opened for both to write to.
+    pub async fn accept(&self) -> Result<(SendStream, RecvStream), Arc<Ended>> {
+        let id = self.accept_id(Direction::Both).await?;
+        Ok((SendStream::new(self.owner.clone(), id), RecvStream::new(self.owner.clone(), id)))
+    }
+
+    /// The next stream that only the peer writes to.
+    pub async fn accept_one_way(&self) -> Result<RecvStream, Arc<Ended>> {
+        Ok(RecvStream::new(self.owner.clone(), self.accept_id(Direction::One).await?))
+    }
+
+    async fn accept_id(&self, direction: Direction) -> Result<StreamId, Arc<Ended>> {
+        poll_fn(|cx| {
+            let mut inner = self.shared().lock();
+            if let Some(id) = inner.opened[direction as usize].pop_front() {
+                return Poll::Ready(Ok(id));
+            }
+            if let Some(ended) = &inner.ended {
+                return Poll::Ready(Err(ended.clone()));
+            }
+            register(&mut inner.wakers.accepting[direction as usize], cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Sends one datagram, which may be lost and is dropped if it could not leave within `worth`.
+    pub fn send_datagram(&self, data: Bytes, worth: Option<Duration>) -> Result<(), DatagramError> {
+        let mut inner = self.shared().lock();
+        if let Some(ended) = &inner.ended {
+            return Err(DatagramError::Ended(ended.clone()));
+        }
+        let largest = match &inner.machine {
+            Machine::Packets(packets) => packets.largest_datagram(),
+            Machine::Records(records) => records.largest_datagram(),
+        };
+        if data.len() > largest {
+            return Err(DatagramError::TooLarge { len: data.len(), largest });
+        }
+        let deadline = worth.map(|worth| Instant::now() + worth);
+        match &mut inner.machine {
+            Machine::Packets(packets) => packets.send_datagram(data, deadline),
+            Machine::Records(records) => records.send_datagram(data, deadline),
+        }
+        self.shared().touch(&mut inner);
+        Ok(())
+    }
+
+    /// The next datagram of the peer.
+    pub async fn recv_datagram(&self) -> Result<Bytes, Arc<Ended>> {
+        poll_fn(|cx| {
+            let mut inner = self.shared().lock();
+            if let Some(data) = inner.datagrams.pop_front() {
+                return Poll::Ready(Ok(data));
+            }
+            if let Some(ended) = &inner.ended {
+                return Poll::Ready(Err(ended.clone()));
+            }
+            inner.wakers.datagram = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Ends the session; the peer hears code and reason. What is still under way on streams may not arrive.
+    pub fn close(&self, code: u64, reason: &str) {
+        self.shared().close(code, reason);
+    }
+
+    /// Where the peer is.
+    pub fn from(&self) -> Peer {
+        self.shared().from
+    }
+
+    /// The scheme of the carrier: `eth`, `udp`, `tcp`, `unix`, `memory`.
+    pub fn carrier(&self) -> &'static str {
+        self.shared().carrier
+    }
+
+    /// The user of the peer's process, where the kernel vouches for it.
+    pub fn peer_user(&self) -> Option<u32> {
+        self.shared().peer_user
+    }
+
+    /// The peer's proved identity; none in plain.
+    pub fn peer_key(&self) -> Option<PublicKey> {
+        self.shared().lock().machine.peer_key()
+    }
+
+    /// Counts, and the path as it looks now.
+    pub fn stats(&self) -> ConnectionStats {
+        match &self.shared().lock().machine {
+            Machine::Packets(packets) => {
+                let stats = packets.stats();
+                ConnectionStats {
+                    path: Some(packets.path_state()),
+                    packets: Some(stats),
+                    bytes_sent: stats.bytes_sent,
+                    bytes_received: stats.bytes_received,
+                }
+            }
+            Machine::Records(records) => {
+                let (bytes_sent, bytes_received) = records.bytes();
+                ConnectionStats { path: None, packets: None, bytes_sent, bytes_received }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connection({} {})", self.carrier(), self.from())
+    }
+}
+
+/// Why a datagram could not be sent.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DatagramError {
+    /// The session is over.
+    #[error("{0}")]
+    Ended(Arc<Ended>),
+    /// No packet of this path holds it, or the peer takes none so large.
+    #[error("a datagram of {len} bytes; this path and peer take up to {largest}")]
+    TooLarge {
+        /// Its size.
+        len: usize,
+        /// What would fit now.
+        largest: usize,
+    },
+}

@@ -1,0 +1,457 @@
+//! The task behind one datagram carrier: it alone receives, sends and keeps time for all connections on it.
+//!
+//! A packet goes straight from the carrier into its connection's state machine, and what that wants to send straight to
+//! the carrier; no channel lies between. Locks are taken in one order: the door, then a connection.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use cabo_proto::session::crypto::{Crypto, CryptoError};
+use cabo_proto::session::endpoint::{Dropped, Endpoint as Door, EndpointConfig, Handle, Routed};
+use cabo_proto::wire::discovery::{self, Here};
+use cabo_proto::wire::packet::{ConnectionId, Kind, Packet};
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+
+use super::{SystemChance, remote, source};
+use crate::carrier::{Datagrams, Peer, Received, SLOT_BYTES, SLOTS, SendFailure, Transmit, send_failure};
+use crate::connection::{Connection, Driver, Machine, Shared};
+
+/// Rounds of receiving or sending before other tasks of the runtime get their turn.
+const ROUNDS: usize = 16;
+/// Batches of one connection before the next gets its turn.
+const BATCHES: usize = 4;
+/// Answers to discovery a second (W-8.2).
+const ANSWERS_PER_SECOND: u32 = 10;
+
+/// One datagram carrier and its connections.
+pub(crate) struct PacketEndpoint {
+    carrier: Box<dyn Datagrams>,
+    scheme: &'static str,
+    state: Mutex<State>,
+    pokes: Arc<Pokes>,
+    incoming: mpsc::Sender<Connection>,
+}
+
+struct State {
+    door: Door,
+    connections: HashMap<Handle, Arc<Shared>>,
+    hidden: Option<Discovery>, // `None`: hidden
+    askers: Vec<(ConnectionId, mpsc::Sender<(Peer, Here)>)>,
+}
+
+/// What the link may know.
+pub(crate) struct Discovery {
+    pub(crate) here: Here,
+    left: u32,
+    since: Instant,
+}
+
+/// Connections that have something to do, and the driver's waker.
+#[derive(Default)]
+struct Pokes {
+    state: Mutex<(Vec<Handle>, Option<Waker>)>,
+}
+
+impl Pokes {
+    fn lock(&self) -> MutexGuard<'_, (Vec<Handle>, Option<Waker>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poke(&self, handle: Option<Handle>) {
+        let waker = {
+            let mut state = self.lock();
+            state.0.extend(handle);
+            state.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+struct Poke {
+    pokes: Arc<Pokes>,
+    handle: Handle,
+}
+
+impl Driver for Poke {
+    fn wake(&self) {
+        self.pokes.poke(Some(self.handle));
+    }
+}
+
+impl PacketEndpoint {
+    /// Opens the door of `carrier` and starts its task, which lives as long as the endpoint or any of its connections.
+    pub(crate) fn start(
+        carrier: Box<dyn Datagrams>,
+        scheme: &'static str,
+        config: EndpointConfig,
+        crypto: Arc<dyn Crypto>,
+        incoming: mpsc::Sender<Connection>,
+    ) -> Arc<Self> {
+        let door = Door::new(Instant::now(), config, crypto, Box::new(SystemChance));
+        let state = State { door, connections: HashMap::new(), hidden: None, askers: Vec::new() };
+        let endpoint =
+            Arc::new(Self { carrier, scheme, state: Mutex::new(state), pokes: Arc::default(), incoming });
+        tokio::spawn(PacketDriver::new(endpoint.clone()));
+        endpoint
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn local(&self) -> Peer {
+        self.carrier.local()
+    }
+
+    pub(crate) fn advice(&self) -> Option<String> {
+        self.carrier.advice()
+    }
+
+    pub(crate) fn kernel_drops(&self) -> u64 {
+        self.carrier.kernel_drops()
+    }
+
+    pub(crate) fn dropped(&self) -> Vec<(Dropped, u64)> {
+        self.lock().door.dropped().iter().map(|(why, count)| (*why, *count)).collect()
+    }
+
+    /// Starts a connection to `to`.
+    pub(crate) fn connect(&self, to: Peer, crypto: &dyn Crypto) -> Result<Connection, CryptoError> {
+        let mut state = self.lock();
+        let (handle, machine) = state.door.connect(Instant::now(), remote(&to), crypto)?;
+        let shared = self.share(handle, Machine::Packets(Box::new(machine)), to, false);
+        state.connections.insert(handle, shared.clone());
+        drop(state);
+        self.pokes.poke(Some(handle));
+        Ok(Connection::new(shared))
+    }
+
+    fn share(&self, handle: Handle, machine: Machine, peer: Peer, is_server: bool) -> Arc<Shared> {
+        let driver = Box::new(Poke { pokes: self.pokes.clone(), handle });
+        Shared::new(machine, driver, self.scheme, peer, None, is_server)
+    }
+
+    /// Answers who asks the link who serves.
+    pub(crate) fn answer_discovery(&self, here: Here) {
+        self.lock().hidden = Some(Discovery { here, left: ANSWERS_PER_SECOND, since: Instant::now() });
+    }
+
+    /// Asks the link who serves; answers come through the channel until it is dropped.
+    pub(crate) fn ask(&self, version: u8, nonce: ConnectionId, answers: mpsc::Sender<(Peer, Here)>) -> Vec<u8> {
+        self.lock().askers.push((nonce, answers));
+        discovery::question(version, nonce)
+    }
+
+    /// Sends one datagram outside any connection.
+    pub(crate) async fn send(&self, to: Peer, contents: &[u8]) -> std::io::Result<()> {
+        let transmit = Transmit { to, contents, segment: contents.len() };
+        std::future::poll_fn(|cx| self.carrier.poll_send(cx, &transmit)).await
+    }
+
+    /// Takes no more connections.
+    pub(crate) fn drain(&self) {
+        self.lock().door.drain();
+    }
+}
+
+/// The future that drives one carrier.
+struct PacketDriver {
+    endpoint: Arc<PacketEndpoint>,
+    slots: Vec<BytesMut>,
+    received: Vec<Received>,
+    out: Vec<u8>,
+    unsent: Option<(Handle, Peer, usize)>, // what is in `out`: whose, where to, bytes of a segment
+    answers: VecDeque<(Peer, Vec<u8>)>,
+    active: VecDeque<Handle>,
+    timers: BTreeSet<(Instant, Handle)>,
+    deadlines: HashMap<Handle, Instant>,
+    sleep: Pin<Box<Sleep>>,
+    sleeping_until: Option<Instant>,
+}
+
+/// Answers to strangers that wait for the carrier.
+const ANSWERS_MAX: usize = 256;
+
+impl PacketDriver {
+    fn new(endpoint: Arc<PacketEndpoint>) -> Self {
+        Self {
+            endpoint,
+            slots: (0..SLOTS).map(|_| BytesMut::zeroed(SLOT_BYTES)).collect(),
+            received: vec![Received::default(); SLOTS],
+            out: Vec::with_capacity(SLOT_BYTES),
+            unsent: None,
+            answers: VecDeque::new(),
+            active: VecDeque::new(),
+            timers: BTreeSet::new(),
+            deadlines: HashMap::new(),
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            sleeping_until: None,
+        }
+    }
+
+    /// Receives once; false when there is nothing.
+    fn receive(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let endpoint = self.endpoint.clone();
+        let count = match endpoint.carrier.poll_recv(cx, &mut self.slots, &mut self.received) {
+            Poll::Ready(Ok(count)) => count,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        };
+        let now = Instant::now();
+        let mut state = endpoint.lock();
+        for index in 0..count {
+            let account = self.received[index];
+            let mut slot = std::mem::take(&mut self.slots[index]);
+            for datagram in account.packets(&mut slot) {
+                self.route(now, &mut state, &account, datagram);
+            }
+            self.slots[index] = slot;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn route(&mut self, now: Instant, state: &mut State, account: &Received, datagram: &mut [u8]) {
+        let from = account.from;
+        match state.door.route(now, remote(&from), source(&from), datagram) {
+            Routed::To(handle, packet) => {
+                let Some(shared) = state.connections.get(&handle) else { return };
+                let mut inner = shared.lock();
+                if let Machine::Packets(machine) = &mut inner.machine {
+                    machine.handle_packet(now, &packet, datagram);
+                }
+                if !self.active.back().is_some_and(|last| *last == handle) {
+                    self.active.push_back(handle);
+                }
+            }
+            Routed::New(handle, machine) => {
+                let shared = self.endpoint.share(handle, Machine::Packets(machine), from, true);
+                state.connections.insert(handle, shared);
+                self.active.push_back(handle);
+            }
+            Routed::Answer(answer) => self.answer(from, answer),
+            Routed::Discovery(packet) => self.on_discovery(now, state, from, &packet, datagram),
+            Routed::Dropped(_) => {}
+        }
+    }
+
+    fn answer(&mut self, to: Peer, answer: Vec<u8>) {
+        if self.answers.len() < ANSWERS_MAX {
+            self.answers.push_back((to, answer));
+        }
+    }
+
+    fn on_discovery(&mut self, now: Instant, state: &mut State, from: Peer, packet: &Packet, datagram: &[u8]) {
+        match packet.kind {
+            Kind::Discover { sender, body } => {
+                let Some(discovery) = &mut state.hidden else { return };
+                if now.saturating_duration_since(discovery.since) >= Duration::from_secs(1) {
+                    (discovery.since, discovery.left) = (now, ANSWERS_PER_SECOND);
+                }
+                let is_question = datagram.get(body..packet.length).is_some_and(|body| discovery::check_question(body).is_ok());
+                if discovery.left > 0 && is_question {
+                    discovery.left -= 1;
+                    let answer = discovery.here.answer(packet.version, sender);
+                    self.answer(from, answer);
+                }
+            }
+            Kind::Here { body, .. } => {
+                let here = datagram.get(body..packet.length).and_then(|body| Here::decode(body).ok());
+                state.askers.retain(|(_, answers)| !answers.is_closed());
+                if let (Some(here), Some((_, answers))) =
+                    (here, state.askers.iter().find(|(nonce, _)| *nonce == packet.receiver))
+                {
+                    let _ = answers.try_send((from, here)); // a full channel has answers enough
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets connections whose time has come do what time brings.
+    fn handle_timers(&mut self, now: Instant) {
+        while let Some((_, handle)) = self.timers.first().copied().filter(|(deadline, _)| *deadline <= now) {
+            self.timers.pop_first();
+            self.deadlines.remove(&handle);
+            let shared = self.endpoint.lock().connections.get(&handle).cloned();
+            if let Some(shared) = shared {
+                if let Machine::Packets(machine) = &mut shared.lock().machine {
+                    machine.handle_timeout(now);
+                }
+                self.active.push_back(handle);
+            }
+        }
+    }
+
+    fn set_timer(&mut self, handle: Handle, deadline: Option<Instant>) {
+        let old = match deadline {
+            Some(deadline) => self.deadlines.insert(handle, deadline),
+            None => self.deadlines.remove(&handle),
+        };
+        if old == deadline {
+            return;
+        }
+        if let Some(old) = old {
+            self.timers.remove(&(old, handle));
+        }
+        if let Some(deadline) = deadline {
+            self.timers.insert((deadline, handle));
+        }
+    }
+
+    /// Sends what waits. `Pending`: the carrier takes no more now.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some((to, answer)) = self.answers.front() {
+            let transmit = Transmit { to: *to, contents: answer, segment: answer.len() };
+            if self.endpoint.carrier.poll_send(cx, &transmit).is_pending() {
+                return Poll::Pending;
+            }
+            self.answers.pop_front(); // an answer that fails is one that got lost
+        }
+        let Some((handle, to, segment)) = self.unsent else { return Poll::Ready(()) };
+        let transmit = Transmit { to, contents: &self.out, segment };
+        match self.endpoint.carrier.poll_send(cx, &transmit) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => self.on_send_failure(handle, segment, &error),
+        }
+        self.unsent = None;
+        self.out.clear();
+        Poll::Ready(())
+    }
+
+    fn on_send_failure(&mut self, handle: Handle, segment: usize, error: &std::io::Error) {
+        match send_failure(error) {
+            SendFailure::TooBig => {
+                let shared = self.endpoint.lock().connections.get(&handle).cloned();
+                if let Some(shared) = shared {
+                    if let Machine::Packets(machine) = &mut shared.lock().machine {
+                        machine.on_packet_refused(Instant::now(), segment);
+                    }
+                }
+            }
+            failure => tracing::debug!(%error, ?failure, "a batch counts as lost"),
+        }
+    }
+
+    /// Serves one connection: events, packets, timer. True if it may have more to send at once.
+    fn serve(&mut self, cx: &mut Context<'_>, handle: Handle) -> Poll<bool> {
+        let Some(shared) = self.endpoint.lock().connections.get(&handle).cloned() else { return Poll::Ready(false) };
+        let max_packets = self.endpoint.carrier.max_segments();
+        for _ in 0..BATCHES {
+            let mut inner = shared.lock();
+            inner.on_served();
+            let news = inner.pump();
+            let Machine::Packets(machine) = &mut inner.machine else { return Poll::Ready(false) };
+            let peer_id = machine.peer_id();
+            let batch = machine.poll_transmit(Instant::now(), &mut self.out, max_packets);
+            let (deadline, is_gone) = (machine.deadline(), machine.is_gone());
+            inner.pump();
+            drop(inner);
+            if news.is_handshaken {
+                self.on_handshaken(handle, peer_id, &shared);
+            }
+            self.set_timer(handle, deadline.filter(|_| !is_gone));
+            if is_gone {
+                self.forget(handle);
+            }
+            let Some(batch) = batch else { return Poll::Ready(false) };
+            self.unsent = Some((handle, shared.peer(), batch.segment_bytes));
+            if self.flush(cx).is_pending() {
+                self.active.push_front(handle);
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(true)
+    }
+
+    fn on_handshaken(&self, handle: Handle, peer_id: ConnectionId, shared: &Arc<Shared>) {
+        self.endpoint.lock().door.on_handshaken(handle, peer_id);
+        if shared.is_server() {
+            super::announce(&self.endpoint.incoming, Connection::new(shared.clone()));
+        }
+    }
+
+    fn forget(&mut self, handle: Handle) {
+        let mut state = self.endpoint.lock();
+        state.door.remove(handle);
+        state.connections.remove(&handle);
+    }
+
+    /// True when nobody can reach this carrier any more.
+    fn is_abandoned(&self) -> bool {
+        // One reference is ours; each connection's driver holds the pokes, not the endpoint.
+        Arc::strong_count(&self.endpoint) == 1 && self.endpoint.lock().connections.is_empty()
+    }
+}
+
+impl Future for PacketDriver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        for _ in 0..ROUNDS {
+            {
+                let mut pokes = this.endpoint.pokes.lock();
+                this.active.extend(pokes.0.drain(..));
+                pokes.1 = Some(cx.waker().clone());
+            }
+            let mut is_idle = true;
+            match this.receive(cx) {
+                Poll::Ready(Ok(())) => is_idle = false,
+                Poll::Ready(Err(error)) => {
+                    tracing::error!(%error, "the carrier is gone");
+                    return Poll::Ready(());
+                }
+                Poll::Pending => {}
+            }
+            this.handle_timers(Instant::now());
+            let is_writable = this.flush(cx).is_ready();
+            for _ in 0..this.active.len() {
+                if !is_writable {
+                    break;
+                }
+                let Some(handle) = this.active.pop_front() else { break };
+                match this.serve(cx, handle) {
+                    Poll::Ready(true) => {
+                        this.active.push_back(handle);
+                        is_idle = false;
+                    }
+                    Poll::Ready(false) => {}
+                    Poll::Pending => break,
+                }
+            }
+            if this.is_abandoned() {
+                return Poll::Ready(());
+            }
+            if is_idle && this.arm(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl PacketDriver {
+    /// Sets the clock to the next deadline. `Ready` if it has passed already.
+    fn arm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((deadline, _)) = self.timers.first().copied() else { return Poll::Pending };
+        if self.sleeping_until != Some(deadline) {
+            self.sleeping_until = Some(deadline);
+            self.sleep.as_mut().reset(deadline.into());
+        }
+        let polled = self.sleep.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.sleeping_until = None;
+        }
+        polled
+    }
+}

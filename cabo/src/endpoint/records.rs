@@ -1,0 +1,295 @@
+//! The task behind one connection on a stream carrier, and the one behind a listener.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use cabo_proto::session::config::Config;
+use cabo_proto::session::crypto::Crypto;
+use cabo_proto::session::records::{Opening, RecordConnection};
+use cabo_proto::transport::flow::Budget;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Sleep, timeout};
+
+use crate::carrier::{Accepted, ByteStream, Listener, Peer};
+use crate::connection::{Connection, Driver, Machine, Shared};
+
+/// Sealed bytes that wait for the kernel. More would only age: priorities and seeks drown in a backlog.
+const OUT_BYTES: usize = 128 * 1024;
+/// Bytes read at once.
+const IN_BYTES: usize = 128 * 1024;
+/// A stranger has to say who it is within this.
+const OPENING_TIME: Duration = Duration::from_secs(5);
+/// After our CLOSE the peer's last bytes are read for this long, so that no reset destroys what it has not read yet.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+/// Streams that have not yet said who they are.
+const OPENINGS_MAX: usize = 1_000;
+/// What a stranger is told (W-4.1).
+const STRANGER_LINE: &[u8] = b"This port speaks cabo/1; connect with: cabo ls tcp://HOST:PORT\r\n";
+
+/// What new connections on stream carriers are made of.
+#[derive(Clone)]
+pub(crate) struct RecordSettings {
+    pub(crate) config: Config,
+    pub(crate) crypto: Arc<dyn Crypto>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) scheme: &'static str,
+}
+
+#[derive(Default)]
+struct Wake {
+    waker: Mutex<(bool, Option<Waker>)>,
+}
+
+impl Driver for Arc<Wake> {
+    fn wake(&self) {
+        let mut state = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = true;
+        if let Some(waker) = state.1.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Wake {
+    /// True if somebody called since the last time.
+    fn take(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        state.1 = Some(cx.waker().clone());
+        std::mem::take(&mut state.0)
+    }
+}
+
+/// Starts the client's end over a connected stream.
+pub(crate) fn start_client(
+    settings: &RecordSettings,
+    stream: Box<dyn ByteStream>,
+    from: Peer,
+    peer_user: Option<u32>,
+    crypto: &dyn Crypto,
+) -> Result<Connection, cabo_proto::session::crypto::CryptoError> {
+    let machine =
+        RecordConnection::client(Instant::now(), settings.config.clone(), crypto, settings.budget.clone())?;
+    let (shared, driver) = drive(settings, machine, stream, from, peer_user, None);
+    tokio::spawn(driver);
+    Ok(Connection::new(shared))
+}
+
+fn drive(
+    settings: &RecordSettings,
+    machine: RecordConnection,
+    stream: Box<dyn ByteStream>,
+    from: Peer,
+    peer_user: Option<u32>,
+    incoming: Option<mpsc::Sender<Connection>>,
+) -> (Arc<Shared>, RecordDriver) {
+    let wake = Arc::new(Wake::default());
+    let machine = Machine::Records(Box::new(machine));
+    let shared = Shared::new(machine, Box::new(wake.clone()), settings.scheme, from, peer_user, incoming.is_some());
+    let driver = RecordDriver {
+        shared: shared.clone(),
+        wake,
+        stream,
+        out: BytesMut::new(),
+        scratch: vec![0; IN_BYTES],
+        incoming,
+        sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        is_read_ended: false,
+    };
+    (shared, driver)
+}
+
+/// Accepts for as long as the listener lives.
+pub(crate) async fn accept_loop(listener: Arc<dyn Listener>, settings: RecordSettings, incoming: mpsc::Sender<Connection>) {
+    let openings = Arc::new(Semaphore::new(OPENINGS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            accepted = poll_fn(|cx| listener.poll_accept(cx)) => accepted,
+            () = incoming.closed() => return,
+        };
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::error!(%error, "the listener is gone");
+                return;
+            }
+        };
+        let Ok(permit) = openings.clone().try_acquire_owned() else {
+            tracing::debug!(from = %accepted.from, "too many strangers at once");
+            continue;
+        };
+        let (settings, incoming) = (settings.clone(), incoming.clone());
+        tokio::spawn(async move {
+            let opened = timeout(OPENING_TIME, open(&settings, accepted, incoming)).await;
+            drop(permit);
+            match opened {
+                Ok(Some(driver)) => driver.await,
+                Ok(None) => {}
+                Err(_) => tracing::debug!("a stranger said nothing in time"),
+            }
+        });
+    }
+}
+
+/// Reads the preface and decides who it is.
+async fn open(settings: &RecordSettings, accepted: Accepted, incoming: mpsc::Sender<Connection>) -> Option<RecordDriver> {
+    let Accepted { mut stream, from, peer_user } = accepted;
+    let mut preface = [0; 8];
+    let mut len = 0;
+    while let (Opening::Unknown, true) = (Opening::of(&preface[..len]), len < preface.len()) {
+        match stream.read(&mut preface[len..]).await {
+            Ok(0) | Err(_) => return None,
+            Ok(count) => len += count,
+        }
+    }
+    match Opening::of(&preface[..len]) {
+        Opening::Cabo { is_plain } if is_plain == settings.config.is_plain => {}
+        Opening::Cabo { .. } | Opening::Stranger | Opening::Unknown => {
+            tracing::debug!(%from, first = ?preface[..len].escape_ascii().to_string(), "a stranger");
+            turn_away(stream).await;
+            return None;
+        }
+    }
+    let machine =
+        RecordConnection::server(Instant::now(), settings.config.clone(), &*settings.crypto, settings.budget.clone()).ok()?;
+    Some(drive(settings, machine, stream, from, peer_user, Some(incoming)).1)
+}
+
+/// One readable line, then the end, without a reset that would destroy the line.
+async fn turn_away(mut stream: Box<dyn ByteStream>) {
+    if stream.write_all(STRANGER_LINE).await.is_ok() && stream.shutdown().await.is_ok() {
+        let mut rest = [0; 4096];
+        let drain = async { while matches!(stream.read(&mut rest).await, Ok(1..)) {} };
+        let _ = timeout(Duration::from_secs(1), drain).await; // who goes on talking is cut off
+    }
+}
+
+/// The future that drives one connection.
+struct RecordDriver {
+    shared: Arc<Shared>,
+    wake: Arc<Wake>,
+    stream: Box<dyn ByteStream>,
+    out: BytesMut,
+    scratch: Vec<u8>,
+    incoming: Option<mpsc::Sender<Connection>>,
+    sleep: Pin<Box<Sleep>>,
+    is_read_ended: bool,
+}
+
+impl RecordDriver {
+    /// Moves bytes between the machine and the carrier until neither has anything; `Ready` at the end.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut is_moved = self.wake.take(cx);
+            is_moved |= self.read(cx);
+            let (is_gone, deadline) = self.advance();
+            is_moved |= match self.write(cx) {
+                Poll::Ready(Ok(is_moved)) => is_moved,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => false,
+            };
+            if is_gone && self.out.is_empty() {
+                return Poll::Ready(());
+            }
+            if is_moved {
+                continue;
+            }
+            let Some(deadline) = deadline else { return Poll::Pending };
+            self.sleep.as_mut().reset(deadline.into());
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if let Machine::Records(machine) = &mut self.shared.lock().machine {
+                machine.handle_timeout(Instant::now());
+            }
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.is_read_ended {
+            return false;
+        }
+        let mut buffer = ReadBuf::new(&mut self.scratch);
+        let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, &mut buffer) else { return false };
+        let mut inner = self.shared.lock();
+        let Machine::Records(machine) = &mut inner.machine else { return false };
+        if read.is_err() || buffer.filled().is_empty() {
+            self.is_read_ended = true;
+            machine.handle_end();
+        } else {
+            machine.handle_bytes(Instant::now(), buffer.filled());
+        }
+        true
+    }
+
+    /// Takes events, and what there is to send while little waits.
+    fn advance(&mut self) -> (bool, Option<Instant>) {
+        let mut inner = self.shared.lock();
+        inner.on_served();
+        let mut news = inner.pump();
+        let Machine::Records(machine) = &mut inner.machine else { return (true, None) };
+        if self.out.len() < OUT_BYTES / 2 {
+            let mut out = Vec::from(std::mem::take(&mut self.out));
+            machine.poll_output(Instant::now(), &mut out, OUT_BYTES);
+            self.out = BytesMut::from(bytes::Bytes::from(out));
+        }
+        let state = (machine.is_gone(), machine.deadline());
+        news.is_handshaken |= inner.pump().is_handshaken;
+        drop(inner);
+        if news.is_handshaken {
+            if let Some(incoming) = self.incoming.take() {
+                super::announce(&incoming, Connection::new(self.shared.clone()));
+            }
+        }
+        state
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
+        let mut is_moved = false;
+        while !self.out.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(len)) => {
+                    self.out.advance(len);
+                    is_moved = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Ready(Ok(is_moved)),
+            }
+        }
+        Poll::Ready(Ok(is_moved))
+    }
+}
+
+impl RecordDriver {
+    async fn run(mut self) {
+        poll_fn(|cx| self.turn(cx)).await;
+        {
+            let mut inner = self.shared.lock();
+            if let Machine::Records(machine) = &mut inner.machine {
+                machine.handle_end(); // a carrier that failed in mid-write truncates
+            }
+            inner.pump();
+        }
+        let (mut stream, mut scratch) = (self.stream, self.scratch);
+        let linger = async move {
+            if stream.shutdown().await.is_ok() {
+                while matches!(stream.read(&mut scratch).await, Ok(1..)) {}
+            }
+        };
+        let _ = timeout(LINGER_TIME, linger).await; // what has not been read by then is the peer's loss
+    }
+}
+
+impl IntoFuture for RecordDriver {
+    type Output = ();
+    type IntoFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}

@@ -1,0 +1,85 @@
+//! What can go wrong between an endpoint URL and a session, in words that say what, where, why and what next.
+
+use std::sync::Arc;
+
+use cabo_proto::session::config::Ended;
+
+use crate::address::AddressError;
+use crate::carrier::OpenError;
+use crate::crypto::SetupError;
+
+/// Why a connection could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL cannot be connected to.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The socket could not be opened or connected.
+    #[error(transparent)]
+    Carrier(#[from] OpenError),
+    /// The host has no address.
+    #[error("cannot find the host {host}: {source}")]
+    Resolve {
+        /// As it was written.
+        host: String,
+        /// What the resolver said.
+        source: std::io::Error,
+    },
+    /// Cryptography could not be set up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The connection ended before it was one.
+    #[error("{place}: {ended}")]
+    Ended {
+        /// Where it led.
+        place: String,
+        /// How it ended.
+        ended: Arc<Ended>,
+    },
+    /// The scheme has no cabo/1.
+    #[error("{place}: cabo/1 does not run over {scheme}")]
+    NoSession {
+        /// As it was written.
+        place: String,
+        /// The scheme.
+        scheme: &'static str,
+    },
+    /// Nobody answered on the link.
+    #[error("{place}: nobody serves on this link (asked for {within:?}); start `cabo serve --on {place}` on the other side")]
+    NobodyThere {
+        /// As it was written.
+        place: String,
+        /// How long was waited.
+        within: std::time::Duration,
+    },
+}
+
+/// Why an endpoint could not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The URL cannot be listened on.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The socket could not be opened.
+    #[error(transparent)]
+    Carrier(#[from] OpenError),
+    /// The host has no address here.
+    #[error("cannot find the address {host} to listen on: {source}")]
+    Resolve {
+        /// As it was written.
+        host: String,
+        /// What the resolver said.
+        source: std::io::Error,
+    },
+    /// Cryptography could not be set up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The scheme has no cabo/1.
+    #[error("{place}: cabo/1 does not listen on {scheme}")]
+    NoSession {
+        /// As it was written.
+        place: String,
+        /// The scheme.
+        scheme: &'static str,
+    },
+}
