@@ -143,7 +143,7 @@ impl Surroundings {
         let sudo_uid = sudo_uid.filter(|uid| self.euid == 0 && *uid != 0);
         let uid = sudo_uid.unwrap_or(self.euid);
         let entry = self.passwd_entry(uid);
-        let gid = sudo_uid.and_then(|_| entry.as_ref()).map(|(gid, _)| *gid);
+        let gid = sudo_uid.and(entry.as_ref()).map(|(gid, _)| *gid);
         let home = match sudo_uid {
             None => self.home.clone().filter(|home| !home.is_empty()).map(PathBuf::from),
             Some(_) => None, // HOME may be root's

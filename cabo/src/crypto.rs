@@ -12,7 +12,9 @@ use aws_lc_rs::{constant_time, hmac};
 use cabo_proto::session::crypto::{
     Crypto, CryptoError, Handshake, KeyChange, Keys, PacketKey, PublicKey, Side, Space,
 };
+use cabo_proto::session::plain::Plain;
 use cabo_proto::wire::packet::ConnectionId;
+use cabo_proto::wire::params::Params;
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
@@ -23,6 +25,7 @@ use rustls::{CertificateError, ClientConfig, ServerConfig, quic, version};
 pub use key_log::{KeyLogError, KeyLogFile};
 
 use crate::keys::{Identity, KeyError};
+use key_log::ConnectionLog;
 use raw_key::{ClientKeys, ServerKeys, WrongPeer};
 
 mod key_log;
@@ -72,17 +75,25 @@ impl Sealed {
             .and_then(|suite| suite.quic_suite())
             .ok_or_else(|| rustls::Error::General("AES-128-GCM is missing".to_owned()))?;
         let certified = certified(identity)?;
-        let client = client_config(&provider, &certified, key_log.as_ref(), None)?;
-        let server = server_config(&provider, &certified, key_log.as_ref())?;
+        let client = client_config(&provider, &certified, None)?;
+        let server = server_config(&provider, &certified)?;
         let mac = hmac::Key::new(hmac::HMAC_SHA256, &identity.derive(b"mac")?);
         Ok(Self { provider, suite, certified, key_log, client, server, mac: Arc::new(mac) })
     }
 
     /// The same endpoint, but as a client it refuses any server that does not prove `key`.
     pub fn expecting(&self, key: PublicKey) -> Result<Self, SetupError> {
-        let client =
-            client_config(&self.provider, &self.certified, self.key_log.as_ref(), Some(key))?;
+        let client = client_config(&self.provider, &self.certified, Some(key))?;
         Ok(Self { client, ..self.clone() })
+    }
+}
+
+impl Sealed {
+    /// The crypto of the same endpoint where it speaks plain: it seals nothing, and its cookies and reset tokens are
+    /// still made with the identity's secret.
+    pub fn to_plain(&self) -> impl Crypto + use<> {
+        let secret = self.clone();
+        Plain::new(move |label: &[u8], data: &[u8]| secret.mac(label, data))
     }
 }
 
@@ -97,18 +108,32 @@ impl Crypto for Sealed {
 
     fn start(&self, side: Side, params: Vec<u8>) -> Result<Box<dyn Handshake>, CryptoError> {
         let version = quic::Version::V1;
+        let own_id = id_in(&params);
+        let log = self.key_log.clone().map(|file| Arc::new(ConnectionLog::new(file)));
         let connection = match side {
             Side::Client => {
+                let mut config = self.client.clone();
+                if let Some(log) = &log {
+                    Arc::make_mut(&mut config).key_log = log.clone();
+                }
                 let nameless = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into()); // never sent
-                quic::ClientConnection::new(self.client.clone(), version, nameless, params)
+                quic::ClientConnection::new(config, version, nameless, params)
                     .map(quic::Connection::from)
             }
-            Side::Server => quic::ServerConnection::new(self.server.clone(), version, params)
-                .map(quic::Connection::from),
+            Side::Server => {
+                let mut config = self.server.clone();
+                if let Some(log) = &log {
+                    Arc::make_mut(&mut config).key_log = log.clone();
+                }
+                quic::ServerConnection::new(config, version, params).map(quic::Connection::from)
+            }
         };
         let connection = connection.map_err(|error| explain(&error, None))?;
         let mut shake = TlsHandshake {
             connection,
+            side,
+            own_id,
+            log,
             flights: VecDeque::new(),
             has_handshake_keys: false,
             read_len: 0,
@@ -149,7 +174,6 @@ fn certified(identity: &Identity) -> Result<Arc<CertifiedKey>, SetupError> {
 fn client_config(
     provider: &Arc<CryptoProvider>,
     certified: &Arc<CertifiedKey>,
-    key_log: Option<&Arc<KeyLogFile>>,
     expected: Option<PublicKey>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
     let algorithms = provider.signature_verification_algorithms;
@@ -163,16 +187,12 @@ fn client_config(
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
-    if let Some(log) = key_log {
-        config.key_log = log.clone();
-    }
     Ok(Arc::new(config))
 }
 
 fn server_config(
     provider: &Arc<CryptoProvider>,
     certified: &Arc<CertifiedKey>,
-    key_log: Option<&Arc<KeyLogFile>>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let algorithms = provider.signature_verification_algorithms;
     let mut config = ServerConfig::builder_with_provider(provider.clone())
@@ -182,9 +202,6 @@ fn server_config(
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    if let Some(log) = key_log {
-        config.key_log = log.clone();
-    }
     Ok(Arc::new(config))
 }
 
@@ -192,6 +209,9 @@ fn server_config(
 /// later space with flights of an earlier one still inside (it would then mix them).
 struct TlsHandshake {
     connection: quic::Connection,
+    side: Side,
+    own_id: Option<ConnectionId>,
+    log: Option<Arc<ConnectionLog>>,
     flights: VecDeque<(Vec<u8>, Option<KeyChange>)>,
     has_handshake_keys: bool,
     read_len: usize,
@@ -233,7 +253,18 @@ impl TlsHandshake {
             Some(_) | None => None,
         };
         self.peer_key = Some(key.ok_or_else(|| refusal(116, "the peer has proved no identity"))?);
+        self.note_ids();
         Ok(())
+    }
+
+    fn note_ids(&self) {
+        let peer_id = self.connection.quic_transport_parameters().and_then(id_in);
+        if let (Some(log), Some(own), Some(peer)) = (&self.log, self.own_id, peer_id) {
+            match self.side {
+                Side::Client => log.note_ids(own, peer),
+                Side::Server => log.note_ids(peer, own),
+            }
+        }
     }
 
     fn collect(&mut self) {
@@ -333,6 +364,11 @@ impl PacketKey for Key {
     fn failure_limit(&self) -> u64 {
         self.0.integrity_limit()
     }
+}
+
+/// The id under which the side with these parameters receives; on stream carriers there is none.
+fn id_in(params: &[u8]) -> Option<ConnectionId> {
+    Params::decode(params).ok()?.own_id
 }
 
 fn refusal(alert: u8, text: &str) -> CryptoError {

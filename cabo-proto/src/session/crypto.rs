@@ -43,7 +43,7 @@ impl CryptoError {
 pub trait Crypto: Send + Sync {
     /// Keys of the Initial space, from the first id that the client sent to (RFC 9001 section 5.2).
     fn initial_keys(&self, side: Side, first_id: ConnectionId) -> Keys;
-    /// Starts a handshake that carries `params` (W-6) to the peer.
+    /// Starts a handshake that carries `params` (W-5) to the peer.
     fn start(&self, side: Side, params: Vec<u8>) -> Result<Box<dyn Handshake>, CryptoError>;
     /// A keyed hash under a secret of this endpoint: cookies (S-4) and reset tokens (S-5).
     fn mac(&self, label: &[u8], data: &[u8]) -> [u8; 16];
@@ -63,7 +63,7 @@ pub trait Handshake: Send {
     fn write(&mut self, out: &mut Vec<u8>) -> Option<KeyChange>;
     /// True until this side has proved the peer and has all keys.
     fn is_handshaking(&self) -> bool;
-    /// The peer's parameters (W-6), as soon as they are known.
+    /// The peer's parameters (W-5), as soon as they are known.
     fn peer_params(&self) -> Option<&[u8]>;
     /// The peer's identity once proved; `None` where the peer has none (plain).
     fn peer_key(&self) -> Option<PublicKey>;

@@ -11,7 +11,7 @@
 //!
 //!   +------+--------+-----------------+
 //!   | type | length | value           |  one field; a type that is not known is skipped (plain uses 1 and 2)
-//!   +------+--------+-----------------+  type    1 protocol name, 2 parameters (W-6), 3 chance, 4 identity, 5 proof, 6 padding
+//!   +------+--------+-----------------+  type    1 protocol name, 2 parameters (W-5), 3 chance, 4 identity, 5 proof, 6 padding
 //! ```
 //!
 //! The client says kind 1 and the server answers kind 2, both in the Initial space; then both are done. A sealed packet

@@ -1,12 +1,18 @@
 //! The key log: the secrets of one's own sessions, written where `CABO_KEYLOG` says, so that `watch` and Wireshark can
-//! read what one sealed oneself. Lines are those of NSS (`SSLKEYLOGFILE`).
+//! read what one sealed oneself. Lines are those of NSS (`SSLKEYLOGFILE`); a comment of ours joins them to packets:
+//!
+//! ```text
+//! # CABO_IDS <client random> <client's id> <server's id>
+//! ```
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use cabo_proto::wire::packet::ConnectionId;
 use rustls::KeyLog;
 
 /// Why no key log can be kept.
@@ -65,15 +71,45 @@ impl KeyLogFile {
     }
 }
 
-impl KeyLog for KeyLogFile {
-    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
-        let line = format!("{label} {} {}\n", hex(client_random), hex(secret));
+impl KeyLogFile {
+    fn write(&self, line: &str) {
         // One write of one line: with O_APPEND lines of several processes do not mix.
         if let Err(error) = (&self.file).write_all(line.as_bytes())
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(path = %self.path.display(), %error, "cannot write the key log");
         }
+    }
+}
+
+/// The key log of one connection.
+#[derive(Debug)]
+pub(super) struct ConnectionLog {
+    file: Arc<KeyLogFile>,
+    client_random: OnceLock<String>,
+}
+
+impl ConnectionLog {
+    pub(super) fn new(file: Arc<KeyLogFile>) -> Self {
+        Self { file, client_random: OnceLock::new() }
+    }
+
+    /// Notes under which ids the two ends receive.
+    pub(super) fn note_ids(&self, client: ConnectionId, server: ConnectionId) {
+        if let Some(random) = self.client_random.get() {
+            self.file.write(&format!(
+                "# CABO_IDS {random} {} {}\n",
+                hex(&client.0),
+                hex(&server.0)
+            ));
+        }
+    }
+}
+
+impl KeyLog for ConnectionLog {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        let random = self.client_random.get_or_init(|| hex(client_random));
+        self.file.write(&format!("{label} {random} {}\n", hex(secret)));
     }
 }
 

@@ -202,15 +202,13 @@ fn a_key_that_is_shown_but_not_held_is_refused() {
     let stolen = CertificateDer::from(raw_key::spki_of(ana.public_key()));
     let lie = Arc::new(CertifiedKey::new(vec![stolen], signer));
     let forged_client = Sealed {
-        client: client_config(&client.provider, &lie, None, None).expect("works"),
+        client: client_config(&client.provider, &lie, None).expect("works"),
         ..client.clone()
     };
     let refusal = shake(&forged_client, &server, 1200).err().expect("refused");
     assert_eq!(refusal.alert, Some(51), "{refusal}"); // decrypt_error
-    let forged_server = Sealed {
-        server: server_config(&server.provider, &lie, None).expect("works"),
-        ..server.clone()
-    };
+    let forged_server =
+        Sealed { server: server_config(&server.provider, &lie).expect("works"), ..server.clone() };
     let pinned = client.expecting(ana.public_key()).expect("works");
     let refusal = shake(&pinned, &forged_server, 1200).err().expect("refused");
     assert_eq!(refusal.alert, Some(51), "{refusal}");
