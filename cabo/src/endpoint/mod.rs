@@ -16,15 +16,13 @@ use cabo_proto::Chance;
 use cabo_proto::session::config::{Config, PathLimits};
 use cabo_proto::session::crypto::{Crypto, PublicKey};
 use cabo_proto::session::endpoint::{Dropped, EndpointConfig};
-use cabo_proto::session::plain::Plain;
 use cabo_proto::session::remote::Remote;
 use cabo_proto::transport::flow::Budget;
 use cabo_proto::wire::code::Code;
-use cabo_proto::wire::discovery::Here;
 use cabo_proto::wire::packet::ConnectionId;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
-use self::packets::PacketEndpoint;
+use self::packets::{Answer, Held, PacketEndpoint};
 use self::records::{RecordSettings, start_client};
 use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Place};
 use crate::carrier::ether::Ether;
@@ -66,8 +64,8 @@ pub struct Endpoint {
     sealed: Option<Sealed>, // `None`: plain
     crypto: Arc<dyn Crypto>,
     budget: Arc<Budget>,
-    outgoing: Mutex<HashMap<Local, Arc<PacketEndpoint>>>,
-    listening: Mutex<Vec<Arc<PacketEndpoint>>>,
+    outgoing: Mutex<HashMap<Local, Arc<Held>>>,
+    listening: Mutex<Vec<Held>>,
     incoming: mpsc::Sender<Connection>,
     accepted: AsyncMutex<mpsc::Receiver<Connection>>,
 }
@@ -112,8 +110,7 @@ impl Endpoint {
     pub fn new(identity: &Identity, settings: Settings) -> Result<Self, SetupError> {
         let sealed = Sealed::new(identity, settings.key_log.clone())?;
         let crypto: Arc<dyn Crypto> = if settings.session.is_plain {
-            let secret = sealed.clone();
-            Arc::new(Plain::new(move |label: &[u8], data: &[u8]| secret.mac(label, data)))
+            Arc::new(sealed.to_plain())
         } else {
             Arc::new(sealed.clone())
         };
@@ -184,7 +181,7 @@ impl Endpoint {
         listening
     }
 
-    fn start_packets(&self, carrier: Box<dyn Datagrams>, scheme: &'static str, is_listening: bool) -> Arc<PacketEndpoint> {
+    fn start_packets(&self, carrier: Box<dyn Datagrams>, scheme: &'static str, is_listening: bool) -> Held {
         let promises = carrier.promises();
         let limits = PathLimits {
             largest_packet_bytes: promises.largest_datagram.min(usize::from(u16::MAX)),
@@ -217,7 +214,7 @@ impl Endpoint {
         for endpoint in lock(&self.listening).iter() {
             if let Some(port) = endpoint.local().port() {
                 let versions = vec![self.settings.session.version()];
-                endpoint.answer_discovery(Here { port, fingerprint, versions });
+                endpoint.answer_discovery(Answer { from: endpoint.local(), port, fingerprint }, versions);
             }
         }
     }
@@ -299,7 +296,7 @@ impl Endpoint {
     }
 
     /// The socket that leads there; opened when first needed, then shared by all connections that way.
-    fn socket_towards(&self, local: Local) -> Result<Arc<PacketEndpoint>, ConnectError> {
+    fn socket_towards(&self, local: Local) -> Result<Arc<Held>, ConnectError> {
         let mut outgoing = lock(&self.outgoing);
         if let Some(endpoint) = outgoing.get(&local) {
             return Ok(endpoint.clone());
@@ -311,6 +308,7 @@ impl Endpoint {
                 self.start_packets(Box::new(Ether::open(interface, 0, false)?), "eth", false)
             }
         };
+        let endpoint = Arc::new(endpoint);
         outgoing.insert(local, endpoint.clone());
         Ok(endpoint)
     }
@@ -322,10 +320,10 @@ impl Endpoint {
         let endpoint = self.socket_towards(Local::Ether(interface.to_owned()))?;
         let answers = self.ask(&endpoint, interface, within, |_| false).await;
         let mut found: Vec<Found> = Vec::new();
-        for (peer, here) in answers {
-            let Some(address) = address_of(&peer, here.port) else { continue };
+        for answer in answers {
+            let Some(address) = address_of(&answer) else { continue };
             if !found.iter().any(|known| known.address == address) {
-                found.push(Found { address, fingerprint: here.fingerprint });
+                found.push(Found { address, fingerprint: answer.fingerprint });
             }
         }
         Ok(found)
@@ -334,29 +332,28 @@ impl Endpoint {
     /// The first server that answers, at `port` if one is asked for.
     async fn ask_one(
         &self,
-        endpoint: &Arc<PacketEndpoint>,
+        endpoint: &Held,
         address: &Address,
         port: Option<u16>,
     ) -> Result<Peer, ConnectError> {
         let Place::Eth { interface, .. } = &address.place else {
             return Err(ConnectError::NoSession { place: address.to_string(), scheme: address.scheme() });
         };
-        let is_wanted = |here: &Here| port.is_none_or(|port| here.port == port);
+        let is_wanted = |answer: &Answer| port.is_none_or(|port| answer.port == port);
         let answers = self.ask(endpoint, interface.as_str(), ASK_TIME, is_wanted).await;
-        let first = answers.into_iter().find(|(_, here)| is_wanted(here));
-        match first {
-            Some((Peer::Ether { mac, .. }, here)) => Ok(ether_peer(mac, here.port, interface.as_str())),
+        match answers.into_iter().find(|answer| is_wanted(answer)) {
+            Some(Answer { from: Peer::Ether { mac, .. }, port, .. }) => Ok(ether_peer(mac, port, interface.as_str())),
             _ => Err(ConnectError::NobodyThere { place: address.place.to_string(), within: ASK_TIME }),
         }
     }
 
     async fn ask(
         &self,
-        endpoint: &Arc<PacketEndpoint>,
+        endpoint: &Held,
         interface: &str,
         within: Duration,
-        is_enough: impl Fn(&Here) -> bool,
-    ) -> Vec<(Peer, Here)> {
+        is_enough: impl Fn(&Answer) -> bool,
+    ) -> Vec<Answer> {
         let mut nonce = [0; 8];
         SystemChance.fill(&mut nonce);
         let (sender, mut answers) = mpsc::channel(64);
@@ -371,7 +368,7 @@ impl Endpoint {
                         let _ = endpoint.send(everybody, &question).await; // asked again soon
                     }
                     Some(answer) = answers.recv() => {
-                        let is_last = is_enough(&answer.1);
+                        let is_last = is_enough(&answer);
                         found.push(answer);
                         if is_last {
                             return;
@@ -439,10 +436,10 @@ fn ether_peer(mac: [u8; 6], port: u16, interface: &str) -> Peer {
     InterfaceName::new(interface).map_or(Peer::None, |interface| Peer::Ether { mac, port, interface })
 }
 
-fn address_of(peer: &Peer, port: u16) -> Option<Address> {
-    let Peer::Ether { mac, interface, .. } = peer else { return None };
+fn address_of(answer: &Answer) -> Option<Address> {
+    let Peer::Ether { mac, interface, .. } = answer.from else { return None };
     let interface = crate::address::Interface::new(interface.as_str()).ok()?;
-    Some(Place::Eth { mac: Some(crate::address::Mac(*mac)), interface, port: Some(port) }.into())
+    Some(Place::Eth { mac: Some(crate::address::Mac(mac)), interface, port: Some(answer.port) }.into())
 }
 
 /// `address` with the port that it really got.
@@ -468,8 +465,8 @@ async fn lookup(host: &HostPort) -> std::io::Result<SocketAddr> {
     let port = host.port_or_default();
     match &host.host {
         Host::Any => Ok(([0, 0, 0, 0], port).into()),
-        Host::V4(ip) => Ok((*ip, port).into()),
-        Host::V6 { ip, zone } => {
+        Host::Ip4(ip) => Ok((*ip, port).into()),
+        Host::Ip6(ip, zone) => {
             let scope = match zone {
                 Some(zone) => rustix::net::netdevice::name_to_index(
                     rustix::net::socket(

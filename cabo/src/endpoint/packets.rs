@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -38,18 +39,51 @@ pub(crate) struct PacketEndpoint {
     incoming: mpsc::Sender<Connection>,
 }
 
+/// A handle whose end tells the driver to look whether anybody is left.
+pub(crate) struct Held(Option<Arc<PacketEndpoint>>);
+
+impl Deref for Held {
+    type Target = PacketEndpoint;
+
+    fn deref(&self) -> &PacketEndpoint {
+        match &self.0 {
+            Some(endpoint) => endpoint,
+            None => unreachable!("empty only inside drop"),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(endpoint) = self.0.take() {
+            let pokes = endpoint.pokes.clone();
+            drop(endpoint);
+            pokes.poke(None);
+        }
+    }
+}
+
 struct State {
     door: Door,
     connections: HashMap<Handle, Arc<Shared>>,
-    hidden: Option<Discovery>, // `None`: hidden
-    askers: Vec<(ConnectionId, mpsc::Sender<(Peer, Here)>)>,
+    discovery: Option<Discovery>, // `None`: hidden
+    askers: Vec<(ConnectionId, mpsc::Sender<Answer>)>,
 }
 
 /// What the link may know.
-pub(crate) struct Discovery {
-    pub(crate) here: Here,
+struct Discovery {
+    answer: Answer,
+    versions: Vec<u8>,
     left: u32,
     since: Instant,
+}
+
+/// Who serves on a link, as it says itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    pub(crate) from: Peer,
+    pub(crate) port: u16,
+    pub(crate) fingerprint: [u8; 32],
 }
 
 /// Connections that have something to do, and the driver's waker.
@@ -94,13 +128,13 @@ impl PacketEndpoint {
         config: EndpointConfig,
         crypto: Arc<dyn Crypto>,
         incoming: mpsc::Sender<Connection>,
-    ) -> Arc<Self> {
+    ) -> Held {
         let door = Door::new(Instant::now(), config, crypto, Box::new(SystemChance));
-        let state = State { door, connections: HashMap::new(), hidden: None, askers: Vec::new() };
+        let state = State { door, connections: HashMap::new(), discovery: None, askers: Vec::new() };
         let endpoint =
             Arc::new(Self { carrier, scheme, state: Mutex::new(state), pokes: Arc::default(), incoming });
         tokio::spawn(PacketDriver::new(endpoint.clone()));
-        endpoint
+        Held(Some(endpoint))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -140,12 +174,13 @@ impl PacketEndpoint {
     }
 
     /// Answers who asks the link who serves.
-    pub(crate) fn answer_discovery(&self, here: Here) {
-        self.lock().hidden = Some(Discovery { here, left: ANSWERS_PER_SECOND, since: Instant::now() });
+    pub(crate) fn answer_discovery(&self, answer: Answer, versions: Vec<u8>) {
+        let discovery = Discovery { answer, versions, left: ANSWERS_PER_SECOND, since: Instant::now() };
+        self.lock().discovery = Some(discovery);
     }
 
     /// Asks the link who serves; answers come through the channel until it is dropped.
-    pub(crate) fn ask(&self, version: u8, nonce: ConnectionId, answers: mpsc::Sender<(Peer, Here)>) -> Vec<u8> {
+    pub(crate) fn ask(&self, version: u8, nonce: ConnectionId, answers: mpsc::Sender<Answer>) -> Vec<u8> {
         self.lock().askers.push((nonce, answers));
         discovery::question(version, nonce)
     }
@@ -251,15 +286,16 @@ impl PacketDriver {
     fn on_discovery(&mut self, now: Instant, state: &mut State, from: Peer, packet: &Packet, datagram: &[u8]) {
         match packet.kind {
             Kind::Discover { sender, body } => {
-                let Some(discovery) = &mut state.hidden else { return };
+                let Some(discovery) = &mut state.discovery else { return };
                 if now.saturating_duration_since(discovery.since) >= Duration::from_secs(1) {
                     (discovery.since, discovery.left) = (now, ANSWERS_PER_SECOND);
                 }
                 let is_question = datagram.get(body..packet.length).is_some_and(|body| discovery::check_question(body).is_ok());
                 if discovery.left > 0 && is_question {
                     discovery.left -= 1;
-                    let answer = discovery.here.answer(packet.version, sender);
-                    self.answer(from, answer);
+                    let Answer { port, fingerprint, .. } = discovery.answer;
+                    let here = Here { port, fingerprint, versions: &discovery.versions };
+                    self.answer(from, here.answer(packet.version, sender));
                 }
             }
             Kind::Here { body, .. } => {
@@ -268,7 +304,7 @@ impl PacketDriver {
                 if let (Some(here), Some((_, answers))) =
                     (here, state.askers.iter().find(|(nonce, _)| *nonce == packet.receiver))
                 {
-                    let _ = answers.try_send((from, here)); // a full channel has answers enough
+                    let _ = answers.try_send(Answer { from, port: here.port, fingerprint: here.fingerprint }); // a full channel has answers enough
                 }
             }
             _ => {}

@@ -1,6 +1,6 @@
 //! The task behind one connection on a stream carrier, and the one behind a listener.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -75,7 +75,7 @@ pub(crate) fn start_client(
     let machine =
         RecordConnection::client(Instant::now(), settings.config.clone(), crypto, settings.budget.clone())?;
     let (shared, driver) = drive(settings, machine, stream, from, peer_user, None);
-    tokio::spawn(driver);
+    tokio::spawn(driver.run());
     Ok(Connection::new(shared))
 }
 
@@ -127,7 +127,7 @@ pub(crate) async fn accept_loop(listener: Arc<dyn Listener>, settings: RecordSet
             let opened = timeout(OPENING_TIME, open(&settings, accepted, incoming)).await;
             drop(permit);
             match opened {
-                Ok(Some(driver)) => driver.await,
+                Ok(Some(driver)) => driver.run().await,
                 Ok(None) => {}
                 Err(_) => tracing::debug!("a stranger said nothing in time"),
             }
@@ -214,7 +214,7 @@ impl RecordDriver {
             return false;
         }
         let mut buffer = ReadBuf::new(&mut self.scratch);
-        let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, &mut buffer) else { return false };
+        let Poll::Ready(read) = AsyncRead::poll_read(Pin::new(&mut self.stream), cx, &mut buffer) else { return false };
         let mut inner = self.shared.lock();
         let Machine::Records(machine) = &mut inner.machine else { return false };
         if read.is_err() || buffer.filled().is_empty() {
@@ -251,7 +251,7 @@ impl RecordDriver {
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
         let mut is_moved = false;
         while !self.out.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
+            match AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, &self.out) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(len)) => {
                     self.out.advance(len);
@@ -282,14 +282,5 @@ impl RecordDriver {
             }
         };
         let _ = timeout(LINGER_TIME, linger).await; // what has not been read by then is the peer's loss
-    }
-}
-
-impl IntoFuture for RecordDriver {
-    type Output = ();
-    type IntoFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
     }
 }
