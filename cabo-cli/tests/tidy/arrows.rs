@@ -119,8 +119,10 @@ pub(crate) fn dead_files(files: &[Source]) -> Vec<Finding> {
         };
         let is_program = source.path.contains("/src/bin/");
         let declaration = format!("mod {module};");
+        let by_path = format!("{module}.rs\"]"); // `#[path = ".."]`
         let is_declared = |other: &Source| {
-            crate_of(other).as_ref() == Some(&home) && other.text.contains(&declaration)
+            let says = |wanted: &str| other.text.contains(wanted);
+            crate_of(other).as_ref() == Some(&home) && (says(&declaration) || says(&by_path))
         };
         if !is_program && !files.iter().any(is_declared) {
             let text = format!("no `{declaration}` anywhere: the compiler never sees this file");

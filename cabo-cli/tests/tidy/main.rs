@@ -120,12 +120,20 @@ fn tracked_files() -> Vec<Source> {
     let read = |name: &PathBuf| {
         Some(Source::new(name.to_str()?, &fs::read_to_string(root.join(name)).ok()?))
     };
-    let files: Vec<Source> = names.iter().filter_map(read).collect();
+    let mut files: Vec<Source> = names.iter().filter_map(read).collect();
+    mark_tests(&mut files);
     assert!(
         files.iter().any(|source| source.path == "cabo-proto/src/lib.rs"),
         "the repository is not where it was"
     );
     files
+}
+
+/// A module declared under `#[cfg(test)]` is a test as a whole, in whatever file it is.
+fn mark_tests(files: &mut [Source]) {
+    let owned = |(home, module): (&str, &str)| (home.to_owned(), module.to_owned());
+    let modules: Vec<_> = files.iter().flat_map(Source::test_modules).map(owned).collect();
+    files.iter_mut().for_each(|source| source.mark_test(&modules));
 }
 
 fn walk(root: &Path, folder: &Path) -> Vec<PathBuf> {
