@@ -107,6 +107,7 @@ fn but_not_without_cause() {
             "cabo-proto/src/session/b/a.rs",
             "use super::super::wire; use super::sim;",
         ),
+        (arrows::room_arrows, "cabo-proto/src/wire/tests.rs", "use crate::sim::origin;"),
         (text::machine_paths, "a.md", concat!("~/wo", "rk/x and http://a.b/ho", "me/x")),
     ];
     for (rule, path, text) in rows {
