@@ -41,10 +41,8 @@ pub(crate) fn file_size(source: &Source) -> Vec<Finding> {
         );
         found.push(finding(source, MAX_LINES, text));
     }
-    let is_prose = [".md", ".lock", ".toml", ".txt", ".json", ".srt", ".vtt", "LICENSE"]
-        .iter()
-        .any(|s| source.path.contains(s));
-    for (index, line) in source.text.lines().enumerate().filter(|_| !is_prose) {
+    let is_code = source.is_rust() || source.path == "dev" || source.path.ends_with(".sh");
+    for (index, line) in source.text.lines().enumerate().filter(|_| is_code) {
         let columns = line.chars().count();
         if columns > MAX_COLUMNS && !line.contains("://") {
             found.push(finding(
