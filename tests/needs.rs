@@ -62,11 +62,18 @@ impl Need {
     }
 }
 
-/// True where the test has to return because something is missing; says so on stderr and in the list that `./dev test`
-/// prints at its end. Panics instead where `CI=true`: there, nothing may be missing.
+/// True where the test has to return because something is missing; see [`skip`].
 pub(crate) fn skip_without(needs: &[Need]) -> bool {
-    let Some(missing) = needs.iter().find(|need| !need.is_here()) else { return false };
-    let reason = missing.reason();
+    let missing = needs.iter().find(|need| !need.is_here());
+    if let Some(missing) = missing {
+        skip(&missing.reason());
+    }
+    missing.is_some()
+}
+
+/// Says that the calling test cannot run here and why, on stderr and in the list that `./dev test` prints at its end.
+/// Panics instead where `CI=true`: there, nothing may be missing.
+pub(crate) fn skip(reason: &str) {
     let in_ci = env::var("CI").is_ok_and(|value| value == "true" || value == "1");
     assert!(!in_ci, "CI allows no skipped test: {reason}");
 
@@ -79,5 +86,4 @@ pub(crate) fn skip_without(needs: &[Need]) -> bool {
         let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
         written.expect("the list of skipped tests can be written");
     }
-    true
 }

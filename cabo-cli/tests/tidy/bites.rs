@@ -107,6 +107,7 @@ fn but_not_without_cause() {
             "cabo-proto/src/session/b/a.rs",
             "use super::super::wire; use super::sim;",
         ),
+        (arrows::room_arrows, "cabo-proto/src/wire/tests.rs", "use crate::sim::origin;"),
         (text::machine_paths, "a.md", concat!("~/wo", "rk/x and http://a.b/ho", "me/x")),
     ];
     for (rule, path, text) in rows {
@@ -132,7 +133,7 @@ fn the_list_of_long_functions_only_shrinks() {
 }
 
 #[test]
-fn a_second_clock_a_dead_file_and_an_unknown_clause_are_found() {
+fn on_the_whole_tree() {
     let file = |path: &str, text: &str| Source::new(path, text);
     let clock = "fn epoch() { Instant::now() }";
     let clocks = [file("cabo-proto/src/a.rs", clock), file("cabo-proto/src/b.rs", clock)];
@@ -146,6 +147,21 @@ fn a_second_clock_a_dead_file_and_an_unknown_clause_are_found() {
     ];
     let dead: Vec<String> = arrows::dead_files(&tree).into_iter().map(|f| f.path).collect();
     assert_eq!(dead, ["cabo/src/dead.rs"]);
+
+    let mut tree = [
+        file(
+            "cabo/src/a/mod.rs",
+            "#[cfg(test)]\n#[path = \"b_tests.rs\"]\nmod tests;\n#[cfg(test)]\nmod loop_back;",
+        ),
+        file("cabo/src/a/loop_back.rs", "fn f() { println!() }"),
+        file("cabo/src/a/b_tests.rs", ""),
+        file("cabo/src/a/c.rs", "fn f() { println!() }"),
+    ];
+    crate::mark_tests(&mut tree);
+    let printing: Vec<String> = tree.iter().flat_map(words::banned_words).map(|f| f.path).collect();
+    assert_eq!(printing, ["cabo/src/a/c.rs"], "tests may print");
+    let declared = arrows::dead_files(&tree).into_iter().all(|f| f.path != "cabo/src/a/b_tests.rs");
+    assert!(declared, "a file may be declared by its path");
 
     // The letter is put in at run time, or the rule would read these as citations of this file.
     let with_letter = |text: &str| text.replace('$', "W");

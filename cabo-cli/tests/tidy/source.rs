@@ -47,6 +47,28 @@ impl Source {
         self.path.ends_with(".rs")
     }
 
+    /// The modules in other files that this file declares for tests alone, and the crate that they are in.
+    pub(crate) fn test_modules(&self) -> Vec<(&str, &str)> {
+        let home = self.path.split_once("/src/").map_or("", |(home, _)| home);
+        let after = self.code.split("#[cfg(test)]\n").skip(1);
+        let declarations = after.filter_map(|code| {
+            // Blanked attributes such as a path may stand between.
+            let line = code.lines().find(|line| !line.trim_start().starts_with('#'))?;
+            line.split_once("mod ")?.1.strip_suffix(';')
+        });
+        declarations.map(|module| (home, module)).collect()
+    }
+
+    /// Makes the whole file a test where `test_modules` of its crate hold it or a module above it.
+    pub(crate) fn mark_test(&mut self, test_modules: &[(String, String)]) {
+        let home = self.path.split_once("/src/").map_or("", |(home, _)| home);
+        let modules = self.modules();
+        if test_modules.iter().any(|(of, module)| of == home && modules.contains(&module.as_str()))
+        {
+            self.tests_from = 1;
+        }
+    }
+
     pub(crate) fn is_test(&self, line: usize) -> bool {
         line >= self.tests_from
     }
