@@ -1,3 +1,5 @@
+//! The frames of one packet (W-3).
+
 use cabo_proto::wire::frame::{Frame, Frames, put_ack};
 use cabo_proto::wire::print::Body;
 use cabo_proto::wire::varint::{self, Malformed};

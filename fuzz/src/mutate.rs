@@ -1,3 +1,5 @@
+//! Changes bytes by seed.
+
 use fastrand::Rng;
 
 /// Bytes at which lengths, types and forms of varints turn.

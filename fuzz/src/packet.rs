@@ -1,3 +1,5 @@
+//! One datagram (W-2).
+
 use cabo_proto::wire::discovery::{Here, check_question};
 use cabo_proto::wire::packet::{self, ConnectionId, Kind, Packet, tag_len};
 

@@ -1,3 +1,5 @@
+//! Handshake parameters (W-5).
+
 use cabo_proto::wire::discovery::{Here, check_question};
 use cabo_proto::wire::params::{LONGEST_AGENT, Params};
 

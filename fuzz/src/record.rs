@@ -1,3 +1,5 @@
+//! Records of a stream carrier (W-4).
+
 use cabo_proto::wire::frame::{Frames, Space};
 use cabo_proto::wire::record::{self, HEADER};
 

@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn at_first_every_second_packet_is_acknowledged() {
-        let now = Instant::now();
+        let now = crate::sim::origin();
         let mut acks = AckTracker::new();
         acks.on_packet(now, 0, true, RTT);
         assert!(!acks.due(now));
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn later_32_packets_or_a_quarter_of_the_round_trip() {
-        let now = Instant::now();
+        let now = crate::sim::origin();
         let mut acks = settled(now);
         for number in 100..131 {
             acks.on_packet(now, number, true, RTT);
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn no_acknowledgement_waits_longer_than_25_ms() {
-        let now = Instant::now();
+        let now = crate::sim::origin();
         let mut acks = AckTracker::new();
         acks.on_packet(now, 0, true, Duration::from_secs(1));
         assert_eq!(acks.deadline(), Some(now + MAX_ACK_DELAY));
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_told_when_it_opens_when_it_is_a_loss_and_when_it_fills() {
-        let now = Instant::now();
+        let now = crate::sim::origin();
         let mut acks = settled(now);
         let mut told = Vec::new();
         for number in [100, 102, 103, 104, 105, 101, 106] {
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn what_elicits_nothing_is_recorded_and_never_answered() {
-        let now = Instant::now();
+        let now = crate::sim::origin();
         let mut acks = settled(now);
         acks.on_packet(now, 150, false, RTT);
         assert_eq!((acks.due(now), acks.deadline(), acks.is_pending()), (false, None, false));
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_duplicate_is_known_even_after_its_range_was_forgotten() {
-        let now = Instant::now();
+        let now = crate::sim::origin();
         let mut acks = AckTracker::new();
         for number in (0..4000).step_by(2) {
             assert_eq!(acks.on_packet(now, number, true, RTT), Arrival::New);
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn what_the_peer_knows_is_not_repeated_but_duplicates_of_it_are_still_found() {
-        let now = Instant::now();
+        let now = crate::sim::origin();
         let mut acks = settled(now);
         acks.on_packet(now, 105, true, RTT);
         acks.on_ack_acked(99);
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_delay_counts_from_the_arrival_of_the_largest() {
-        let now = Instant::now();
+        let now = crate::sim::origin();
         let mut acks = AckTracker::new();
         acks.on_packet(now, 5, true, RTT);
         acks.on_packet(now + RTT, 3, true, RTT);
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn in_the_handshake_nothing_waits() {
-        let now = Instant::now();
+        let now = crate::sim::origin();
         let mut acks = AckTracker::immediate();
         acks.on_packet(now, 0, true, RTT);
         assert!(acks.due(now));

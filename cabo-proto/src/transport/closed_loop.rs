@@ -91,7 +91,7 @@ struct Bench {
 
 impl Bench {
     fn new(kind: Kind, link: Link) -> Self {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         Self {
             link,
             random: fastrand::Rng::with_seed(link.seed),

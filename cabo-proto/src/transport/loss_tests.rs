@@ -43,7 +43,7 @@ fn ack(
 
 #[test]
 fn a_packet_is_acknowledged_once() {
-    let start = Instant::now();
+    let start = crate::sim::origin();
     let mut loss = Loss::new();
     for _ in 0..4 {
         send(&mut loss, start);
@@ -59,7 +59,7 @@ fn a_packet_is_acknowledged_once() {
 
 #[test]
 fn only_the_largest_gives_a_sample() {
-    let start = Instant::now();
+    let start = crate::sim::origin();
     let mut loss = Loss::new();
     for _ in 0..3 {
         send(&mut loss, start);
@@ -72,7 +72,7 @@ fn only_the_largest_gives_a_sample() {
 /// RFC 9002 section 6.1.1: three packets behind the largest.
 #[test]
 fn three_later_packets_make_it_lost() {
-    let start = Instant::now();
+    let start = crate::sim::origin();
     let mut loss = Loss::new();
     for _ in 0..5 {
         send(&mut loss, start);
@@ -86,7 +86,7 @@ fn three_later_packets_make_it_lost() {
 /// RFC 9002 section 6.1.2: nine eighths of the round trip, 90 ms here.
 #[test]
 fn time_makes_it_lost_where_nothing_follows() {
-    let start = Instant::now();
+    let start = crate::sim::origin();
     let mut loss = Loss::new();
     send(&mut loss, start);
     send(&mut loss, start);
@@ -101,7 +101,7 @@ fn time_makes_it_lost_where_nothing_follows() {
 /// T-4.3: the next packet that is as late is not called lost.
 #[test]
 fn reordering_widens_the_window_and_quiet_narrows_it_again() {
-    let start = Instant::now();
+    let start = crate::sim::origin();
     let mut loss = Loss::new();
     let mut at = start;
     for _ in 0..9 {
@@ -137,7 +137,7 @@ fn reordering_widens_the_window_and_quiet_narrows_it_again() {
 
 #[test]
 fn an_acknowledgement_of_what_was_never_sent_is_an_error() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let mut loss = Loss::new();
     send(&mut loss, now);
     let error = loss.on_ack(now, [0..1, 7..9], &rtt()).expect_err("two numbers were not used");
@@ -148,7 +148,7 @@ fn an_acknowledgement_of_what_was_never_sent_is_an_error() {
 /// RFC 9002 section 6.2.1: smoothed + max(4 * var, 1 ms) + delay, doubled each time; T-5.2: 2 s at most.
 #[test]
 fn probes_come_later_each_time_and_no_later_than_two_seconds() {
-    let start = Instant::now();
+    let start = crate::sim::origin();
     let mut loss = Loss::new();
     assert_eq!(loss.pto_deadline(&rtt(), DELAY), None);
     send(&mut loss, start);
@@ -170,7 +170,7 @@ fn probes_come_later_each_time_and_no_later_than_two_seconds() {
 
 #[test]
 fn a_probe_repeats_the_oldest_first() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let mut loss = Loss::new();
     for _ in 0..3 {
         send(&mut loss, now);
@@ -183,7 +183,7 @@ fn a_probe_repeats_the_oldest_first() {
 #[test]
 fn a_long_silence_is_persistent_congestion_and_a_heard_packet_breaks_it() {
     for (heard, expected) in [(None, true), (Some(2), false)] {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut loss = Loss::new();
         for second in [0, 200, 400, 600, 1200] {
             send(&mut loss, start + ms(second));
@@ -198,7 +198,7 @@ fn a_long_silence_is_persistent_congestion_and_a_heard_packet_breaks_it() {
 
 #[test]
 fn what_asks_for_no_acknowledgement_takes_a_number_and_no_memory() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let mut loss: Loss<u64> = Loss::new();
     for number in 0..100_000 {
         assert_eq!(loss.on_sent(None), number);
@@ -210,7 +210,7 @@ fn what_asks_for_no_acknowledgement_takes_a_number_and_no_memory() {
 /// T-15: a peer that acknowledges all but one in a hundred cannot make us keep the rest.
 #[test]
 fn memory_is_bounded_whatever_is_acknowledged() {
-    let start = Instant::now();
+    let start = crate::sim::origin();
     let mut loss = Loss::new();
     for number in 0..MAX_TRACKED as u64 * 3 {
         let now = start + Duration::from_micros(number);
@@ -229,7 +229,7 @@ fn memory_is_bounded_whatever_is_acknowledged() {
 
 #[test]
 fn a_discarded_space_returns_what_was_on_its_way() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let mut loss = Loss::new();
     for _ in 0..3 {
         send(&mut loss, now);

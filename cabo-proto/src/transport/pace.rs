@@ -77,7 +77,7 @@ mod tests {
 
     /// Bytes sent in `time` by a caller whose timers are `late`.
     fn send_for(time: Duration, rate: u64, late: Duration, peer_burst: u64) -> (u64, u64) {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut pacer = Pacer::new(start, MTU);
         pacer.on_peer_burst(peer_burst);
         let (mut now, mut total, mut largest) = (start, 0, 0);
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn without_a_rate_nothing_waits() {
-        let now = Instant::now();
+        let now = crate::sim::origin();
         assert_eq!(Pacer::new(now, MTU).delay_until(now, u64::MAX, None), None);
     }
 }

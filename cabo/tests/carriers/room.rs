@@ -1,9 +1,14 @@
 //! A network of our own: `lo` and a veth pair, without root.
 
 use std::fs;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::time::Duration;
 
-use rtnetlink::{LinkUnspec, LinkVeth};
+use futures_core::Stream;
+use rtnetlink::packet_route::link::{LinkAttribute, State};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// The two ends of the cable.
@@ -40,6 +45,23 @@ async fn interfaces() -> Result<(), String> {
     for name in VETH {
         handle.link().set(up(name)).execute().await.map_err(|e| e.to_string())?;
     }
+    // Until then the kernel drops what is sent, without a word.
+    let running = async {
+        for name in VETH {
+            while !is_running(&handle, name).await {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), running)
+        .await
+        .map_err(|_| "the veth pair stays down")?;
     driver.abort();
     Ok(())
+}
+
+async fn is_running(handle: &Handle, name: &str) -> bool {
+    let mut links = pin!(handle.link().get().match_name(name.to_owned()).execute());
+    let Some(Ok(link)) = poll_fn(|cx| links.as_mut().poll_next(cx)).await else { return false };
+    link.attributes.contains(&LinkAttribute::OperState(State::Up))
 }

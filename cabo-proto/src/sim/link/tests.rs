@@ -1,3 +1,5 @@
+//! One direction of a bad cable: what it does with each frame, by seed.
+
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -52,7 +54,7 @@ fn bad() -> LinkConfig {
 
 #[test]
 fn a_default_link_is_a_perfect_cable() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let mut link = Link::new(LinkConfig::default(), 1);
     assert_eq!(link.next_deadline(), None);
     for i in 0..1000 {
@@ -69,7 +71,7 @@ fn a_default_link_is_a_perfect_cable() {
 
 #[test]
 fn the_same_seed_and_calls_give_the_same_bytes_at_the_same_times() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let run_of = |seed| run(&mut Link::new(bad(), seed), now, 5000, MS / 10);
     assert_eq!(run_of(7), run_of(7));
     assert_ne!(run_of(7), run_of(8));
@@ -77,7 +79,7 @@ fn the_same_seed_and_calls_give_the_same_bytes_at_the_same_times() {
 
 #[test]
 fn shares_come_out_as_asked_over_seeds() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let config = LinkConfig { rate_bits_per_second: 0, ..bad() };
     let mut total = LinkStats::default();
     for seed in 0..20 {
@@ -109,7 +111,7 @@ fn bursts_have_the_mean_length_asked_for_and_never_less_than_chance() {
         [(0.01, 1.0, 1.0101), (0.05, 4.0, 4.0), (0.2, 10.0, 10.0), (0.5, 0.0, 2.0)]
     {
         let mut link = Link::new(LinkConfig { loss, burst, ..LinkConfig::default() }, 3);
-        let (verdicts, _) = run(&mut link, Instant::now(), 400_000, MS);
+        let (verdicts, _) = run(&mut link, crate::sim::origin(), 400_000, MS);
         let (mut runs, mut lost, mut was_lost) = (0u64, 0u64, false);
         for verdict in verdicts {
             let is_lost = verdict == Verdict::Lost;
@@ -125,7 +127,7 @@ fn bursts_have_the_mean_length_asked_for_and_never_less_than_chance() {
 
 #[test]
 fn a_share_of_one_hits_every_packet_and_of_zero_none() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let all = LinkConfig { loss: 1.0, burst: 50.0, ..LinkConfig::default() };
     assert_eq!(run(&mut Link::new(all, 1), now, 1000, MS).1.len(), 0);
     let twice = LinkConfig { duplicate: 1.0, corrupt: 1.0, ..LinkConfig::default() };
@@ -140,7 +142,7 @@ fn a_share_of_one_hits_every_packet_and_of_zero_none() {
 
 #[test]
 fn the_rate_is_exact_to_the_nanosecond_over_many_packets() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     for rate in [1_000, 9_999_991, 200_000_000, 40_000_000_007] {
         let config = LinkConfig {
             rate_bits_per_second: rate,
@@ -161,7 +163,7 @@ fn the_rate_is_exact_to_the_nanosecond_over_many_packets() {
 
 #[test]
 fn a_full_queue_drops_the_tail_and_an_empty_one_takes_any_packet() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let config = LinkConfig {
         rate_bits_per_second: 8_000_000,
         queue_bytes: Some(10_000),
@@ -189,7 +191,7 @@ fn the_default_queue_is_a_round_trip_of_the_rate() {
 
 #[test]
 fn jitter_keeps_the_order_and_only_adds() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let config = LinkConfig { delay: 10 * MS, jitter: 30 * MS, ..LinkConfig::default() };
     for seed in 0..10 {
         let mut link = Link::new(config.clone(), seed);
@@ -204,7 +206,7 @@ fn jitter_keeps_the_order_and_only_adds() {
 
 #[test]
 fn only_packets_marked_reordered_are_overtaken() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let config = LinkConfig { delay: 8 * MS, reorder: 0.1, ..LinkConfig::default() };
     let mut link = Link::new(config, 5);
     let (verdicts, arrived) = run(&mut link, now, 2000, MS / 4);
@@ -222,7 +224,7 @@ fn only_packets_marked_reordered_are_overtaken() {
 
 #[test]
 fn one_fault_does_not_change_what_another_does() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let losses = |config| {
         let (verdicts, _) = run(&mut Link::new(config, 11), now, 3000, MS);
         verdicts.into_iter().map(|verdict| verdict == Verdict::Lost).collect::<Vec<_>>()
@@ -241,7 +243,7 @@ fn one_fault_does_not_change_what_another_does() {
 
 #[test]
 fn a_pulled_cable_loses_what_is_on_its_way_and_works_again_after() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let config =
         LinkConfig { delay: 10 * MS, rate_bits_per_second: 1_000_000, ..LinkConfig::default() };
     let mut link = Link::new(config, 1);
@@ -258,7 +260,7 @@ fn a_pulled_cable_loses_what_is_on_its_way_and_works_again_after() {
 
 #[test]
 fn what_is_too_big_or_beyond_all_memory_is_refused() {
-    let now = Instant::now();
+    let now = crate::sim::origin();
     let mut link =
         Link::new(LinkConfig { mtu_bytes: 1500, delay: DELAY_MAX, ..LinkConfig::default() }, 1);
     assert_eq!(link.send(now, vec![0; 1501]), Verdict::TooBig);
@@ -297,7 +299,7 @@ fn values_that_mean_nothing_are_named_and_do_no_harm() {
 
     let mut link = Link::new(mad, 1);
     for i in 0..100 {
-        let _ = link.send(Instant::now(), packet(i, 100));
+        let _ = link.send(crate::sim::origin(), packet(i, 100));
     }
     assert_eq!(link.stats().corrupted, 100);
 }

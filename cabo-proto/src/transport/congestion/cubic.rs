@@ -285,7 +285,7 @@ mod tests {
     /// RFC 9438: beta is 0.7; K = cbrt(W_max * (1 - beta) / C) = cbrt(75) = 4.217 s; the curve is flat at W_max there.
     #[test]
     fn the_window_follows_the_cubic_curve() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut cubic = after_loss(start);
         assert_eq!(cubic.window(), 70 * MTU);
         let mut at = |seconds: f64| {
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn one_round_trip_of_losses_is_one_reduction_and_the_next_converges_fast() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut cubic = after_loss(start);
         cubic.on_loss(start + RTT, &loss(start, MTU));
         assert_eq!(cubic.window(), 70 * MTU);
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_loss_that_was_none_is_undone() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut cubic = after_loss(start);
         cubic.on_spurious_loss(start + RTT, MTU);
         assert_eq!(cubic.window(), 100 * MTU);
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_window_never_falls_below_four_packets() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut cubic = Cubic::new(start, MTU);
         for round in 1..20 {
             cubic.on_loss(start + round * RTT, &loss(start + round * RTT, MTU));
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_growing_round_trip_ends_slow_start() {
-        let mut now = Instant::now();
+        let mut now = crate::sim::origin();
         let mut cubic = Cubic::new(now, MTU);
         for round in 0..20 {
             let rtt = RTT + Duration::from_millis(if round < 3 { 0 } else { 15 * (round - 2) });
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn an_idle_application_does_not_grow_the_window() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut cubic = Cubic::new(start, MTU);
         cubic.on_ack(start, &AckSample { app_limited: true, ..ack(start, 5 * MTU, RTT) });
         assert_eq!(cubic.window(), 10 * MTU);

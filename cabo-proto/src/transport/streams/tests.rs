@@ -1,1 +1,2 @@
+//! Streams: order, credit, ends and priorities.
 

@@ -1,3 +1,5 @@
+//! Frames: literal bytes both ways, round trips, refusals (W-3).
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Packet headers: literal bytes both ways, round trips, refusals (W-2).
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
