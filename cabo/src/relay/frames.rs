@@ -41,9 +41,10 @@ impl Frames {
         let failed = |what: &str| RelayError::system(format!("{what} for {name}"));
         let socket =
             Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0))).map_err(|error| {
-                match error.kind() {
-                    io::ErrorKind::PermissionDenied => RelayError::Privilege(name.to_owned()),
-                    _ => failed("a packet socket")(error),
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    RelayError::Privilege(name.to_owned())
+                } else {
+                    failed("a packet socket")(error)
                 }
             })?;
         let index = interface::index(socket.as_fd(), name)
@@ -102,8 +103,8 @@ impl Frames {
         }
     }
 
-    /// Reads what is there, at most a batch, and hands each finished frame to `sink`. True if there may be more.
-    pub(super) fn receive(&mut self, now: Instant, mut sink: impl FnMut(Vec<u8>)) -> bool {
+    /// Reads what is there, at most a batch, and hands each finished frame to `sink`.
+    pub(super) fn receive(&mut self, now: Instant, mut sink: impl FnMut(Vec<u8>)) {
         let mut controls = [Control([0; 64]); BATCH];
         // SAFETY: zeroed iovecs and message headers are valid: null pointers with zero lengths.
         let mut iovecs: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
@@ -131,7 +132,7 @@ impl Frames {
         };
         let Ok(count) = usize::try_from(count) else {
             self.note_error(now, &io::Error::last_os_error());
-            return false;
+            return;
         };
         for (message, room) in
             messages.iter().zip(self.buffer.chunks_exact(FRAME_MAX_BYTES)).take(count)
@@ -148,7 +149,6 @@ impl Frames {
                 offload::finish(header, frame, tag, &mut sink);
             }
         }
-        count == BATCH
     }
 
     /// Writes frames from the front of `frames`; returns how many of them, also counting what no try will ever send,

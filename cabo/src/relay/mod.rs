@@ -141,7 +141,8 @@ enum Kind {
 
 impl Relay {
     /// Forwards whole frames between two interfaces of the calling thread's network namespace, both ways. They should
-    /// have no addresses, or this machine answers too.
+    /// have no addresses, or this machine answers too. Lengths are of frames from the destination address on: an MTU of
+    /// 1500 is 1514 in `mtu_bytes`, and 24 more in `per_packet_overhead_bytes` make a rate that of the wire.
     pub fn between_interfaces(a: &str, b: &str, config: RelayConfig) -> Result<Self, RelayError> {
         check(&config)?;
         let ether = ether::Ether::open(a, b)?;
@@ -172,7 +173,8 @@ impl Relay {
         Ok(Self::new(Kind::Tcp(tcp::Tcp::open(listen, to)?), config))
     }
 
-    /// Writes one JSON line for each verdict to `writer`: seconds since the start, direction, length, verdict.
+    /// Writes one JSON line for each verdict to `writer`: seconds since the start, direction, length, verdict. A writer
+    /// that blocks holds up the cable.
     pub fn with_trace(mut self, writer: impl Write + Send + 'static) -> Self {
         self.trace = Some(trace::Trace::new(Box::new(writer)));
         self

@@ -33,11 +33,12 @@ pub(super) fn finish(
     let start = usize::from(u16::from_ne_bytes([start_a, start_b]));
     let segment_bytes = usize::from(u16::from_ne_bytes([size_a, size_b]));
     let mut sink = |frame: Vec<u8>| sink(with_tag(frame, tag));
-    if kind & !GSO_ECN != GSO_NONE && segment_bytes != 0 {
-        if let Some(bundle) = Bundle::parse(frame, kind & !GSO_ECN, start) {
-            bundle.cut(segment_bytes, &mut sink);
-            return;
-        }
+    if kind & !GSO_ECN != GSO_NONE
+        && segment_bytes != 0
+        && let Some(bundle) = Bundle::parse(frame, kind & !GSO_ECN, start)
+    {
+        bundle.cut(segment_bytes, &mut sink);
+        return;
     }
     let mut frame = frame.to_vec();
     if flags & NEEDS_CHECKSUM != 0 {
