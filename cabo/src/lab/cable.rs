@@ -1,12 +1,22 @@
 //! A cable between two hosts: veth pairs, their addresses and their offloads.
 
+use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkMessage};
+use futures_core::Stream;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage, State,
+};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{Host, LabError, interface, namespace};
+
+const READY_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a cable is laid.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -79,10 +89,13 @@ pub(super) fn lay(
         pair((a_host, &a.name, a.mac), (b_host, &b.name, b.mac), config.mtu_bytes)?;
     }
     for (host, port) in [(a_host, &a), (b_host, &b)] {
-        host.run(|| -> Result<(), LabError> {
-            start(&port.name, has_offloads)?;
-            port.number_interface()
-        })??;
+        host.run(|| start(&port.name, has_offloads))??;
+    }
+    for name in middle.iter().flat_map(|(to_a, to_b)| [to_a, to_b]) {
+        room.run(|| wait_until_ready(name))??;
+    }
+    for (host, port) in [(a_host, &a), (b_host, &b)] {
+        host.run(|| wait_until_ready(&port.name).and_then(|()| port.number_interface()))??;
     }
     Ok(Cable { number, a, b, middle })
 }
@@ -108,7 +121,9 @@ impl Port {
             .unsigned_abs();
         netlink(&format!("addresses of {}", self.name), async |handle| {
             handle.address().add(index, self.ipv4.into(), 24).execute().await?;
-            handle.address().add(index, self.ipv6.into(), 64).execute().await
+            let mut add = handle.address().add(index, self.ipv6.into(), 64);
+            add.message_mut().header.flags |= AddressHeaderFlags::Nodad; // usable at once: nobody else can have it
+            add.execute().await
         })
     }
 }
@@ -153,13 +168,39 @@ fn start(name: &str, has_offloads: bool) -> Result<(), LabError> {
     interface::set_up(name).map_err(LabError::system(format!("{name} up")))
 }
 
+/// Waits until an interface of this thread's namespace can send. The kernel notices the far end of a new veth pair a
+/// moment after both are up, and drops without a word what is sent before.
+fn wait_until_ready(name: &str) -> Result<(), LabError> {
+    let is_ready =
+        |link: &LinkMessage| link.attributes.contains(&LinkAttribute::OperState(State::Up));
+    let what = format!("waiting until {name} can send");
+    let deadline = Instant::now() + READY_WITHIN;
+    netlink(&what, async |handle| {
+        while Instant::now() < deadline {
+            let mut links = pin!(handle.link().get().match_name(name).execute());
+            if poll_fn(|context| links.as_mut().poll_next(context))
+                .await
+                .transpose()?
+                .as_ref()
+                .is_some_and(is_ready)
+            {
+                return Ok(true);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(false)
+    })?
+    .then_some(())
+    .ok_or_else(|| LabError::System { what, source: ErrorKind::TimedOut.into() })
+}
+
 /// Runs one netlink conversation in this thread's namespace.
-fn netlink(
+fn netlink<T>(
     what: &str,
-    talk: impl AsyncFnOnce(Handle) -> Result<(), rtnetlink::Error>,
-) -> Result<(), LabError> {
+    talk: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>,
+) -> Result<T, LabError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
+        .enable_all()
         .build()
         .map_err(LabError::system("a runtime for netlink"))?;
     runtime.block_on(async {
