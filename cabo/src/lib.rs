@@ -10,5 +10,7 @@ pub mod crypto;
 pub mod endpoint;
 pub mod error;
 pub mod keys;
+pub mod lab;
+pub mod relay;
 pub mod service;
 pub mod stream;
