@@ -25,6 +25,7 @@ pub mod udp;
 pub mod unix;
 
 mod accept;
+mod answer;
 mod resume;
 mod sockopt;
 
