@@ -19,7 +19,9 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use super::{SystemChance, remote, source};
-use crate::carrier::{Datagrams, Peer, Received, SLOT_BYTES, SLOTS, SendFailure, Transmit, send_failure};
+use crate::carrier::{
+    Datagrams, Peer, Received, SLOT_BYTES, SLOTS, SendFailure, Transmit, send_failure,
+};
 use crate::connection::{Connection, Driver, Machine, Shared};
 
 /// Rounds of receiving or sending before other tasks of the runtime get their turn.
@@ -97,8 +99,13 @@ impl PacketEndpoint {
     ) -> Arc<Self> {
         let door = Door::new(Instant::now(), config, crypto, Box::new(SystemChance));
         let state = State { door, connections: HashMap::new(), hidden: None, askers: Vec::new() };
-        let endpoint =
-            Arc::new(Self { carrier, scheme, state: Mutex::new(state), pokes: Arc::default(), incoming });
+        let endpoint = Arc::new(Self {
+            carrier,
+            scheme,
+            state: Mutex::new(state),
+            pokes: Arc::default(),
+            incoming,
+        });
         tokio::spawn(PacketDriver::new(endpoint.clone()));
         endpoint
     }
@@ -141,11 +148,17 @@ impl PacketEndpoint {
 
     /// Answers who asks the link who serves.
     pub(crate) fn answer_discovery(&self, here: Here) {
-        self.lock().hidden = Some(Discovery { here, left: ANSWERS_PER_SECOND, since: Instant::now() });
+        self.lock().hidden =
+            Some(Discovery { here, left: ANSWERS_PER_SECOND, since: Instant::now() });
     }
 
     /// Asks the link who serves; answers come through the channel until it is dropped.
-    pub(crate) fn ask(&self, version: u8, nonce: ConnectionId, answers: mpsc::Sender<(Peer, Here)>) -> Vec<u8> {
+    pub(crate) fn ask(
+        &self,
+        version: u8,
+        nonce: ConnectionId,
+        answers: mpsc::Sender<(Peer, Here)>,
+    ) -> Vec<u8> {
         self.lock().askers.push((nonce, answers));
         discovery::question(version, nonce)
     }
@@ -248,14 +261,23 @@ impl PacketDriver {
         }
     }
 
-    fn on_discovery(&mut self, now: Instant, state: &mut State, from: Peer, packet: &Packet, datagram: &[u8]) {
+    fn on_discovery(
+        &mut self,
+        now: Instant,
+        state: &mut State,
+        from: Peer,
+        packet: &Packet,
+        datagram: &[u8],
+    ) {
         match packet.kind {
             Kind::Discover { sender, body } => {
                 let Some(discovery) = &mut state.hidden else { return };
                 if now.saturating_duration_since(discovery.since) >= Duration::from_secs(1) {
                     (discovery.since, discovery.left) = (now, ANSWERS_PER_SECOND);
                 }
-                let is_question = datagram.get(body..packet.length).is_some_and(|body| discovery::check_question(body).is_ok());
+                let is_question = datagram
+                    .get(body..packet.length)
+                    .is_some_and(|body| discovery::check_question(body).is_ok());
                 if discovery.left > 0 && is_question {
                     discovery.left -= 1;
                     let answer = discovery.here.answer(packet.version, sender);
@@ -263,7 +285,8 @@ impl PacketDriver {
                 }
             }
             Kind::Here { body, .. } => {
-                let here = datagram.get(body..packet.length).and_then(|body| Here::decode(body).ok());
+                let here =
+                    datagram.get(body..packet.length).and_then(|body| Here::decode(body).ok());
                 state.askers.retain(|(_, answers)| !answers.is_closed());
                 if let (Some(here), Some((_, answers))) =
                     (here, state.askers.iter().find(|(nonce, _)| *nonce == packet.receiver))
@@ -277,7 +300,9 @@ impl PacketDriver {
 
     /// Lets connections whose time has come do what time brings.
     fn handle_timers(&mut self, now: Instant) {
-        while let Some((_, handle)) = self.timers.first().copied().filter(|(deadline, _)| *deadline <= now) {
+        while let Some((_, handle)) =
+            self.timers.first().copied().filter(|(deadline, _)| *deadline <= now)
+        {
             self.timers.pop_first();
             self.deadlines.remove(&handle);
             let shared = self.endpoint.lock().connections.get(&handle).cloned();
@@ -343,7 +368,9 @@ impl PacketDriver {
 
     /// Serves one connection: events, packets, timer. True if it may have more to send at once.
     fn serve(&mut self, cx: &mut Context<'_>, handle: Handle) -> Poll<bool> {
-        let Some(shared) = self.endpoint.lock().connections.get(&handle).cloned() else { return Poll::Ready(false) };
+        let Some(shared) = self.endpoint.lock().connections.get(&handle).cloned() else {
+            return Poll::Ready(false);
+        };
         let max_packets = self.endpoint.carrier.max_segments();
         for _ in 0..BATCHES {
             let mut inner = shared.lock();

@@ -31,6 +31,7 @@ pub(crate) const ALL: &[(&str, Check)] = checks! {
     a_claim_on_one_interface_leaves_others_free
     an_interface_that_goes_down_comes_back
     an_interface_that_is_gone_comes_back_as_another
+    an_interface_replaced_at_once_is_heard_again
     a_lowered_mtu_is_noticed
     a_udp_batch_above_the_mtu_does_not_end_batching
 };
@@ -163,10 +164,19 @@ async fn an_interface_that_is_gone_comes_back_as_another() {
         .await
         .expect("a send into nothing is a loss");
     cable.build(9000).await;
-    assert_silent(&a).await; // which looks
-    assert_silent(&b).await;
-    assert_eq!((mtu, a.promises().largest_datagram), (1496, 8996));
     assert_both_ways(&cable, &a, &b).await;
+    assert_eq!((mtu, a.promises().largest_datagram), (1496, 8996));
+    cable.remove().await;
+}
+
+async fn an_interface_replaced_at_once_is_heard_again() {
+    let cable = Cable::new("r").await;
+    let (a, b) = cable.carriers();
+    for mtu in [1500, 9000] {
+        cable.remove_links().await;
+        cable.build(mtu).await; // nobody looked in between
+        assert_both_ways(&cable, &a, &b).await;
+    }
     cable.remove().await;
 }
 
@@ -207,11 +217,13 @@ async fn a_udp_batch_above_the_mtu_does_not_end_batching() {
 
 /// Packets pass again. The kernel swallows what is sent until its link watch has run, at most a second after "up".
 async fn assert_both_ways(cable: &Cable, a: &Ether, b: &Ether) {
+    assert_silent(a).await; // which looks for news of the link, and may find another MAC
+    assert_silent(b).await;
     let ways = [(a, b, cable.seen_from_a(b.local())), (b, a, cable.seen_from_b(a.local()))];
     for (from, to, to_seen) in ways {
         let knock = async {
             loop {
-                assert_silent(from).await; // which looks for news of the link
+                assert_silent(from).await;
                 send(from, to_seen, &packet(30, 7), 30).await.unwrap();
             }
         };
