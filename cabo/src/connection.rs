@@ -152,7 +152,9 @@ impl Inner {
             StreamEvent::Writable(id) | StreamEvent::Stopped(id, _) | StreamEvent::Finished(id) => {
                 wake(&mut self.wakers.writers.remove(&id));
             }
-            StreamEvent::Available(direction) => wake_all(&mut self.wakers.opening[direction as usize]),
+            StreamEvent::Available(direction) => {
+                wake_all(&mut self.wakers.opening[direction as usize])
+            }
         }
     }
 
@@ -160,8 +162,10 @@ impl Inner {
     pub(crate) fn end(&mut self, ended: Ended) {
         self.ended.get_or_insert_with(|| Arc::new(ended));
         let wakers = std::mem::take(&mut self.wakers);
-        let several = wakers.accepting.into_iter().chain(wakers.opening).flatten().chain(wakers.state);
-        let single = wakers.readers.into_values().chain(wakers.writers.into_values()).chain(wakers.datagram);
+        let several =
+            wakers.accepting.into_iter().chain(wakers.opening).flatten().chain(wakers.state);
+        let single =
+            wakers.readers.into_values().chain(wakers.writers.into_values()).chain(wakers.datagram);
         several.chain(single).for_each(Waker::wake);
     }
 

@@ -45,7 +45,9 @@ pub enum ConnectError {
         scheme: &'static str,
     },
     /// Nobody answered on the link.
-    #[error("{place}: nobody serves on this link (asked for {within:?}); start `cabo serve --on {place}` on the other side")]
+    #[error(
+        "{place}: nobody serves on this link (asked for {within:?}); start `cabo serve --on {place}` on the other side"
+    )]
     NobodyThere {
         /// As it was written.
         place: String,

@@ -50,7 +50,11 @@ impl SendStream {
     }
 
     /// Takes as much of `data` as there is room for, without copying it.
-    pub fn poll_write_bytes(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<usize>> {
+    pub fn poll_write_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<io::Result<usize>> {
         let mut inner = self.owner.0.lock();
         if let Some(ended) = &inner.ended {
             return Poll::Ready(Err(session_error(ended)));
@@ -96,7 +100,11 @@ impl SendStream {
 }
 
 impl AsyncWrite for SendStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -157,7 +165,11 @@ impl RecvStream {
 }
 
 impl AsyncRead for RecvStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.is_ended || out.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -187,7 +199,10 @@ impl AsyncRead for RecvStream {
                 inner.wait_readable(this.id, cx);
                 Poll::Pending
             }
-            Err(error) => Poll::Ready(Err(inner.ended.as_ref().map_or_else(|| stream_error(error), |ended| session_error(ended)))),
+            Err(error) => Poll::Ready(Err(inner
+                .ended
+                .as_ref()
+                .map_or_else(|| stream_error(error), |ended| session_error(ended)))),
         }
     }
 }

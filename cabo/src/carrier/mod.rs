@@ -25,6 +25,7 @@ pub mod udp;
 pub mod unix;
 
 mod accept;
+mod answer;
 mod resume;
 mod sockopt;
 
@@ -155,7 +156,7 @@ pub trait Datagrams: Send + Sync + Debug {
         received: &mut [Received],
     ) -> Poll<io::Result<usize>>;
 
-    /// Sends. After `Pending` the same transmit is offered again before any other: its first packets may have
+    /// Sends. After `Pending` the same transmit should be offered again, unchanged: its first packets may have
     /// left. An error is judged by [`send_failure`]; few of them end the carrier.
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<()>>;
 

@@ -79,6 +79,11 @@ pub(in crate::carrier) fn drops(socket: &impl AsRawFd) -> u64 {
     meminfo.get(DROPS).copied().unwrap_or_default().into()
 }
 
+/// Takes the error that waits at this socket; true if there was one.
+pub(in crate::carrier) fn pending_error(socket: &impl AsRawFd) -> bool {
+    get(socket, libc::SOL_SOCKET, libc::SO_ERROR).is_ok_and(|[error]| error != 0)
+}
+
 /// Puts a socket under the runtime's eye, for reading and writing.
 pub(in crate::carrier) fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open, and stays the same descriptor until the `AsyncFd` that owns it drops it.

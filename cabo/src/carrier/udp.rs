@@ -4,11 +4,12 @@
 //!
 //! Packets over UDP, merged and split by the kernel where it can (GSO, GRO; by `quinn-udp`). Fragmentation is forbidden,
 //! so what is too large for the link is an error and what is too large for the path is a loss: the MTU search sees both.
-//! Neighbours: `mod.rs` (the trait), `resume.rs`, `sockopt.rs`.
+//! Neighbours: `mod.rs` (the trait), `answer.rs`, `resume.rs`,
+//! `sockopt.rs`.
 
 use std::array;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
@@ -19,6 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::answer::Asked;
 use super::error::{too_big, wrong_peer};
 use super::resume::Resume;
 use super::sockopt::{self, ReceiveBuffer};
@@ -38,6 +40,7 @@ pub struct Udp {
     local: SocketAddr,
     receive_buffer: ReceiveBuffer,
     max_segments: AtomicUsize,
+    asked: Option<Asked>, // none when bound to one address: there is nothing to choose
     resume: Resume,
 }
 
@@ -57,7 +60,15 @@ impl Udp {
         let state = UdpSocketState::new((&socket).into())?;
         let local = socket.local_addr()?;
         let max_segments = AtomicUsize::new(state.max_gso_segments());
-        Ok(Self { socket, state, local, receive_buffer, max_segments, resume: Resume::default() })
+        Ok(Self {
+            socket,
+            state,
+            local,
+            receive_buffer,
+            max_segments,
+            asked: local.ip().is_unspecified().then(Asked::default),
+            resume: Resume::default(),
+        })
     }
 
     /// Bytes of the IP and UDP headers.
@@ -101,12 +112,51 @@ impl Udp {
         sent..len.min(sent + fit * stride)
     }
 
-    fn send_once(&self, destination: SocketAddr, contents: &[u8], stride: usize) -> io::Result<()> {
+    fn send_once(&self, to: SocketAddr, contents: &[u8], stride: usize) -> io::Result<()> {
+        let Some(ours) = self.asked.as_ref().and_then(|asked| asked.of(to)) else {
+            return self.send_from(None, to, contents, stride);
+        };
+        match self.send_from(Some(ours), to, contents, stride) {
+            Err(error) if may_be_source(&error) => {
+                self.send_from(None, to, contents, stride)?;
+                self.asked.iter().for_each(|asked| asked.forget(to));
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn send_from(
+        &self,
+        src_ip: Option<IpAddr>,
+        destination: SocketAddr,
+        contents: &[u8],
+        stride: usize,
+    ) -> io::Result<()> {
         let segment_size = Some(stride);
         let transmit =
-            quinn_udp::Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+            quinn_udp::Transmit { destination, ecn: None, contents, segment_size, src_ip };
         self.socket
             .try_io(Interest::WRITABLE, || self.state.try_send((&self.socket).into(), &transmit))
+    }
+
+    /// What the layers above should know about a slot.
+    fn account_of(&self, meta: &RecvMeta) -> Received {
+        let is_broadcast = meta.dst_ip.is_some_and(|ip| match ip {
+            IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast(),
+            IpAddr::V6(ip) => ip.is_multicast(),
+        });
+        let from = Peer::udp(meta.addr);
+        if let (Some(asked), Some(ours), false) = (&self.asked, meta.dst_ip, is_broadcast) {
+            asked.keep(meta.addr, ours);
+        }
+        Received {
+            from,
+            len: meta.len,
+            stride: meta.stride.max(1),
+            is_broadcast,
+            local_ip: meta.dst_ip,
+        }
     }
 }
 
@@ -123,6 +173,11 @@ fn bound(address: SocketAddr) -> io::Result<Socket> {
 
 fn may_be_gso(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
+}
+
+/// The address that the peer asked is gone, or never was one to send from (the broadcast address of a network).
+fn may_be_source(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH))
 }
 
 impl Datagrams for Udp {
@@ -162,7 +217,7 @@ impl Datagrams for Udp {
             match self.socket.try_io(Interest::READABLE, recv) {
                 Ok(count) => {
                     for (account, meta) in received.iter_mut().zip(accounts.iter().take(count)) {
-                        *account = account_of(meta);
+                        *account = self.account_of(meta);
                     }
                     return Poll::Ready(Ok(count));
                 }
@@ -203,16 +258,6 @@ impl Datagrams for Udp {
     }
 }
 
-fn account_of(meta: &RecvMeta) -> Received {
-    Received {
-        from: Peer::udp(meta.addr),
-        len: meta.len,
-        stride: meta.stride.max(1),
-        is_broadcast: false,
-        local_ip: meta.dst_ip,
-    }
-}
-
 /// Errors that tell of an earlier send or of a route, not of this socket.
 fn is_passing(error: &io::Error) -> bool {
     matches!(
@@ -227,4 +272,78 @@ fn is_passing(error: &io::Error) -> bool {
                 | libc::EMSGSIZE
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use crate::carrier::SLOT_BYTES;
+
+    #[tokio::test]
+    async fn a_card_that_cannot_split_batches_gets_single_packets() {
+        let (near, far) = (open("127.0.0.1:0"), open("127.0.0.1:0"));
+        // a socket without checksums cannot split, and says so with the error of a bad card
+        sockopt::set(&near.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1 as libc::c_int).unwrap();
+        assert!(near.max_segments() > 1);
+        let contents: Vec<u8> = (0..1950).map(|i| (i / 100) as u8).collect();
+        for _ in 0..2 {
+            let transmit = Transmit { to: far.local(), contents: &contents, segment: 100 };
+            poll_fn(|cx| near.poll_send(cx, &transmit)).await.unwrap();
+            assert_eq!(near.max_segments(), 1);
+            assert!(receive(&far, 20).await.into_iter().eq(contents.chunks(100)));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_from_the_address_that_was_asked() {
+        let (server, client) = (open("0.0.0.0:0"), open("127.0.0.1:0"));
+        let port = server.local.port();
+        for asked in ["127.0.0.2", "127.0.0.1", "127.9.9.9"].map(|ip| ip.parse::<IpAddr>().unwrap())
+        {
+            let to = Peer::udp((asked, port).into());
+            poll_fn(|cx| client.poll_send(cx, &Transmit { to, contents: b"hm?", segment: 3 }))
+                .await
+                .unwrap();
+            receive(&server, 1).await;
+            let answer = Transmit { to: client.local(), contents: b"yes", segment: 3 };
+            poll_fn(|cx| server.poll_send(cx, &answer)).await.unwrap();
+            let (mut slots, mut received) = ([BytesMut::zeroed(100)], [Received::default()]);
+            poll_fn(|cx| client.poll_recv(cx, &mut slots, &mut received)).await.unwrap();
+            assert_eq!(received[0].from, to);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_cannot_send_is_forgotten() {
+        let (server, client) = (open("0.0.0.0:0"), open("127.0.0.1:0"));
+        for useless in ["127.255.255.255", "192.0.2.1", "224.0.0.1"] {
+            let asked = server.asked.as_ref().unwrap();
+            asked.keep(client.local, useless.parse().unwrap());
+            let answer = Transmit { to: client.local(), contents: b"aabb", segment: 2 };
+            poll_fn(|cx| server.poll_send(cx, &answer)).await.unwrap();
+            assert_eq!(receive(&client, 2).await, [b"aa", b"bb"], "{useless}");
+            assert_eq!(asked.of(client.local), None, "{useless}");
+        }
+        assert!(server.max_segments() > 1, "that was no fault of batching");
+    }
+
+    fn open(address: &str) -> Udp {
+        Udp::open(address.parse().unwrap()).unwrap()
+    }
+
+    async fn receive(carrier: &Udp, count: usize) -> Vec<Vec<u8>> {
+        let mut slots: Vec<_> = (0..SLOTS).map(|_| BytesMut::zeroed(SLOT_BYTES)).collect();
+        let mut received = [Received::default(); SLOTS];
+        let mut all = Vec::new();
+        while all.len() < count {
+            let next = poll_fn(|cx| carrier.poll_recv(cx, &mut slots, &mut received));
+            let filled = next.await.unwrap();
+            for (slot, account) in slots.iter_mut().zip(&received).take(filled) {
+                all.extend(account.packets(slot).map(|packet| packet.to_vec()));
+            }
+        }
+        all
+    }
 }

@@ -1,4 +1,5 @@
-//! What only an Ethernet carrier must do: share a link with strangers, and outlive its interface.
+//! What needs interfaces of one's own: an Ethernet carrier shares a link with strangers and outlives its interface;
+//! batches over UDP meet a small MTU.
 
 use std::future::poll_fn;
 use std::io;
@@ -6,7 +7,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use cabo::carrier::ether::Ether;
-use cabo::carrier::{Datagrams, InterfaceName, OpenError, Peer};
+use cabo::carrier::udp::Udp;
+use cabo::carrier::{Datagrams, InterfaceName, OpenError, Peer, SendFailure, send_failure};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -29,7 +31,9 @@ pub(crate) const ALL: &[(&str, Check)] = checks! {
     a_claim_on_one_interface_leaves_others_free
     an_interface_that_goes_down_comes_back
     an_interface_that_is_gone_comes_back_as_another
+    an_interface_replaced_at_once_is_heard_again
     a_lowered_mtu_is_noticed
+    a_udp_batch_above_the_mtu_does_not_end_batching
 };
 
 async fn a_missing_interface_is_named_with_those_that_exist() {
@@ -160,10 +164,19 @@ async fn an_interface_that_is_gone_comes_back_as_another() {
         .await
         .expect("a send into nothing is a loss");
     cable.build(9000).await;
-    assert_silent(&a).await; // which looks
-    assert_silent(&b).await;
-    assert_eq!((mtu, a.promises().largest_datagram), (1496, 8996));
     assert_both_ways(&cable, &a, &b).await;
+    assert_eq!((mtu, a.promises().largest_datagram), (1496, 8996));
+    cable.remove().await;
+}
+
+async fn an_interface_replaced_at_once_is_heard_again() {
+    let cable = Cable::new("r").await;
+    let (a, b) = cable.carriers();
+    for mtu in [1500, 9000] {
+        cable.remove_links().await;
+        cable.build(mtu).await; // nobody looked in between
+        assert_both_ways(&cable, &a, &b).await;
+    }
     cable.remove().await;
 }
 
@@ -180,13 +193,37 @@ async fn a_lowered_mtu_is_noticed() {
     cable.remove().await;
 }
 
+async fn a_udp_batch_above_the_mtu_does_not_end_batching() {
+    let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+    tokio::spawn(connection);
+    let set_mtu = async |mtu| {
+        let link = LinkUnspec::new_with_name("lo").mtu(mtu).build();
+        handle.link().set(link).execute().await.unwrap();
+    };
+    set_mtu(1500).await;
+    for ip in ["127.0.0.1:0", "[::1]:0"] {
+        let [near, far] = [(); 2].map(|()| Udp::open(ip.parse().unwrap()).unwrap());
+        let batch = packet(2000, 1).repeat(4);
+        let error = send(&near, far.local(), &batch, 2000).await.unwrap_err();
+        assert_eq!(send_failure(&error), SendFailure::TooBig, "{ip}: {error}");
+        assert!(near.max_segments() > 1, "{ip}");
+        let first = near.promises().first_datagram;
+        send(&near, far.local(), &packet(first, 1).repeat(4), first).await.unwrap();
+        let error = send(&near, far.local(), &packet(first + 1, 1), first + 1).await.unwrap_err();
+        assert_eq!(send_failure(&error), SendFailure::TooBig, "{ip}: {error}");
+    }
+    set_mtu(65_536).await;
+}
+
 /// Packets pass again. The kernel swallows what is sent until its link watch has run, at most a second after "up".
 async fn assert_both_ways(cable: &Cable, a: &Ether, b: &Ether) {
+    assert_silent(a).await; // which looks for news of the link, and may find another MAC
+    assert_silent(b).await;
     let ways = [(a, b, cable.seen_from_a(b.local())), (b, a, cable.seen_from_b(a.local()))];
     for (from, to, to_seen) in ways {
         let knock = async {
             loop {
-                assert_silent(from).await; // which looks for news of the link
+                assert_silent(from).await;
                 send(from, to_seen, &packet(30, 7), 30).await.unwrap();
             }
         };

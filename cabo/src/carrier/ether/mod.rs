@@ -65,11 +65,11 @@ impl Ether {
             name: interface.to_owned(),
             existing: device::names(),
         })?;
+        let changes = Changes::new().map_err(failed("watch the links"))?; // first, so that none is missed
         let probe = any_socket().map_err(failed("socket"))?;
         let name = Device::look(&probe, asked)?.canonical_name(&probe);
         let device = Device::look(&probe, name)?;
         let claim = Claim::new(name, port)?;
-        let changes = Changes::new().map_err(failed("watch the links"))?; // before the bind, so that no change is missed
         let socket = raw::open(claim.port, hears_anyone).map_err(|e| match e.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => OpenError::NoPrivilege {
                 what: what.clone(),
@@ -118,7 +118,8 @@ impl Ether {
             device.is_up = false;
             return;
         };
-        let must_bind = seen.is_up && (!device.is_up || seen.index != device.index);
+        let was_cut = sockopt::pending_error(self.socket.get_ref()); // even if all looks as it was
+        let must_bind = seen.is_up && (!device.is_up || seen.index != device.index || was_cut);
         if must_bind && raw::bind(self.socket.get_ref(), seen.index).is_err() {
             seen.is_up = false; // it went between the look and the bind; the kernel has more to say
         }
