@@ -27,7 +27,8 @@ const DOWN_GAIN: f64 = 0.8;
 const WINDOW_GAIN: f64 = 2.0;
 
 const CYCLE_ROUNDS: u32 = 8;
-const CAREFUL_CYCLE_ROUNDS: u32 = 32;
+const CAREFUL_CYCLE_ROUNDS: u32 = 16;
+const EXCESS_ROUNDS: u32 = 2; // in a row; losses come in bursts
 const DOWN_ROUNDS: u32 = 4; // at most
 const FULL_ROUNDS: u32 = 3; // without growth
 const GROWTH: f64 = 1.25;
@@ -76,6 +77,7 @@ pub struct Model {
     is_careful: bool,
     full_rate: u64,
     full_rounds: u32,
+    excess_rounds: u32,
     probe_rtt: ProbeRtt,
 }
 
@@ -105,6 +107,7 @@ impl Model {
             is_careful: false,
             full_rate: 0,
             full_rounds: 0,
+            excess_rounds: 0,
             probe_rtt: ProbeRtt::default(),
         }
     }
@@ -168,6 +171,7 @@ impl Model {
         }
         let is_excess = self.base.is_excess(delivered, lost, self.mtu);
         let is_queued = self.is_queued(round.min_rtt);
+        self.excess_rounds = if is_excess { self.excess_rounds + 1 } else { 0 };
         match self.phase {
             Phase::Startup => self.end_startup_round(now, &round, is_excess, is_queued),
             Phase::Up => self.enter(now, Phase::Down),
@@ -181,7 +185,7 @@ impl Model {
                 let is_judged = self.phase_rounds > 1 && !round.app_limited;
                 if is_judged && is_slower {
                     self.start_probe_rtt(now, Some(sample));
-                } else if is_judged && is_excess {
+                } else if is_judged && self.excess_rounds >= EXCESS_ROUNDS {
                     self.max_rate.reset(sample);
                     self.base.doubt(self.mtu);
                     self.enter(now, Phase::Down);
