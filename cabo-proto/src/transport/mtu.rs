@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(mtu.probe_size(now), None);
         now += SEARCH_AFTER_FALL;
         let sizes = search(&mut mtu, &mut now, 1500);
-        assert_eq!(sizes.last().copied().map(|size| size >= 1472 && size <= 1500), Some(true));
+        assert!(sizes.last().is_some_and(|size| (1472..=1500).contains(size)));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+const NANOS: u64 = 1_000_000_000; // in a second
+
 /// The sampler's state when a packet left; it travels with the packet in [`Sent`](crate::transport::sent::Sent).
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot {
@@ -152,19 +154,28 @@ impl Sampler {
 
 /// Bytes a second.
 pub(super) fn rate(bytes: u64, interval: Duration) -> u64 {
-    let per_second = u128::from(bytes) * 1_000_000_000 / interval.as_nanos().max(1);
+    let per_second = u128::from(bytes) * u128::from(NANOS) / interval.as_nanos().max(1);
     u64::try_from(per_second).unwrap_or(u64::MAX)
 }
 
 /// What a rate delivers in a time.
 pub(crate) fn bytes_in(bytes_per_second: u64, time: Duration) -> u64 {
-    let bytes = u128::from(bytes_per_second).saturating_mul(time.as_nanos()) / 1_000_000_000;
+    // Asked for every packet: the wide division is only for what does not fit.
+    let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    if let Some(product) = bytes_per_second.checked_mul(nanos) {
+        return product / NANOS;
+    }
+    let bytes = u128::from(bytes_per_second).saturating_mul(time.as_nanos()) / u128::from(NANOS);
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// How long a rate takes for some bytes, rounded up.
 pub(crate) fn time_for(bytes: u64, bytes_per_second: u64) -> Duration {
-    let nanos = (u128::from(bytes) * 1_000_000_000).div_ceil(u128::from(bytes_per_second.max(1)));
+    let per_second = bytes_per_second.max(1);
+    if let Some(product) = bytes.checked_mul(NANOS) {
+        return Duration::from_nanos(product.div_ceil(per_second));
+    }
+    let nanos = (u128::from(bytes) * u128::from(NANOS)).div_ceil(u128::from(per_second));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
