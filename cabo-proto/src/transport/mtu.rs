@@ -154,11 +154,13 @@ impl Mtu {
         Some(self.current)
     }
 
-    /// The carrier refused a packet of `bytes` as too long (`EMSGSIZE`). The new size, where it is above the base.
+    /// The carrier refused a packet of `bytes` as too long (`EMSGSIZE`); a probe is also known by its size, where the
+    /// caller no longer knows the number. The new size, where it is above the base.
     pub fn on_refused(&mut self, now: Instant, number: u64, bytes: usize) -> Option<usize> {
-        if self.probe.take_if(|probe| probe.number == number).is_some() {
+        let is_probe = self.probe.take_if(|probe| probe.number == number || probe.size == bytes).is_some();
+        if is_probe || bytes > self.current {
             self.tries = 0;
-            self.failed = Some(bytes);
+            self.failed = Some(self.failed.map_or(bytes, |failed| failed.min(bytes)));
             return None;
         }
         if bytes <= self.base { None } else { self.fall(now) }
@@ -284,8 +286,12 @@ mod tests {
         let mut mtu = Mtu::new(9000, OVERHEAD);
         let size = mtu.probe_size(now).unwrap_or(0);
         mtu.on_probe_sent(now, 7, size);
-        assert_eq!(mtu.on_refused(now, 7, size), None);
-        assert!(mtu.probe_size(now + BETWEEN_PROBES).is_some_and(|next| next < size));
+        assert_eq!(mtu.on_refused(now, u64::MAX, size), None, "known by its size");
+        let next = mtu.probe_size(now + BETWEEN_PROBES).unwrap_or(usize::MAX);
+        assert!(next < size);
+        mtu.on_probe_sent(now, 8, next);
+        assert_eq!(mtu.on_refused(now, 8, next), None);
+        assert_eq!(mtu.current(), BASE - OVERHEAD);
     }
 
     #[test]
