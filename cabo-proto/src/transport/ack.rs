@@ -276,12 +276,12 @@ mod tests {
         let mut acks = settled(now);
         acks.on_packet(now, 105, true, RTT);
         acks.on_ack_acked(99);
-        assert_eq!(acks.ranges().iter().collect::<Vec<_>>(), [105..106]);
+        assert_eq!((acks.ranges().len(), acks.ranges().min()), (1, Some(105)));
         assert_eq!(acks.on_packet(now, 50, true, RTT), Arrival::Duplicate);
         acks.on_ack_acked(500);
         assert_eq!(
-            acks.ranges().iter().collect::<Vec<_>>(),
-            [105..106],
+            (acks.ranges().len(), acks.ranges().min()),
+            (1, Some(105)),
             "the largest is always named"
         );
     }

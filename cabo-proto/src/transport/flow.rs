@@ -176,3 +176,68 @@ impl SendCredit {
         self.used
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn credit_is_renewed_when_half_of_it_is_used() {
+        let now = Instant::now();
+        let mut credit = RecvCredit::new(1000, 1000, Budget::new(0));
+        assert_eq!(credit.on_received(600), Ok(600));
+        assert_eq!(credit.on_consumed(now, 400, RTT), None);
+        assert_eq!(credit.on_consumed(now, 100, RTT), Some(1500));
+        assert_eq!(credit.limit(), 1500);
+        assert_eq!(credit.on_received(500), Ok(0), "what came before is not new");
+    }
+
+    #[test]
+    fn more_than_was_allowed_is_an_error() {
+        let mut credit = RecvCredit::new(1000, 1000, Budget::new(0));
+        assert_eq!(credit.on_received(1001), Err(OverLimit { received: 1001, limit: 1000 }));
+        assert_eq!(credit.on_received(1000), Ok(1000));
+        assert!(credit.on_received_more(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn the_window_grows_with_a_fast_reader_within_its_budget_and_gives_it_back() {
+        let start = Instant::now();
+        let budget = Budget::new(5000);
+        let mut credit = RecvCredit::new(1000, 16_000, budget.clone());
+        for round in 0..20 {
+            let bytes = credit.limit() - credit.received;
+            credit.on_received_more(bytes).expect("within the limit");
+            credit.on_consumed(start + round * RTT, bytes, RTT);
+        }
+        assert_eq!((credit.window(), budget.left()), (4000, 2000), "8000 would need 4000 more");
+        drop(credit);
+        assert_eq!(budget.left(), 5000);
+    }
+
+    #[test]
+    fn a_slow_reader_keeps_a_small_window() {
+        let start = Instant::now();
+        let mut credit = RecvCredit::new(1000, 16_000, Budget::new(1 << 20));
+        for round in 0..20 {
+            credit.on_received_more(credit.limit() - credit.received).expect("within the limit");
+            credit.on_consumed(start + round * 10 * RTT, 500, RTT);
+        }
+        assert_eq!(credit.window(), 1000);
+    }
+
+    #[test]
+    fn the_sender_uses_what_it_has_and_complains_once() {
+        let mut credit = SendCredit::new(100);
+        assert_eq!((credit.take(70), credit.blocked(), credit.take(70)), (70, None, 30));
+        assert_eq!((credit.blocked(), credit.blocked()), (Some(100), None));
+        assert!(!credit.raise(90));
+        assert!(credit.raise(150));
+        assert_eq!(
+            (credit.available(), credit.take(u64::MAX), credit.blocked()),
+            (50, 50, Some(150))
+        );
+    }
+}

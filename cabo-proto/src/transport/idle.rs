@@ -69,3 +69,52 @@ impl Idle {
         self.keep_alive.then(|| self.kept_at + self.timeout / (PROBES + 1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const PTO: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn a_pull_of_thirty_seconds_is_survived() {
+        assert!(DEFAULT_TIMEOUT > 30 * SECOND);
+    }
+
+    #[test]
+    fn only_the_first_packet_into_a_silence_restarts_the_timer() {
+        let start = Instant::now();
+        let mut idle = Idle::new(start, 40 * SECOND, false);
+        assert_eq!(idle.deadline(PTO), start + 40 * SECOND);
+        idle.on_sent(start + 10 * SECOND);
+        idle.on_sent(start + 20 * SECOND);
+        assert_eq!(idle.deadline(PTO), start + 50 * SECOND);
+        idle.on_received(start + 30 * SECOND);
+        assert_eq!(idle.deadline(PTO), start + 70 * SECOND);
+        assert_eq!(idle.keep_alive_deadline(), None);
+    }
+
+    #[test]
+    fn the_lower_timeout_of_both_counts_but_leaves_time_for_probes() {
+        let start = Instant::now();
+        let mut idle = Idle::new(start, 40 * SECOND, false);
+        idle.on_peer_timeout(Duration::ZERO);
+        assert_eq!(idle.deadline(PTO), start + 40 * SECOND);
+        idle.on_peer_timeout(SECOND);
+        assert_eq!(idle.deadline(PTO), start + SECOND);
+        assert_eq!(idle.deadline(SECOND), start + 3 * SECOND);
+    }
+
+    #[test]
+    fn keep_alives_leave_room_for_three_to_fail() {
+        let start = Instant::now();
+        let mut idle = Idle::new(start, 40 * SECOND, true);
+        for expected in [10, 20, 30] {
+            let at = start + expected * SECOND;
+            assert_eq!(idle.keep_alive_deadline(), Some(at));
+            idle.on_sent(at);
+        }
+        assert!(idle.deadline(PTO) >= start + 40 * SECOND);
+    }
+}

@@ -278,5 +278,6 @@ impl<F> Loss<F> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "an acknowledgement of one range is meant")]
 #[path = "loss_tests.rs"]
 mod tests;

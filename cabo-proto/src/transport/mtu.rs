@@ -10,10 +10,11 @@ pub const BASE: usize = 1500;
 
 const LADDER: [usize; 6] = [1500, 4000, 8996, 16_384, 32_768, 65_535]; // the last two: `lo` and virtual links
 const PROBES_PER_SIZE: u32 = 3; // RFC 8899 section 5.1.2
-const LOST_FULL_SIZE: u32 = 6; // in a row, none acknowledged between: a black hole
+const LOST_FULL_SIZE: u32 = 12; // in a row, none acknowledged between: a black hole, or a very bad wire
 const BLACK_HOLE_PTOS: u32 = 2;
 const CLOSE_ENOUGH: usize = 32; // bytes; a search this narrow is over
 const SEARCH_AGAIN: Duration = Duration::from_secs(600);
+const SEARCH_AFTER_FALL: Duration = Duration::from_secs(1); // soon, because a bad wire looks like a black hole
 const BETWEEN_PROBES: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug)]
@@ -148,16 +149,18 @@ impl Mtu {
         self.tries = 0;
         self.probe = None;
         self.failed = None;
-        self.is_done = true;
-        self.wait_until = Some(now + SEARCH_AGAIN);
+        self.is_done = false;
+        self.wait_until = Some(now + SEARCH_AFTER_FALL);
         Some(self.current)
     }
 
-    /// The carrier refused a packet of `bytes` as too long (`EMSGSIZE`). The new size, where it is above the base.
+    /// The carrier refused a packet of `bytes` as too long (`EMSGSIZE`); a probe is also known by its size, where the
+    /// caller no longer knows the number. The new size, where it is above the base.
     pub fn on_refused(&mut self, now: Instant, number: u64, bytes: usize) -> Option<usize> {
-        if self.probe.take_if(|probe| probe.number == number).is_some() {
+        let is_probe = self.probe.take_if(|probe| probe.number == number || probe.size == bytes).is_some();
+        if is_probe || bytes > self.current {
             self.tries = 0;
-            self.failed = Some(bytes);
+            self.failed = Some(self.failed.map_or(bytes, |failed| failed.min(bytes)));
             return None;
         }
         if bytes <= self.base { None } else { self.fall(now) }
@@ -174,5 +177,130 @@ impl Mtu {
     /// When [`probe_size`](Self::probe_size) should be asked again.
     pub fn deadline(&self) -> Option<Instant> {
         self.wait_until.filter(|_| self.probe.is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OVERHEAD: usize = 28; // IPv4 and UDP
+
+    /// Runs a search over a path that takes packets of up to `passes`, and returns every size that it settled on.
+    fn search(mtu: &mut Mtu, now: &mut Instant, passes: usize) -> Vec<usize> {
+        let mut sizes = vec![mtu.current()];
+        for number in 0..200 {
+            let Some(size) = mtu.probe_size(*now) else {
+                if mtu.deadline().is_some_and(|at| at > *now + Duration::from_secs(10)) {
+                    return sizes;
+                }
+                *now += BETWEEN_PROBES;
+                continue;
+            };
+            assert!(size > mtu.current(), "a probe is larger than what is known to pass");
+            mtu.on_probe_sent(*now, number, size);
+            assert_eq!(mtu.probe_size(*now), None, "one probe at a time");
+            if size <= passes {
+                sizes.extend(mtu.on_acked(number, size));
+            } else {
+                assert_eq!(mtu.on_lost(*now, number, size), None);
+            }
+        }
+        sizes
+    }
+
+    #[test]
+    fn it_climbs_the_ladder_to_the_limit() {
+        let mut now = Instant::now();
+        let mut mtu = Mtu::new(65_507, OVERHEAD);
+        let sizes = search(&mut mtu, &mut now, usize::MAX);
+        assert_eq!(sizes, [1472, 3972, 8968, 16_356, 32_740, 65_507]);
+    }
+
+    #[test]
+    fn an_ethernet_path_is_searched_once_and_left_alone() {
+        let mut now = Instant::now();
+        let mut mtu = Mtu::new(1472, OVERHEAD);
+        assert_eq!(search(&mut mtu, &mut now, 1472), [1472]);
+        assert_eq!(mtu.deadline(), Some(now + SEARCH_AGAIN));
+    }
+
+    #[test]
+    fn an_odd_path_is_found_by_halves() {
+        for passes in [1500, 2000, 5000, 8999, 60_000] {
+            let mut now = Instant::now();
+            let mut mtu = Mtu::new(65_507, OVERHEAD);
+            let sizes = search(&mut mtu, &mut now, passes);
+            let found = sizes.last().copied().unwrap_or(0);
+            assert!(found <= passes && passes - found <= CLOSE_ENOUGH, "{found} for {passes}");
+        }
+    }
+
+    #[test]
+    fn neither_limit_is_ever_exceeded() {
+        let mut now = Instant::now();
+        let mut mtu = Mtu::new(9000, OVERHEAD);
+        mtu.on_peer_limit(2000);
+        assert_eq!(search(&mut mtu, &mut now, usize::MAX), [1472, 2000]);
+        mtu.on_peer_limit(1300);
+        assert_eq!((mtu.current(), mtu.probe_size(now + SEARCH_AGAIN)), (1300, None));
+    }
+
+    #[test]
+    fn a_limit_below_the_base_is_the_base() {
+        assert_eq!(Mtu::new(1280, OVERHEAD).current(), 1280);
+    }
+
+    #[test]
+    fn a_black_hole_returns_to_the_base_and_is_searched_again() {
+        let mut now = Instant::now();
+        let mut mtu = Mtu::new(8968, OVERHEAD);
+        search(&mut mtu, &mut now, usize::MAX);
+        for number in 1000..1000 + u64::from(LOST_FULL_SIZE) - 1 {
+            assert_eq!(mtu.on_lost(now, number, 8968), None);
+        }
+        assert_eq!(mtu.on_lost(now, 2000, 8968), Some(1472));
+        assert_eq!(mtu.probe_size(now), None);
+        now += SEARCH_AFTER_FALL;
+        let sizes = search(&mut mtu, &mut now, 1500);
+        assert!(sizes.last().is_some_and(|size| (1472..=1500).contains(size)));
+    }
+
+    #[test]
+    fn a_large_packet_that_passes_is_no_black_hole() {
+        let mut now = Instant::now();
+        let mut mtu = Mtu::new(8968, OVERHEAD);
+        search(&mut mtu, &mut now, usize::MAX);
+        for number in 1000..1100 {
+            assert_eq!(mtu.on_lost(now, number, 8968), None);
+            assert_eq!(mtu.on_acked(number + 1000, 8000), None);
+            assert_eq!(mtu.on_lost(now, number, 1472), None, "a small one tells nothing");
+        }
+        assert_eq!(mtu.on_pto(now, 1), None);
+        assert_eq!(mtu.on_pto(now, 2), Some(1472));
+    }
+
+    #[test]
+    fn what_the_carrier_refuses_is_not_tried_three_times() {
+        let now = Instant::now();
+        let mut mtu = Mtu::new(9000, OVERHEAD);
+        let size = mtu.probe_size(now).unwrap_or(0);
+        mtu.on_probe_sent(now, 7, size);
+        assert_eq!(mtu.on_refused(now, u64::MAX, size), None, "known by its size");
+        let next = mtu.probe_size(now + BETWEEN_PROBES).unwrap_or(usize::MAX);
+        assert!(next < size);
+        mtu.on_probe_sent(now, 8, next);
+        assert_eq!(mtu.on_refused(now, 8, next), None);
+        assert_eq!(mtu.current(), BASE - OVERHEAD);
+    }
+
+    #[test]
+    fn a_hint_starts_the_search_at_once() {
+        let mut now = Instant::now();
+        let mut mtu = Mtu::new(9000, OVERHEAD);
+        search(&mut mtu, &mut now, 1472);
+        assert_eq!(mtu.probe_size(now), None);
+        mtu.on_hint();
+        assert!(mtu.probe_size(now).is_some());
     }
 }

@@ -99,7 +99,8 @@ impl Path {
         snapshot
     }
 
-    /// There is nothing to send although [`permit`](Self::permit) would allow it (T-7.3).
+    /// There is nothing to send although [`permit`](Self::permit) would allow it, for whatever reason: no data, no
+    /// credit, no room in [`Loss`](super::loss::Loss) (T-7.3). Without this call idle time looks like a slow path.
     pub fn on_app_limited(&mut self) {
         self.sampler.on_app_limited(self.in_flight);
     }

@@ -5,11 +5,11 @@
 //! only what the third does not explain.
 //!
 //! ```text
-//!   startup --full--> drain --empty--> cruise --8 rounds--> up --1 round--> down --empty--> cruise ...
-//!                                        |                   ^                |
-//!                                        |                   +-- it grew -----+
-//!                                        +--slower, or unexplained loss-----> down
-//!   cruise --no low round trip for 10 s--> probe-rtt --> cruise
+//!   startup --full--> drain --empty--> cruise --8 rounds--> up --1 round--> down --empty--> cruise
+//!                                        |                  ^                |
+//!                                        |                  +---- it grew ---+
+//!                                        +-- a queue, or unexplained loss --> down
+//!   cruise --slower and queued, or no low round trip for 10 s--> probe-rtt --> cruise
 //! ```
 
 use std::time::{Duration, Instant};
@@ -27,7 +27,8 @@ const DOWN_GAIN: f64 = 0.8;
 const WINDOW_GAIN: f64 = 2.0;
 
 const CYCLE_ROUNDS: u32 = 8;
-const CAREFUL_CYCLE_ROUNDS: u32 = 32;
+const CAREFUL_CYCLE_ROUNDS: u32 = 16;
+const EXCESS_ROUNDS: u32 = 2; // in a row; losses come in bursts
 const DOWN_ROUNDS: u32 = 4; // at most
 const FULL_ROUNDS: u32 = 3; // without growth
 const GROWTH: f64 = 1.25;
@@ -70,12 +71,13 @@ pub struct Model {
     max_rate: MaxRate,
     min_rtt: MinRtt,
     base: BaseLoss,
-    quiet: Span, // the last stretch below the path's rate
-    up: Span,    // the last stretch above it
-    rate_before_up: u64,
+    quiet: Span,                 // the last stretch below the path's rate
+    up: Span,                    // the last stretch above it
+    rate_before_up: Option<u64>, // until the probe is judged
     is_careful: bool,
     full_rate: u64,
     full_rounds: u32,
+    excess_rounds: u32,
     probe_rtt: ProbeRtt,
 }
 
@@ -101,10 +103,11 @@ impl Model {
             base: BaseLoss::default(),
             quiet: Span::new(now),
             up: Span::new(now),
-            rate_before_up: 0,
+            rate_before_up: None,
             is_careful: false,
             full_rate: 0,
             full_rounds: 0,
+            excess_rounds: 0,
             probe_rtt: ProbeRtt::default(),
         }
     }
@@ -118,7 +121,7 @@ impl Model {
         }
         if phase == Phase::Up {
             self.up = Span::new(now);
-            self.rate_before_up = self.max_rate.get();
+            self.rate_before_up = Some(self.max_rate.get());
             self.max_rate.advance();
             self.cycle_rounds = 0;
         }
@@ -168,6 +171,7 @@ impl Model {
         }
         let is_excess = self.base.is_excess(delivered, lost, self.mtu);
         let is_queued = self.is_queued(round.min_rtt);
+        self.excess_rounds = if is_excess { self.excess_rounds + 1 } else { 0 };
         match self.phase {
             Phase::Startup => self.end_startup_round(now, &round, is_excess, is_queued),
             Phase::Up => self.enter(now, Phase::Down),
@@ -181,7 +185,7 @@ impl Model {
                 let is_judged = self.phase_rounds > 1 && !round.app_limited;
                 if is_judged && is_slower {
                     self.start_probe_rtt(now, Some(sample));
-                } else if is_judged && is_excess {
+                } else if is_judged && self.excess_rounds >= EXCESS_ROUNDS {
                     self.max_rate.reset(sample);
                     self.base.doubt(self.mtu);
                     self.enter(now, Phase::Down);
@@ -221,7 +225,8 @@ impl Model {
     /// The packets of the last probe are acknowledged or lost: was there more to have?
     fn judge_probe(&mut self, now: Instant) {
         let gain = if self.is_careful { CAREFUL_UP_GAIN } else { UP_GAIN };
-        let grown = self.rate_before_up as f64 * (1.0 + (gain - 1.0) * GROWN_SHARE);
+        let Some(before) = self.rate_before_up.take() else { return };
+        let grown = before as f64 * (1.0 + (gain - 1.0) * GROWN_SHARE);
         let grew = self.max_rate.get() as f64 > grown;
         if self.base.is_excess(self.up.acked, self.up.lost, self.mtu) {
             self.is_careful = true;
@@ -245,6 +250,10 @@ impl Model {
                 self.enter(now, Phase::Cruise);
             }
             Phase::Cruise if now.saturating_duration_since(self.min_rtt.seen_at) > MIN_RTT_AGE => {
+                if let (true, Some(rtt)) = (ack.app_limited, ack.rtt) {
+                    self.min_rtt = MinRtt { value: Some(rtt), seen_at: now }; // the path was empty anyway
+                    return;
+                }
                 self.start_probe_rtt(now, None);
             }
             Phase::ProbeRtt => self.probe_rtt(now, ack),
@@ -263,7 +272,8 @@ impl Model {
         if ack.in_flight > self.window() && self.probe_rtt.end.is_none() {
             return;
         }
-        let end = *self.probe_rtt.end.get_or_insert(now + PROBE_RTT_TIME.max(ack.smoothed_rtt));
+        let end =
+            *self.probe_rtt.end.get_or_insert_with(|| now + PROBE_RTT_TIME.max(ack.smoothed_rtt));
         if let Some(rtt) = ack.rtt {
             self.probe_rtt.min = Some(self.probe_rtt.min.map_or(rtt, |min| min.min(rtt)));
         }
@@ -338,15 +348,14 @@ impl Controller for Model {
         let bdp = self.bdp();
         let slack = bytes_in(self.max_rate.get(), TIMER_SLACK);
         let window = match self.phase {
-            Phase::Startup => {
-                ((WINDOW_GAIN * bdp as f64) as u64 + slack).max(INITIAL_PACKETS * self.mtu)
-            }
+            Phase::Startup => (((WINDOW_GAIN * bdp as f64) as u64).saturating_add(slack))
+                .max(INITIAL_PACKETS * self.mtu),
             Phase::ProbeRtt => {
-                let rate = self.probe_rtt.slower.unwrap_or(self.max_rate.get());
+                let rate = self.probe_rtt.slower.unwrap_or_else(|| self.max_rate.get());
                 self.min_rtt.value.map_or(0, |rtt| bytes_in(rate, rtt) / 2)
             }
             Phase::Drain | Phase::Cruise | Phase::Up | Phase::Down => {
-                (WINDOW_GAIN * bdp as f64) as u64 + slack
+                ((WINDOW_GAIN * bdp as f64) as u64).saturating_add(slack)
             }
         };
         window.clamp(least, MAX_WINDOW)

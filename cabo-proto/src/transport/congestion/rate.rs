@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+const NANOS: u64 = 1_000_000_000; // in a second
+
 /// The sampler's state when a packet left; it travels with the packet in [`Sent`](crate::transport::sent::Sent).
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot {
@@ -152,18 +154,108 @@ impl Sampler {
 
 /// Bytes a second.
 pub(super) fn rate(bytes: u64, interval: Duration) -> u64 {
-    let per_second = u128::from(bytes) * 1_000_000_000 / interval.as_nanos().max(1);
+    let per_second = u128::from(bytes) * u128::from(NANOS) / interval.as_nanos().max(1);
     u64::try_from(per_second).unwrap_or(u64::MAX)
 }
 
 /// What a rate delivers in a time.
 pub(crate) fn bytes_in(bytes_per_second: u64, time: Duration) -> u64 {
-    let bytes = u128::from(bytes_per_second) * time.as_nanos() / 1_000_000_000;
+    // Asked for every packet: the wide division is only for what does not fit.
+    let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    if let Some(product) = bytes_per_second.checked_mul(nanos) {
+        return product / NANOS;
+    }
+    let bytes = u128::from(bytes_per_second).saturating_mul(time.as_nanos()) / u128::from(NANOS);
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// How long a rate takes for some bytes, rounded up.
 pub(crate) fn time_for(bytes: u64, bytes_per_second: u64) -> Duration {
-    let nanos = (u128::from(bytes) * 1_000_000_000).div_ceil(u128::from(bytes_per_second.max(1)));
+    let per_second = bytes_per_second.max(1);
+    if let Some(product) = bytes.checked_mul(NANOS) {
+        return Duration::from_nanos(product.div_ceil(per_second));
+    }
+    let nanos = (u128::from(bytes) * u128::from(NANOS)).div_ceil(u128::from(per_second));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    /// A packet of 1000 bytes each millisecond, acknowledged 10 ms later: a megabyte a second.
+    #[test]
+    fn a_steady_stream_is_measured_exactly() {
+        let start = Instant::now();
+        let mut sampler = Sampler::new(start);
+        let mut sent = std::collections::VecDeque::new();
+        let mut last = None;
+        for tick in 0..100 {
+            let now = start + ms(tick);
+            if tick >= 10
+                && let Some((at, snapshot)) = sent.pop_front()
+            {
+                sampler.on_acked(now, 1000, at, &snapshot);
+                last = sampler.sample(now, ms(10));
+            }
+            let in_flight = 1000 * sent.len() as u64;
+            sent.push_back((now, sampler.on_sent(now, 1000, in_flight)));
+        }
+        let last = last.expect("there was a sample");
+        assert_eq!(
+            (last.bytes_per_second, last.delivered, last.interval),
+            (1_000_000, 10_000, ms(10))
+        );
+        assert!(!last.app_limited);
+    }
+
+    /// The draft's guard: what arrives in less than a round trip was held up on the way back.
+    #[test]
+    fn compressed_acknowledgements_give_no_sample() {
+        let start = Instant::now();
+        let mut sampler = Sampler::new(start);
+        let snapshot = sampler.on_sent(start, 1000, 0);
+        sampler.on_acked(start + ms(5), 1000, start, &snapshot);
+        assert_eq!(sampler.sample(start + ms(5), ms(10)), None);
+        assert_eq!(sampler.delivered(), 1000);
+    }
+
+    #[test]
+    fn packets_that_the_application_held_back_are_marked_until_they_are_through() {
+        let start = Instant::now();
+        let mut sampler = Sampler::new(start);
+        let first = sampler.on_sent(start, 1000, 0);
+        sampler.on_app_limited(1000);
+        let second = sampler.on_sent(start + ms(1), 1000, 1000);
+        assert_eq!((first.app_limited, second.app_limited), (false, true));
+        sampler.on_acked(start + ms(10), 1000, start, &first);
+        assert!(sampler.sample(start + ms(10), ms(1)).is_some_and(|sample| !sample.app_limited));
+        sampler.on_acked(start + ms(11), 1000, start + ms(1), &second);
+        assert!(sampler.sample(start + ms(11), ms(1)).is_some_and(|sample| sample.app_limited));
+        assert!(!sampler.is_app_limited());
+    }
+
+    #[test]
+    fn losses_are_counted_within_the_interval_and_forgiven() {
+        let start = Instant::now();
+        let mut sampler = Sampler::new(start);
+        sampler.on_lost(5000);
+        let snapshot = sampler.on_sent(start, 1000, 0);
+        sampler.on_lost(2000);
+        sampler.on_spurious_loss(1000);
+        sampler.on_acked(start + ms(10), 1000, start, &snapshot);
+        assert_eq!(sampler.sample(start + ms(10), ms(10)).map(|sample| sample.lost), Some(1000));
+    }
+
+    #[test]
+    fn arithmetic_holds_at_the_extremes() {
+        assert_eq!(rate(u64::MAX, Duration::from_nanos(1)), u64::MAX);
+        assert_eq!(bytes_in(u64::MAX, Duration::MAX), u64::MAX);
+        assert_eq!(time_for(u64::MAX, 0), Duration::from_nanos(u64::MAX));
+        assert_eq!(time_for(1500, 125_000_000), Duration::from_micros(12));
+    }
 }
