@@ -65,7 +65,7 @@ impl Catalogue {
             let real = std::fs::canonicalize(path)?;
             let name = path.file_name().or_else(|| real.file_name()).unwrap_or_default();
             let only = (ItemPath::new(name.as_bytes())?, name_of(&real)?);
-            (real.parent().unwrap_or(Path::new("/")).to_owned(), Some(only))
+            (real.parent().unwrap_or_else(|| Path::new("/")).to_owned(), Some(only))
         } else {
             return Err(CatalogueError::NeitherFolderNorFile);
         };
