@@ -65,8 +65,7 @@ impl ReadAhead {
             };
             let (item, index) = (self.item.clone(), self.next);
             self.jobs.push_back(tokio::task::spawn_blocking(move || {
-                let mut block = Vec::new();
-                let hash = item.read_block(index, &mut block)?;
+                let (hash, block) = item.read_block(index)?;
                 Ok((hash, block.into(), permit))
             }));
             self.next += 1;

@@ -231,7 +231,7 @@ impl MediaServer {
             return Ok(hash); // another request made it meanwhile
         }
         let reading = item.clone();
-        let hash = blocking(move || reading.read_block(index, &mut Vec::new())).await?;
+        let (hash, _) = blocking(move || reading.read_block(index)).await?;
         self.keep(item, known, index, hash)?;
         Ok(hash)
     }
