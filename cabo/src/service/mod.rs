@@ -1,4 +1,4 @@
-//! Named, versioned uses of a session: one bidirectional stream a request, the service named first (SV-1).
+//! Named, versioned uses of a session: one bidirectional stream a request, the service named first (M-1).
 //!
 //! Rules: `docs/protocol/services.md`. Everything here works on plain byte streams and knows no carrier.
 
@@ -8,10 +8,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 pub mod media;
 
-/// The longest service name on the wire, version included (SV-1.2).
+/// The longest service name on the wire, version included (M-1.2).
 pub const MAX_SERVICE_NAME_BYTES: usize = 63;
 
-/// Why the first bytes of a request stream name no service (SV-1).
+/// Why the first bytes of a request stream name no service (M-1).
 #[derive(Debug, thiserror::Error)]
 pub enum OpeningError {
     /// The stream broke before the name was whole, or could not be written.
@@ -22,7 +22,7 @@ pub enum OpeningError {
     NotAName,
 }
 
-/// Writes the service's name, such as `media/1`, as the first bytes of a request stream (SV-1.2).
+/// Writes the service's name, such as `media/1`, as the first bytes of a request stream (M-1.2).
 pub async fn write_opening<W: AsyncWrite + Unpin>(
     send: &mut W,
     service: &str,
@@ -31,7 +31,7 @@ pub async fn write_opening<W: AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// The bytes that open a request stream of `service` (SV-1.2), to be sent together with the request.
+/// The bytes that open a request stream of `service` (M-1.2), to be sent together with the request.
 pub fn opening(service: &str) -> Result<Vec<u8>, OpeningError> {
     let length = u8::try_from(service.len()).map_err(|_| OpeningError::NotAName)?;
     if !is_service_name(service.as_bytes()) {
@@ -42,7 +42,7 @@ pub fn opening(service: &str) -> Result<Vec<u8>, OpeningError> {
     Ok(bytes)
 }
 
-/// Reads which service a request stream is for (SV-1.2). The caller sets the deadline.
+/// Reads which service a request stream is for (M-1.2). The caller sets the deadline.
 pub async fn read_opening<R: AsyncRead + Unpin>(recv: &mut R) -> Result<String, OpeningError> {
     let length = usize::from(recv.read_u8().await?);
     if length > MAX_SERVICE_NAME_BYTES {
@@ -77,7 +77,7 @@ mod tests {
     async fn the_opening_is_the_hex_of_the_clause() {
         let mut bytes = Vec::new();
         write_opening(&mut bytes, "media/1").await.unwrap();
-        assert_eq!(bytes, b"\x07media/1"); // SV-1.2
+        assert_eq!(bytes, b"\x07media/1"); // M-1.2
         assert_eq!(read_opening(&mut bytes.as_slice()).await.unwrap(), "media/1");
     }
 

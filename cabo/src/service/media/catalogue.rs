@@ -65,7 +65,7 @@ impl Catalogue {
             let real = std::fs::canonicalize(path)?;
             let name = path.file_name().or_else(|| real.file_name()).unwrap_or_default();
             let only = (ItemPath::new(name.as_bytes())?, name_of(&real)?);
-            (real.parent().unwrap_or(Path::new("/")).to_owned(), Some(only))
+            (real.parent().unwrap_or_else(|| Path::new("/")).to_owned(), Some(only))
         } else {
             return Err(CatalogueError::NeitherFolderNorFile);
         };
@@ -170,18 +170,18 @@ pub(super) struct OpenItem {
 }
 
 impl OpenItem {
-    /// Reads block `index` into `block` and hashes it; refuses if the file is not what it was when it was opened.
-    pub(super) fn read_block(&self, index: u64, block: &mut Vec<u8>) -> Result<Hash, Refusal> {
-        block.resize(block_len(self.info.size, index), 0);
+    /// Reads block `index` and hashes it; refuses if the file is not what it was when it was opened.
+    pub(super) fn read_block(&self, index: u64) -> Result<(Hash, Vec<u8>), Refusal> {
+        let mut block = vec![0; block_len(self.info.size, index)];
         self.check_unchanged()?;
-        match self.file.read_exact_at(block, index.saturating_mul(super::tree::BLOCK_BYTES)) {
+        match self.file.read_exact_at(&mut block, index.saturating_mul(super::tree::BLOCK_BYTES)) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(ErrorCode::Changed.into());
             }
             result => result?,
         }
         self.check_unchanged()?;
-        Ok(block_hash(self.info.size, index, block))
+        Ok((block_hash(self.info.size, index, &block), block))
     }
 
     fn check_unchanged(&self) -> Result<(), Refusal> {

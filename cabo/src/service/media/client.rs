@@ -133,10 +133,10 @@ impl Answers {
     }
 
     async fn end(&mut self) -> Result<Option<Hash>, MediaError> {
-        match self.next().await? {
-            Answer::End { root } => Ok(root),
-            _ => Err(MediaError::Malformed("more than was asked for")),
-        }
+        let Answer::End { root } = self.next().await? else {
+            return Err(MediaError::Malformed("more than was asked for"));
+        };
+        Ok(root)
     }
 }
 
@@ -151,16 +151,24 @@ impl Listing {
     /// The next entry; none at the end. Not to be polled again after an error, nor cancelled and taken up again.
     pub async fn next(&mut self) -> Result<Option<Entry>, MediaError> {
         while !self.is_ended {
-            match self.answers.next().await? {
-                Answer::Entry(Entry { kind: EntryKind::Unknown(_), .. }) => {}
-                Answer::Entry(entry)
-                    if !self.is_recursive && entry.path.components().count() != 1 =>
-                {
-                    return Err(MediaError::Malformed("an entry of another folder"));
+            let entry = match self.answers.next().await? {
+                Answer::Entry(entry) => entry,
+                Answer::End { .. } => {
+                    self.is_ended = true;
+                    break;
                 }
-                Answer::Entry(entry) => return Ok(Some(entry)),
-                Answer::End { .. } => self.is_ended = true,
-                _ => return Err(MediaError::Malformed("something else than an entry")),
+                Answer::Item(_)
+                | Answer::Hashes { .. }
+                | Answer::Block { .. }
+                | Answer::Error(_) => {
+                    return Err(MediaError::Malformed("something else than an entry"));
+                }
+            };
+            if !self.is_recursive && entry.path.components().count() != 1 {
+                return Err(MediaError::Malformed("an entry of another folder"));
+            }
+            if !matches!(entry.kind, EntryKind::Unknown(_)) {
+                return Ok(Some(entry));
             }
         }
         Ok(None)

@@ -10,14 +10,14 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use super::client::{Block, HashReader, MediaClient};
 use super::error::MediaError;
 use super::path::ItemPath;
 use super::target::{FetchError, Partial, Target, local};
 use super::tree::{self, BLOCK_BYTES, Hash, block_count, block_hash, block_len};
-use super::wire::{BlockRange, EntryKind, ItemInfo};
+use super::wire::{BlockRange, ItemInfo};
 
 /// How an item is fetched.
 #[derive(Clone, Debug, Default)]
@@ -52,19 +52,6 @@ pub struct FetchReport {
     pub root: Hash,
     /// How long it took.
     pub elapsed: Duration,
-}
-
-/// What came of fetching a folder.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct FetchSummary {
-    /// Items that are complete.
-    pub items: u64,
-    /// Items that are not.
-    pub failed: u64,
-    /// Bytes of the complete items.
-    pub bytes: u64,
-    /// Of these, bytes that were here already.
-    pub resumed_bytes: u64,
 }
 
 /// Fetches `item` as `name` beneath `target` (M-10). Dropping the future leaves an unfinished file that a later call
@@ -339,82 +326,7 @@ async fn hash_here(file: Arc<File>, size: u64, index: u64) -> Result<Hash, Fetch
     .await
 }
 
-/// Fetches everything beneath `folder` into `target`, `parallel` items at once (M-10.6).
-///
-/// `on_item` is told of each item when it is done or has failed; one that failed does not stop the others, a connection
-/// that broke does. Symlinked folders are left out: what they lead to is listed at its own place.
-pub async fn fetch_all(
-    client: &MediaClient,
-    folder: &ItemPath,
-    target: &Arc<Target>,
-    parallel: usize,
-    options: &FetchOptions,
-    on_progress: impl Fn(&ItemPath, Progress) + Send + Sync + 'static,
-    mut on_item: impl FnMut(&ItemPath, &Result<FetchReport, FetchError>) + Send,
-) -> Result<FetchSummary, FetchError> {
-    let on_progress = Arc::new(on_progress);
-    let mut listing = client.list(folder, true).await?;
-    let mut running = JoinSet::new();
-    let mut summary = FetchSummary::default();
-    let mut broken = None;
-    loop {
-        let entry = match &broken {
-            None => listing.next().await.unwrap_or_else(|error| {
-                broken = Some(FetchError::Media(error));
-                None
-            }),
-            Some(_) => None,
-        };
-        // As many as may run; with nothing left to list, wait for all.
-        while running.len() >= if entry.is_some() { parallel.max(1) } else { 1 } {
-            let Some(Ok((name, result))) = running.join_next().await else { break };
-            on_item(&name, &result);
-            summary.add(&result);
-            if let Err(FetchError::Media(MediaError::Broken(error))) = &result {
-                broken.get_or_insert_with(|| {
-                    MediaError::Broken(io::Error::new(error.kind(), error.to_string())).into()
-                });
-            }
-        }
-        let Some(entry) = entry else { break };
-        match entry.kind {
-            EntryKind::Folder if !entry.is_link => {
-                let (target, path) = (target.clone(), entry.path.clone());
-                if let Err(error) = blocking(move || target.folder(&path).map(drop)).await {
-                    let result = Err(error);
-                    on_item(&entry.path, &result);
-                    summary.add(&result);
-                }
-            }
-            EntryKind::File => {
-                let (client, target, options) = (client.clone(), target.clone(), options.clone());
-                let (item, on_progress) = (folder.join(&entry.path)?, on_progress.clone());
-                running.spawn(async move {
-                    let tell = |progress| on_progress(&entry.path, progress);
-                    let result = fetch(&client, &item, &target, &entry.path, &options, tell).await;
-                    (entry.path, result)
-                });
-            }
-            EntryKind::Folder | EntryKind::Unknown(_) => {}
-        }
-    }
-    broken.map_or(Ok(summary), Err)
-}
-
-impl FetchSummary {
-    fn add(&mut self, result: &Result<FetchReport, FetchError>) {
-        match result {
-            Ok(report) => {
-                self.items += 1;
-                self.bytes += report.bytes;
-                self.resumed_bytes += report.resumed_bytes;
-            }
-            Err(_) => self.failed += 1,
-        }
-    }
-}
-
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
 ) -> Result<T, FetchError> {
     tokio::task::spawn_blocking(job).await.unwrap_or_else(|_| Err(stopped()))

@@ -2,6 +2,8 @@
 //!
 //! One number means one thing in every message, so one struct holds them all; `wire.rs` says which message has which.
 
+use cabo_proto::wire::varint::{self, Reader};
+
 use super::path::{ItemPath, PathError};
 use super::tree::Hash;
 use super::wire::{BlockRange, Entry, EntryKind, ItemInfo, Modified, Version, WireError};
@@ -43,8 +45,8 @@ impl Fields {
         let mut body = Vec::new();
         let mut put = |number: u64, value: Option<&[u8]>| {
             if let Some(value) = value {
-                encode_varint(number, &mut body);
-                encode_varint(value.len() as u64, &mut body);
+                varint::put(&mut body, number);
+                varint::put(&mut body, value.len() as u64);
                 body.extend_from_slice(value);
             }
         };
@@ -65,11 +67,12 @@ impl Fields {
         body
     }
 
-    pub(super) fn decode(mut body: &[u8]) -> Result<Self, WireError> {
+    pub(super) fn decode(body: &[u8]) -> Result<Self, WireError> {
         let mut fields = Self::default();
-        while !body.is_empty() {
-            let (number, value) =
-                take_field(&mut body).ok_or(WireError::Malformed("a cut field"))?;
+        let mut reader = Reader::new(body);
+        while !reader.is_empty() {
+            let number = reader.varint()?;
+            let value = reader.with_length()?;
             match number {
                 0x01 => set(&mut fields.path, value.to_vec())?,
                 0x02 => set(&mut fields.recursive, u8::from_be_bytes(exact(value)?))?,
@@ -119,14 +122,6 @@ fn modified_bytes(modified: Modified) -> [u8; 12] {
     seconds.copy_from_slice(&modified.seconds.to_be_bytes());
     nanos.copy_from_slice(&modified.nanos.to_be_bytes());
     bytes
-}
-
-fn take_field<'a>(body: &mut &'a [u8]) -> Option<(u64, &'a [u8])> {
-    let number = decode_varint(body)?;
-    let length = usize::try_from(decode_varint(body)?).ok()?;
-    let (value, rest) = body.split_at_checked(length)?;
-    *body = rest;
-    Some((number, value))
 }
 
 fn set<T>(field: &mut Option<T>, value: T) -> Result<(), WireError> {
@@ -209,29 +204,4 @@ impl TryFrom<Fields> for ItemInfo {
             media_type: fields.media_type(),
         })
     }
-}
-
-/// Appends `value` as a varint of RFC 9000 section 16; what does not fit in 62 bits is cut to them.
-pub(super) fn encode_varint(value: u64, out: &mut Vec<u8>) {
-    let bytes = value.to_be_bytes();
-    let (length, mark) = match value {
-        0..0x40 => (1, 0x00),
-        0x40..0x4000 => (2, 0x40),
-        0x4000..0x4000_0000 => (4, 0x80),
-        _ => (8, 0xc0),
-    };
-    let start = out.len();
-    out.extend_from_slice(bytes.get(8 - length..).unwrap_or_default());
-    if let Some(first) = out.get_mut(start) {
-        *first = (*first & 0x3f) | mark;
-    }
-}
-
-/// Takes a varint of RFC 9000 section 16 off `bytes`; none if it is cut.
-pub(super) fn decode_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let first = *bytes.first()?;
-    let (varint, rest) = bytes.split_at_checked(1 << (first >> 6))?;
-    *bytes = rest;
-    let value = varint.iter().fold(0, |value: u64, byte| value << 8 | u64::from(*byte));
-    Some(value & (u64::MAX >> (64 - (8 * varint.len() - 2))))
 }

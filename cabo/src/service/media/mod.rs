@@ -4,9 +4,9 @@
 //!
 //! - [`tree`]: the hash tree over blocks of 1 MiB, whose root is what `b3sum` prints
 //! - `path`, `wire`, `fields`, `error`: what crosses the wire, and its bytes
-//! - `catalogue`, `walk`, `hashes`, `serve`: the side that has the files
+//! - `catalogue`, `walk`, `hashes`, `read_ahead`, `serve`: the side that has the files
 //! - `client`: one request each, every block verified
-//! - `target`, `fetch`: items onto a disk, resumed, proved, and never outside the folder that was named
+//! - `target`, `fetch`, `fetch_all`: items onto a disk, resumed, proved, and never outside the folder that was named
 //!
 //! Nothing here knows a carrier: a request is a stream of bytes each way. On the serving side a router reads the
 //! opening ([`crate::service::read_opening`]) and calls [`MediaServer::serve`]; a client opens streams through
@@ -16,9 +16,11 @@ mod catalogue;
 mod client;
 mod error;
 mod fetch;
+mod fetch_all;
 mod fields;
 mod hashes;
 mod path;
+mod read_ahead;
 mod serve;
 mod target;
 pub mod tree;
@@ -30,13 +32,14 @@ pub use client::{
     Block, BlockReader, HashReader, Listing, MediaClient, OpenStream, Opening, RecvHalf, SendHalf,
 };
 pub use error::{ErrorCode, MediaError, Refusal};
-pub use fetch::{FetchOptions, FetchReport, FetchSummary, Progress, fetch, fetch_all};
+pub use fetch::{FetchOptions, FetchReport, Progress, fetch};
+pub use fetch_all::{FetchSummary, fetch_all};
 pub use path::{ItemPath, MAX_NAME_BYTES, MAX_PATH_BYTES, PARTIAL_SUFFIX, PathError};
 pub use serve::{Limits, MediaServer, ServeError};
 pub use target::{FetchError, Target};
 pub use wire::{BlockRange, Entry, EntryKind, ItemInfo, Modified, Version, WireError};
 
-/// The service as it stands in the opening of a stream (SV-1).
+/// The service as it stands in the opening of a stream (M-1).
 pub const SERVICE: &str = "media/1";
 
 #[cfg(test)]

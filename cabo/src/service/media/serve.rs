@@ -3,20 +3,18 @@
 //! Rules: M-4 (the exchange), M-7 (READ), M-8 (HASHES), M-9 (errors). `catalogue.rs` opens files, `hashes.rs` keeps
 //! what is known; here blocks are read ahead on the blocking pool, hashed there, and written in order.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 
 use super::catalogue::{Catalogue, OpenItem};
 use super::error::{ErrorCode, Refusal};
 use super::hashes::FileHashes;
 use super::path::ItemPath;
-use super::tree::{Hash, RootBuilder};
+use super::read_ahead::{ReadAhead, RootOnTheWay};
+use super::tree::Hash;
 use super::wire::{
     Answer, BlockRange, HASHES_PER_MESSAGE, MessageReader, Request, Version, WireError, block_head,
     moving, write_moving,
@@ -233,7 +231,7 @@ impl MediaServer {
             return Ok(hash); // another request made it meanwhile
         }
         let reading = item.clone();
-        let hash = blocking(move || reading.read_block(index, &mut Vec::new())).await?;
+        let (hash, _) = blocking(move || reading.read_block(index)).await?;
         self.keep(item, known, index, hash)?;
         Ok(hash)
     }
@@ -253,12 +251,7 @@ impl MediaServer {
         let item = self.open(item, version).await?;
         let known = self.catalogue.hashes.file(item.info.version, item.info.size);
         let blocks = range.within(item.info.size);
-        let mut ahead = ReadAhead {
-            item: item.clone(),
-            next: blocks.start,
-            end: blocks.end,
-            jobs: VecDeque::new(),
-        };
+        let mut ahead = ReadAhead::new(item.clone(), blocks.clone());
         ahead.fill(1, &self.blocks);
         answers.write(&Answer::Item(item.info.clone())).await?;
         let mut root = RootOnTheWay::new(&blocks);
@@ -318,67 +311,6 @@ impl MediaServer {
     }
 }
 
-/// The root, if the blocks of a request are all that the file has.
-struct RootOnTheWay(Option<RootBuilder>);
-
-impl RootOnTheWay {
-    fn new(blocks: &std::ops::Range<u64>) -> Self {
-        Self((blocks.start == 0).then(RootBuilder::default))
-    }
-
-    fn push(&mut self, hash: Hash) {
-        if let Some(builder) = &mut self.0 {
-            builder.push(hash);
-        }
-    }
-
-    fn of(&self, size: u64) -> Option<Hash> {
-        self.0
-            .as_ref()
-            .filter(|builder| builder.count() == super::tree::block_count(size))
-            .map(RootBuilder::root)
-    }
-}
-
-type BlockJob = JoinHandle<Result<(Hash, Bytes, Option<OwnedSemaphorePermit>), Refusal>>;
-
-/// Blocks of one READ that are being read, or wait to be sent.
-struct ReadAhead {
-    item: Arc<OpenItem>,
-    next: u64,
-    end: u64,
-    jobs: VecDeque<BlockJob>,
-}
-
-impl ReadAhead {
-    /// Starts jobs up to `most`: the first on the memory that the request holds, others if more is free.
-    fn fill(&mut self, most: usize, blocks: &Arc<Semaphore>) {
-        while self.next < self.end && self.jobs.len() < most {
-            let permit = match self.jobs.is_empty() {
-                true => None,
-                false => match blocks.clone().try_acquire_owned() {
-                    Ok(permit) => Some(permit),
-                    Err(_) => return,
-                },
-            };
-            let (item, index) = (self.item.clone(), self.next);
-            self.jobs.push_back(tokio::task::spawn_blocking(move || {
-                let mut block = Vec::new();
-                let hash = item.read_block(index, &mut block)?;
-                Ok((hash, block.into(), permit))
-            }));
-            self.next += 1;
-        }
-    }
-
-    async fn next_block(
-        &mut self,
-    ) -> Option<Result<(Hash, Bytes, Option<OwnedSemaphorePermit>), Refusal>> {
-        let job = self.jobs.pop_front()?;
-        Some(job.await.unwrap_or_else(|_| Err(stopped())))
-    }
-}
-
 /// The sending half, under the deadline.
 struct Answers<W> {
     send: W,
@@ -418,6 +350,6 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(job).await.unwrap_or_else(|_| Err(stopped()))
 }
 
-fn stopped() -> Refusal {
+pub(super) fn stopped() -> Refusal {
     Refusal::new(ErrorCode::Io, "the server is shutting down")
 }

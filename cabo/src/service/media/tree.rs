@@ -129,13 +129,10 @@ mod tests {
         let small =
             [0, 1, 1023, 1024, 1025, 65_536, MIB - 1, MIB, MIB + 1, MIB + 1024, MIB * 3 + MIB / 2];
         let shapes = (2..=17).flat_map(|count| [MIB * count - 1, MIB * count, MIB * count + 1]);
+        let content = content(MIB * 17 + 1);
         for size in small.into_iter().chain(shapes) {
-            let content = content(size);
-            assert_eq!(
-                root(blocks(&content)).0,
-                *blake3::hash(&content).as_bytes(),
-                "{size} bytes"
-            );
+            let content = &content[..size];
+            assert_eq!(root(blocks(content)).0, *blake3::hash(content).as_bytes(), "{size} bytes");
         }
     }
 

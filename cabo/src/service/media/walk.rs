@@ -63,7 +63,7 @@ impl Walk {
             let name = match &found {
                 Ok(found) => found.file_name().to_bytes(),
                 Err(errno) => {
-                    self.refusal.get_or_insert((*errno).into());
+                    self.refusal.get_or_insert_with(|| (*errno).into());
                     self.levels.pop();
                     continue;
                 }

@@ -13,10 +13,11 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cabo_proto::wire::varint::{self, Malformed, Reader};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 use super::error::{ErrorCode, Refusal};
-use super::fields::{Fields, decode_varint, encode_varint};
+use super::fields::Fields;
 use super::path::ItemPath;
 use super::tree::{BLOCK_BYTES, Hash};
 
@@ -27,7 +28,7 @@ const BLOCK_HEAD_BYTES: usize = 8 + 32;
 /// Most hashes in one HASHES message (M-8.2).
 pub(crate) const HASHES_PER_MESSAGE: usize = 1024;
 /// Messages of unknown type that are skipped on one stream before the peer is called senseless (M-4.3).
-const MAX_SKIPPED: u32 = 64;
+const MAX_UNKNOWN: u32 = 64;
 /// What is written or read before the deadline starts again.
 const PROGRESS_BYTES: usize = 64 * 1024;
 
@@ -59,6 +60,12 @@ pub enum WireError {
     /// The bytes are no message that may come here.
     #[error("{0}")]
     Malformed(&'static str),
+}
+
+impl From<Malformed> for WireError {
+    fn from(error: Malformed) -> Self {
+        Self::Malformed(error.what)
+    }
 }
 
 /// An opaque name of one state of one file (M-6.2): other bytes under the same path have another version.
@@ -262,8 +269,8 @@ fn decode_block(body: &Bytes) -> Option<Answer> {
 /// All of a BLOCK message but the `length` bytes of the block, which follow (M-7.3).
 pub(crate) fn block_head(index: u64, hash: Hash, length: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(BLOCK_HEAD_BYTES + 9);
-    encode_varint(kind::BLOCK, &mut bytes);
-    encode_varint((BLOCK_HEAD_BYTES + length) as u64, &mut bytes);
+    varint::put(&mut bytes, kind::BLOCK);
+    varint::put(&mut bytes, (BLOCK_HEAD_BYTES + length) as u64);
     bytes.extend_from_slice(&index.to_be_bytes());
     bytes.extend_from_slice(&hash.0);
     bytes
@@ -271,8 +278,8 @@ pub(crate) fn block_head(index: u64, hash: Hash, length: usize) -> Vec<u8> {
 
 fn message(kind: u64, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(body.len() + 9);
-    encode_varint(kind, &mut bytes);
-    encode_varint(body.len() as u64, &mut bytes);
+    varint::put(&mut bytes, kind);
+    varint::put(&mut bytes, body.len() as u64);
     bytes.extend_from_slice(body);
     bytes
 }
@@ -281,12 +288,12 @@ fn message(kind: u64, body: &[u8]) -> Vec<u8> {
 pub(crate) struct MessageReader<R> {
     recv: BufReader<R>,
     stall: Duration,
-    skipped: u32,
+    unknown: u32,
 }
 
 impl<R: AsyncRead + Unpin> MessageReader<R> {
     pub(crate) fn new(recv: R, stall: Duration) -> Self {
-        Self { recv: BufReader::with_capacity(4096, recv), stall, skipped: 0 }
+        Self { recv: BufReader::with_capacity(4096, recv), stall, unknown: 0 }
     }
 
     pub(crate) async fn request(&mut self) -> Result<Request, WireError> {
@@ -315,8 +322,8 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
             if is_known(kind) {
                 return Ok((kind, body));
             }
-            self.skipped += 1;
-            if self.skipped > MAX_SKIPPED {
+            self.unknown += 1;
+            if self.unknown > MAX_UNKNOWN {
                 return Err(WireError::Malformed("too many messages of unknown type"));
             }
         }
@@ -329,8 +336,7 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
         for byte in bytes.iter_mut().take(length).skip(1) {
             *byte = moving(self.stall, self.recv.read_u8()).await?;
         }
-        decode_varint(&mut bytes.get(..length).unwrap_or_default())
-            .ok_or(WireError::Malformed("a cut number"))
+        Ok(Reader::new(&bytes).varint()?)
     }
 
     async fn body(&mut self, length: u64) -> Result<Bytes, WireError> {

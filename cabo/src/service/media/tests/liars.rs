@@ -109,6 +109,17 @@ async fn an_absurd_size_is_refused_before_anything_is_written() {
 }
 
 #[tokio::test]
+async fn an_absurd_time_does_no_harm() {
+    for seconds in [i64::MIN, -1, i64::MAX] {
+        let mut answers = honest();
+        answers[0] =
+            Answer::Item(ItemInfo { modified: Modified { seconds, nanos: 999_999_999 }, ..info() });
+        let (result, names) = get(answers, Vec::new()).await;
+        assert_eq!((result.unwrap().bytes, names), (SIZE as u64, vec![b"item".to_vec()]));
+    }
+}
+
+#[tokio::test]
 async fn an_answer_without_end_is_cut_off() {
     let unknown = b"\x20\x00".to_vec();
     let (result, _) = get(Vec::new(), unknown).await;
@@ -152,7 +163,7 @@ async fn a_listed_name_that_leads_out_is_no_entry() {
         let bytes = [&[0x10, fields.len() as u8], fields.as_slice()].concat();
         let client = liar(move |_| Script { bytes: bytes.clone(), forever: Vec::new() });
         let folder = TempDir::new().unwrap();
-        let target = Arc::new(Target::open(&folder.path()).unwrap());
+        let target = Arc::new(Target::open(folder.path()).unwrap());
         let options = FetchOptions::default();
         let result =
             fetch_all(&client, &path(""), &target, 4, &options, |_, _| (), |_, _| ()).await;

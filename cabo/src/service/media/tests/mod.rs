@@ -1,11 +1,13 @@
 //! media/1 over in-memory streams and real files: what the tests share.
 
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 
@@ -17,6 +19,8 @@ use crate::service::read_opening;
 mod catalogue;
 mod fetch;
 mod liars;
+#[path = "../../../../../tests/needs.rs"]
+mod needs;
 mod serve;
 mod wire;
 
@@ -145,6 +149,21 @@ impl<F: Fn(Request) -> Script + Send + Sync + 'static> OpenStream for Liar<F> {
 
 fn liar(script: impl Fn(Request) -> Script + Send + Sync + 'static) -> MediaClient {
     MediaClient::new(Liar(Arc::new(script))).with_stall(Duration::from_secs(5))
+}
+
+/// Does a job without the privileges by which root reads and writes what it may not.
+fn unprivileged<T: Send>(job: impl FnOnce() -> T + Send) -> T {
+    let run = || {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective = CapabilitySet::empty();
+        set_capabilities(None, sets).unwrap();
+        job()
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().unwrap())
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
 }
 
 /// Names in a folder, sorted.

@@ -10,101 +10,93 @@ fn hex(text: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
 }
 
+/// The examples of the specification: what reads them, their bytes, what they mean.
+fn examples() -> Vec<(String, Vec<u8>, String)> {
+    let page = include_str!("../../../../../docs/protocol/services.md");
+    let fences = page.split("```vectors\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let vectors = fences.flat_map(|fence| fence.split("\n\n"));
+    let example = |vector: &str| {
+        let (reader, rest) = vector.split_once(" both\n").unwrap();
+        let (lines, meaning) = rest.split_once("\n= ").unwrap();
+        let lines = lines.lines().map(|line| line.trim_start().split("  ").next().unwrap());
+        let bytes =
+            lines.flat_map(|line| line.split(' ')).flat_map(|byte| match byte.split_once('*') {
+                Some((byte, count)) => hex(byte).repeat(count.parse().unwrap()),
+                None => hex(byte),
+            });
+        (reader.to_owned(), bytes.collect(), meaning.trim_end().to_owned())
+    };
+    vectors.map(example).collect()
+}
+
+/// The bytes of the specification's examples for `reader`, beside the values that they have to mean.
+fn meant<T>(reader: &str, mut values: Vec<(&str, T)>) -> Vec<(Vec<u8>, T)> {
+    let examples = examples().into_iter().filter(|example| example.0 == reader);
+    let found = examples.map(|(_, bytes, meaning)| {
+        let place = values.iter().position(|(text, _)| *text == meaning);
+        (bytes, values.remove(place.unwrap_or_else(|| panic!("nothing means {meaning}"))).1)
+    });
+    let found = found.collect();
+    assert!(values.is_empty(), "examples are missing for {} values", values.len());
+    found
+}
+
 fn reader(bytes: &[u8]) -> MessageReader<&[u8]> {
     MessageReader::new(bytes, Duration::from_secs(1))
 }
 
-fn requests() -> Vec<(&'static str, Request)> {
+fn requests() -> Vec<(Vec<u8>, Request)> {
     let version = Some(Version(*b"0123456789abcdef"));
-    vec![
-        ("01 07 01 02 6162 02 01 01", Request::List { folder: path("ab"), is_recursive: true }),
-        ("01 02 01 00", Request::List { folder: ItemPath::default(), is_recursive: false }),
-        ("02 05 01 03 612f62", Request::Describe { item: path("a/b") }),
-        (
-            "03 0d 01 01 61 05 08 0000000000000003",
-            Request::Hashes {
-                item: path("a"),
-                version: None,
-                range: BlockRange { first: 0, count: 3 },
-            },
-        ),
-        (
-            "04 2c 01 01 61 03 10 30313233343536373839616263646566 04 08 0000000000000002 05 08 0000000000000001 06 01 80",
-            Request::Read {
-                item: path("a"),
-                version,
-                range: BlockRange { first: 2, count: 1 },
-                priority: 128,
-            },
-        ),
-    ]
+    let (three, third) = (BlockRange { first: 0, count: 3 }, BlockRange { first: 2, count: 1 });
+    let catalogue = ItemPath::default();
+    let values = vec![
+        ("LIST \"ab\", recursive", Request::List { folder: path("ab"), is_recursive: true }),
+        ("LIST the catalogue", Request::List { folder: catalogue, is_recursive: false }),
+        ("DESCRIBE \"a/b\"", Request::Describe { item: path("a/b") }),
+        ("GET HASHES \"a\"", Request::Hashes { item: path("a"), version: None, range: three }),
+        ("READ \"a\"", Request::Read { item: path("a"), version, range: third, priority: 128 }),
+    ];
+    meant("request", values)
 }
 
-fn answers() -> Vec<(String, Answer)> {
+fn answers() -> Vec<(Vec<u8>, Answer)> {
     let modified = Modified { seconds: -2, nanos: 5 };
+    let media_type = "text/plain".to_owned();
     let (root, other) = (Hash([0xaa; 32]), Hash([0xbb; 32]));
-    let (aa, bb) = ("aa".repeat(32), "bb".repeat(32));
     let entry = Entry {
         path: path("a.txt"),
         kind: EntryKind::File,
         is_link: true,
         size: 258,
         modified,
-        media_type: "text/plain".to_owned(),
+        media_type: media_type.clone(),
     };
-    let info = ItemInfo {
-        size: 258,
-        modified,
-        media_type: "text/plain".to_owned(),
-        version: Version([0x11; 16]),
-        root: Some(root),
-    };
-    let time = "09 0c fffffffffffffffe 00000005";
-    let text = "0a 0a 746578742f706c61696e";
-    vec![
-        (
-            format!(
-                "10 31 01 05 612e747874 07 01 01 08 08 0000000000000102 {time} {text} 0e 01 01"
-            ),
-            Answer::Entry(entry),
-        ),
-        (
-            format!(
-                "11 40 58 03 10 {} 08 08 0000000000000102 {time} {text} 0b 20 {aa}",
-                "11".repeat(16)
-            ),
-            Answer::Item(info),
-        ),
-        (
-            format!("12 40 48 0000000000000004 {aa} {bb}"),
-            Answer::Hashes { first: 4, hashes: vec![root, other] },
-        ),
-        (
-            format!("13 2b 0000000000000004 {aa} 010203"),
-            Answer::Block { index: 4, hash: root, bytes: Bytes::from_static(&[1, 2, 3]) },
-        ),
-        ("14 00".to_owned(), Answer::End { root: None }),
-        (format!("14 22 0b 20 {bb}"), Answer::End { root: Some(other) }),
-        (
-            "15 0a 0c 02 0003 0d 04 676f6e65".to_owned(),
-            Answer::Error(Refusal::new(ErrorCode::Changed, "gone")),
-        ),
-    ]
+    let version = Version([0x11; 16]);
+    let info = ItemInfo { size: 258, modified, media_type, version, root: Some(root) };
+    let bytes = Bytes::from_static(&[1, 2, 3]);
+    let values = vec![
+        ("ENTRY \"a.txt\"", Answer::Entry(entry)),
+        ("ITEM of 258 bytes", Answer::Item(info)),
+        ("HASHES from 4", Answer::Hashes { first: 4, hashes: vec![root, other] }),
+        ("BLOCK 4", Answer::Block { index: 4, hash: root, bytes }),
+        ("END", Answer::End { root: None }),
+        ("END with a root", Answer::End { root: Some(other) }),
+        ("ERROR changed: gone", Answer::Error(Refusal::new(ErrorCode::Changed, "gone"))),
+    ];
+    meant("answer", values)
 }
 
 #[tokio::test]
-async fn requests_are_the_hex_of_their_clauses() {
-    for (text, request) in requests() {
-        let bytes = hex(text);
+async fn requests_are_the_bytes_of_the_specification() {
+    for (bytes, request) in requests() {
         assert_eq!(request.encode(), bytes, "{request:?}");
         assert_eq!(reader(&bytes).request().await.unwrap(), request);
     }
 }
 
 #[tokio::test]
-async fn answers_are_the_hex_of_their_clauses() {
-    for (text, answer) in answers() {
-        let bytes = hex(&text);
+async fn answers_are_the_bytes_of_the_specification() {
+    for (bytes, answer) in answers() {
         assert_eq!(answer.encode(), bytes, "{answer:?}");
         assert_eq!(reader(&bytes).answer().await.unwrap(), answer);
     }
@@ -112,8 +104,7 @@ async fn answers_are_the_hex_of_their_clauses() {
 
 #[tokio::test]
 async fn what_is_cut_anywhere_is_an_error() {
-    for (text, answer) in answers() {
-        let bytes = hex(&text);
+    for (bytes, answer) in answers() {
         for end in 0..bytes.len() {
             let result = reader(&bytes[..end]).answer().await;
             assert!(matches!(result, Err(WireError::Io(_))), "{answer:?} cut at {end}: {result:?}");
@@ -123,9 +114,8 @@ async fn what_is_cut_anywhere_is_an_error() {
 
 #[tokio::test]
 async fn changed_bytes_never_panic() {
-    let whole: Vec<Vec<u8>> = answers().iter().map(|(text, _)| hex(text)).collect();
-    let requests: Vec<Vec<u8>> = requests().iter().map(|(text, _)| hex(text)).collect();
-    for bytes in whole.iter().chain(&requests) {
+    let answers = answers().into_iter().map(|(bytes, _)| bytes);
+    for bytes in answers.chain(requests().into_iter().map(|(bytes, _)| bytes)) {
         for place in 0..bytes.len() {
             for value in [0, 1, 0x3f, 0x40, 0x7f, 0x80, 0xc0, 0xff] {
                 let mut changed = bytes.clone();
@@ -176,4 +166,10 @@ async fn a_server_cannot_drive_the_terminal_by_its_error() {
     let bytes = hex("15 08 0c 02 0001 0d 02 1b5b");
     let Answer::Error(refusal) = reader(&bytes).answer().await.unwrap() else { panic!() };
     assert_eq!(refusal.to_string(), "not found: \u{fffd}[");
+}
+
+#[test]
+fn the_opening_is_the_bytes_of_the_specification() {
+    let values = vec![("media/1", crate::service::opening(SERVICE).unwrap())];
+    meant("opening", values).into_iter().for_each(|(bytes, opening)| assert_eq!(bytes, opening));
 }
