@@ -32,11 +32,14 @@ fn transfer(net: &mut Net, total: u64, limit: Duration) -> Option<Duration> {
     let done = net.run(limit, |net| {
         let now = net.now;
         let [sender, receiver] = &mut net.hosts;
-        if let Some(connection) = sender.connections.get_mut(&client).filter(|connection| connection.is_handshaken()) {
+        if let Some(connection) =
+            sender.connections.get_mut(&client).filter(|connection| connection.is_handshaken())
+        {
             let streams = connection.streams();
             let id = *stream.get_or_insert_with(|| streams.open(Direction::Both).unwrap());
             while written < total {
-                let room = streams.write_room(id).unwrap().min(32 * 1024).min((total - written) as usize);
+                let room =
+                    streams.write_room(id).unwrap().min(32 * 1024).min((total - written) as usize);
                 if room == 0 {
                     break;
                 }
@@ -59,7 +62,12 @@ fn transfer(net: &mut Net, total: u64, limit: Duration) -> Option<Duration> {
             match connection.streams().read(now, id, &mut buffer) {
                 Ok(Read::Bytes(len)) => {
                     for (index, byte) in buffer[..len].iter().enumerate() {
-                        assert_eq!(*byte, byte_at(read + index as u64), "byte {}", read + index as u64);
+                        assert_eq!(
+                            *byte,
+                            byte_at(read + index as u64),
+                            "byte {}",
+                            read + index as u64
+                        );
                     }
                     read += len as u64;
                 }
@@ -75,7 +83,11 @@ fn transfer(net: &mut Net, total: u64, limit: Duration) -> Option<Duration> {
 
 #[test]
 fn a_clean_cable_carries_every_byte_in_order() {
-    let link = LinkConfig { delay: Duration::from_millis(10), rate_bits_per_second: 100_000_000, ..LinkConfig::default() };
+    let link = LinkConfig {
+        delay: Duration::from_millis(10),
+        rate_bits_per_second: 100_000_000,
+        ..LinkConfig::default()
+    };
     let mut net = net(NetConfig::new(7, link));
     let took = transfer(&mut net, 10_000_000, Duration::from_secs(60)).expect("it ends");
     let rate = 10_000_000.0 * 8.0 / took.as_secs_f64();
@@ -98,8 +110,13 @@ fn loss_costs_time_and_no_byte() {
             ..LinkConfig::default()
         };
         let mut net = net(NetConfig::new(seed, link));
-        let took = transfer(&mut net, 4_000_000, Duration::from_secs(120)).unwrap_or_else(|| panic!("seed {seed} hangs"));
+        let took = transfer(&mut net, 4_000_000, Duration::from_secs(120))
+            .unwrap_or_else(|| panic!("seed {seed} hangs"));
         let state = net.hosts[0].connections.values().next().unwrap();
-        println!("seed {seed} loss {loss}: {took:?} {:.1} Mbit/s {:?}", 32.0 / took.as_secs_f64(), state.stats());
+        println!(
+            "seed {seed} loss {loss}: {took:?} {:.1} Mbit/s {:?}",
+            32.0 / took.as_secs_f64(),
+            state.stats()
+        );
     }
 }

@@ -20,16 +20,19 @@ fn endpoint(is_plain: bool) -> Endpoint {
 fn places() -> (tempfile::TempDir, Vec<String>) {
     let dir = tempfile::tempdir().unwrap();
     let unix = format!("unix://{}", dir.path().join("s").display());
-    let places = vec!["udp://127.0.0.1:0".into(), "udp://[::1]:0".into(), "tcp://127.0.0.1:0".into(), unix];
+    let places =
+        vec!["udp://127.0.0.1:0".into(), "udp://[::1]:0".into(), "tcp://127.0.0.1:0".into(), unix];
     (dir, places)
 }
 
 async fn pair(place: &str, is_plain: bool) -> (Endpoint, Endpoint, Connection, Connection) {
     let (server, client) = (endpoint(is_plain), endpoint(is_plain));
     let listening = server.listen(&place.parse().unwrap()).await.unwrap();
-    let (near, far) = timeout(LIMIT, async { tokio::join!(client.connect(&listening.address, None), server.accept()) })
-        .await
-        .unwrap_or_else(|_| panic!("{place}: no session"));
+    let (near, far) = timeout(LIMIT, async {
+        tokio::join!(client.connect(&listening.address, None), server.accept())
+    })
+    .await
+    .unwrap_or_else(|_| panic!("{place}: no session"));
     let near = near.unwrap_or_else(|error| panic!("{place}: {error}"));
     if !is_plain {
         assert_eq!(near.peer_key(), Some(server.public_key()), "{place}");
@@ -43,10 +46,16 @@ async fn megabytes_cross_whole_both_ways() {
     let (_dir, places) = places();
     for place in places {
         for is_plain in [false, true] {
-            let place = if place.starts_with("unix") && is_plain { format!("{place}-plain") } else { place.clone() };
+            let place = if place.starts_with("unix") && is_plain {
+                format!("{place}-plain")
+            } else {
+                place.clone()
+            };
             let (_server, _client, near, far) = pair(&place, is_plain).await;
             far.admit();
-            let data: Vec<u8> = (0..20_000_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+            let data: Vec<u8> = (0..20_000_000_u32)
+                .map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8)
+                .collect();
             let echo = tokio::spawn(async move {
                 let (mut send, mut recv) = far.accept().await.unwrap();
                 tokio::io::copy(&mut recv, &mut send).await.unwrap();
@@ -62,9 +71,17 @@ async fn megabytes_cross_whole_both_ways() {
                 send
             });
             let mut back = Vec::new();
-            timeout(LIMIT, recv.read_to_end(&mut back)).await.unwrap_or_else(|_| panic!("{place} plain {is_plain} hangs")).unwrap();
+            timeout(LIMIT, recv.read_to_end(&mut back))
+                .await
+                .unwrap_or_else(|_| panic!("{place} plain {is_plain} hangs"))
+                .unwrap();
             println!("{place} plain {is_plain}: {:?} {:?}", started.elapsed(), near.stats());
-            assert!(back == data, "{place} plain {is_plain}: {} of {} bytes", back.len(), data.len());
+            assert!(
+                back == data,
+                "{place} plain {is_plain}: {} of {} bytes",
+                back.len(),
+                data.len()
+            );
             writing.await.unwrap();
             near.close(0, "done");
             assert!(timeout(LIMIT, echo).await.unwrap().unwrap().is_clean(), "{place}");
@@ -89,7 +106,8 @@ async fn a_stranger_on_tcp_gets_one_readable_line() {
     let listening = server.listen(&"tcp://127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address: Address = listening.address;
     let text = address.to_string();
-    let mut stream = tokio::net::TcpStream::connect(text.trim_start_matches("tcp://")).await.unwrap();
+    let mut stream =
+        tokio::net::TcpStream::connect(text.trim_start_matches("tcp://")).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     timeout(LIMIT, stream.read_to_string(&mut answer)).await.unwrap().unwrap();

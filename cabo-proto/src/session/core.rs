@@ -11,7 +11,9 @@ use bytes::Bytes;
 use super::config::{Config, Ended};
 use super::crypto::{Crypto, CryptoError, Handshake, KeyChange, Keys, PublicKey, Side, Space};
 use crate::transport::flow::Budget;
-use crate::transport::streams::{Breach, Piece, Read, RecvHalf, SendHalf, SentPart, StreamEvent, Streams};
+use crate::transport::streams::{
+    Breach, Piece, Read, RecvHalf, SendHalf, SentPart, StreamEvent, Streams,
+};
 use crate::wire::code::Code;
 use crate::wire::frame::{self, Frame, Opener, Origin};
 use crate::wire::params::Params;
@@ -170,7 +172,12 @@ impl Core {
     }
 
     /// Takes a CRYPTO frame. True if the handshake moved on and may have more to say.
-    pub(crate) fn on_crypto(&mut self, space: Space, offset: u64, data: &[u8]) -> Result<bool, Ended> {
+    pub(crate) fn on_crypto(
+        &mut self,
+        space: Space,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<bool, Ended> {
         let input = &mut self.crypto[space as usize].input;
         let limit = (input.consumed() + HANDSHAKE_AHEAD_BYTES).min(HANDSHAKE_BYTES);
         if input.insert(offset, data, false, limit).is_err() {
@@ -227,10 +234,9 @@ impl Core {
                 Ok(())
             }
             Frame::Datagram(data) => self.on_datagram(data),
-            other => self
-                .streams
-                .on_frame(now, other)
-                .map_err(|Breach(code, what)| breach(code, what)),
+            other => {
+                self.streams.on_frame(now, other).map_err(|Breach(code, what)| breach(code, what))
+            }
         }
     }
 
@@ -240,7 +246,9 @@ impl Core {
         }
         if self.datagrams_in >= self.config.datagrams_max {
             // The newest is worth most: the oldest that nobody fetched goes.
-            if let Some(oldest) = self.events.iter().position(|event| matches!(event, Event::Datagram(_))) {
+            if let Some(oldest) =
+                self.events.iter().position(|event| matches!(event, Event::Datagram(_)))
+            {
                 self.events.remove(oldest);
                 self.datagrams_in -= 1;
                 self.datagrams_dropped += 1;
@@ -267,12 +275,20 @@ impl Core {
     }
 
     /// Appends CRYPTO frames of `space` while they fit into `room` bytes.
-    pub(crate) fn write_crypto(&mut self, space: Space, out: &mut Vec<u8>, room: usize, parts: &mut impl FnMut(Part)) {
+    pub(crate) fn write_crypto(
+        &mut self,
+        space: Space,
+        out: &mut Vec<u8>,
+        room: usize,
+        parts: &mut impl FnMut(Part),
+    ) {
         let end = out.len() + room;
         let stream = &mut self.crypto[space as usize].out;
         while stream.has_work(u64::MAX) {
             let header = frame::crypto_header_len(stream.sent_end(), end.saturating_sub(out.len()));
-            let Some(room) = end.checked_sub(out.len() + header).filter(|room| *room > 0) else { return };
+            let Some(room) = end.checked_sub(out.len() + header).filter(|room| *room > 0) else {
+                return;
+            };
             let Some(piece) = stream.next_piece(room, u64::MAX) else { return };
             frame::put_crypto_header(out, piece.offset, piece.len);
             stream.copy(&piece, out);
@@ -281,7 +297,13 @@ impl Core {
     }
 
     /// Appends frames of the data space while they fit into `room` bytes.
-    pub(crate) fn write_data(&mut self, now: Instant, out: &mut Vec<u8>, room: usize, parts: &mut impl FnMut(Part)) {
+    pub(crate) fn write_data(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<u8>,
+        room: usize,
+        parts: &mut impl FnMut(Part),
+    ) {
         let end = out.len() + room;
         self.write_crypto(Space::Data, out, room, parts);
         if self.admission == Admission::Wanted && out.len() < end {
@@ -294,7 +316,13 @@ impl Core {
         self.streams.write_frames(out, room, &mut |part| parts(Part::Stream(part)));
     }
 
-    fn write_datagrams(&mut self, now: Instant, out: &mut Vec<u8>, end: usize, parts: &mut impl FnMut(Part)) {
+    fn write_datagrams(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<u8>,
+        end: usize,
+        parts: &mut impl FnMut(Part),
+    ) {
         const HEADER_BYTES: usize = 1 + 4;
         while let Some((deadline, data)) = self.datagrams.front() {
             if deadline.is_some_and(|deadline| deadline < now) {
@@ -345,7 +373,9 @@ impl Core {
                 self.crypto[*space as usize].out.on_lost(piece);
             }
             Part::Stream(part) => self.streams.on_lost(*part),
-            Part::Admitted if self.admission == Admission::Sent => self.admission = Admission::Wanted,
+            Part::Admitted if self.admission == Admission::Sent => {
+                self.admission = Admission::Wanted
+            }
             Part::Admitted | Part::Datagram | Part::Ack { .. } => {}
         }
     }

@@ -129,7 +129,12 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// An endpoint without connections.
-    pub fn new(now: Instant, config: EndpointConfig, crypto: Arc<dyn Crypto>, chance: Box<dyn Chance>) -> Self {
+    pub fn new(
+        now: Instant,
+        config: EndpointConfig,
+        crypto: Arc<dyn Crypto>,
+        chance: Box<dyn Chance>,
+    ) -> Self {
         Self {
             budget: Budget::new(config.budget_bytes),
             config,
@@ -192,13 +197,22 @@ impl Endpoint {
     fn fresh_id(&mut self) -> ConnectionId {
         loop {
             let id = self.random_id();
-            if id != ConnectionId::ZERO && !self.by_local.contains_key(&id) && !self.by_first.contains_key(&id) {
+            if id != ConnectionId::ZERO
+                && !self.by_local.contains_key(&id)
+                && !self.by_first.contains_key(&id)
+            {
                 return id;
             }
         }
     }
 
-    fn insert(&mut self, local_id: ConnectionId, first_id: ConnectionId, source: Remote, is_half_open: bool) -> Handle {
+    fn insert(
+        &mut self,
+        local_id: ConnectionId,
+        first_id: ConnectionId,
+        source: Remote,
+        is_half_open: bool,
+    ) -> Handle {
         let handle = Handle(self.next_handle);
         self.next_handle += 1;
         self.by_local.insert(local_id, handle);
@@ -210,12 +224,19 @@ impl Endpoint {
             // A client's own made-up id: a version answer, a cookie or a reset may name it.
             self.by_peer.insert(first_id, handle);
         }
-        self.entries.insert(handle, Entry { local_id, first_id, peer_id: None, source, is_half_open });
+        self.entries
+            .insert(handle, Entry { local_id, first_id, peer_id: None, source, is_half_open });
         handle
     }
 
     /// Finds out what is to be done with a datagram from `from`. `source` is `from` without its port, for the limits.
-    pub fn route(&mut self, now: Instant, from: Remote, source: Remote, datagram: &mut [u8]) -> Routed {
+    pub fn route(
+        &mut self,
+        now: Instant,
+        from: Remote,
+        source: Remote,
+        datagram: &mut [u8],
+    ) -> Routed {
         let Ok(packet) = packet::parse(datagram) else { return self.drop(Dropped::Malformed) };
         match &packet.kind {
             Kind::Discover { .. } | Kind::Here { .. } => return Routed::Discovery(packet),
@@ -225,7 +246,9 @@ impl Endpoint {
                     None => self.drop(Dropped::UnknownId),
                 };
             }
-            Kind::UnknownVersion { sender } => return self.answer_version(&packet, *sender, datagram.len()),
+            Kind::UnknownVersion { sender } => {
+                return self.answer_version(&packet, *sender, datagram.len());
+            }
             Kind::Initial { .. }
             | Kind::Handshake { .. }
             | Kind::Data { .. }
@@ -252,11 +275,17 @@ impl Endpoint {
     }
 
     /// W-2.8: which versions we speak, in no more bytes than we were asked with.
-    fn answer_version(&mut self, packet: &Packet, sender: Option<ConnectionId>, asked_bytes: usize) -> Routed {
+    fn answer_version(
+        &mut self,
+        packet: &Packet,
+        sender: Option<ConnectionId>,
+        asked_bytes: usize,
+    ) -> Routed {
         let Some(sender) = sender.filter(|_| self.config.is_listening) else {
             return self.drop(Dropped::UnknownId);
         };
-        let answer = packet::version_answer(sender, packet.receiver, &[self.config.connection.version()]);
+        let answer =
+            packet::version_answer(sender, packet.receiver, &[self.config.connection.version()]);
         if answer.len() > asked_bytes {
             return self.drop(Dropped::TooSmall);
         }
@@ -301,7 +330,9 @@ impl Endpoint {
         if datagram.len() < FIRST_PACKET_BYTES {
             return self.drop(Dropped::TooSmall);
         }
-        let Kind::Initial { cookie, .. } = &packet.kind else { return self.drop(Dropped::UnknownId) };
+        let Kind::Initial { cookie, .. } = &packet.kind else {
+            return self.drop(Dropped::UnknownId);
+        };
         let cookie = datagram.get(cookie.clone()).unwrap_or_default();
         let is_proved = !cookie.is_empty();
         if is_proved && !self.is_cookie_good(now, from, &packet, sender, cookie) {
@@ -309,7 +340,12 @@ impl Endpoint {
         }
         if !is_proved && self.half_open >= self.config.cookie_above {
             let cookie = self.cookie(now, from, &packet, sender);
-            return Routed::Answer(packet::cookie_packet(packet.version, sender, packet.receiver, &cookie));
+            return Routed::Answer(packet::cookie_packet(
+                packet.version,
+                sender,
+                packet.receiver,
+                &cookie,
+            ));
         }
         let of_source = self.half_open_by_source.get(&source).copied().unwrap_or(0);
         if self.half_open >= self.config.half_open_max
@@ -365,7 +401,8 @@ impl Endpoint {
         let seconds = u64::from_be_bytes(*seconds);
         let age = now.saturating_duration_since(self.started).as_secs().checked_sub(seconds);
         let data = cookie_data(seconds, from, packet.receiver, sender);
-        age.is_some_and(|age| age <= COOKIE_LIFE.as_secs()) && self.crypto.mac_matches(b"cookie", &data, tag)
+        age.is_some_and(|age| age <= COOKIE_LIFE.as_secs())
+            && self.crypto.mac_matches(b"cookie", &data, tag)
     }
 
     fn drop(&mut self, why: Dropped) -> Routed {
@@ -398,7 +435,9 @@ impl Endpoint {
     pub fn remove(&mut self, handle: Handle) {
         let Some(entry) = self.entries.remove(&handle) else { return };
         self.by_local.remove(&entry.local_id);
-        for (map, id) in [(&mut self.by_first, Some(entry.first_id)), (&mut self.by_peer, Some(entry.first_id))] {
+        for (map, id) in
+            [(&mut self.by_first, Some(entry.first_id)), (&mut self.by_peer, Some(entry.first_id))]
+        {
             if let Some(id) = id.filter(|id| map.get(id) == Some(&handle)) {
                 map.remove(&id);
             }
@@ -427,6 +466,11 @@ impl Endpoint {
     }
 }
 
-fn cookie_data(seconds: u64, from: Remote, first_id: ConnectionId, sender: ConnectionId) -> Vec<u8> {
+fn cookie_data(
+    seconds: u64,
+    from: Remote,
+    first_id: ConnectionId,
+    sender: ConnectionId,
+) -> Vec<u8> {
     [&seconds.to_be_bytes()[..], from.as_bytes(), &first_id.0, &sender.0].concat()
 }

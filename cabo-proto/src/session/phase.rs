@@ -10,7 +10,7 @@ use super::crypto::{Handshake, Keys, PacketKey};
 /// The open key of the phase before.
 struct Previous {
     open: Box<dyn PacketKey>,
-    until: Option<Instant>,       // set when the first packet of the current phase arrives
+    until: Option<Instant>, // set when the first packet of the current phase arrives
     first_current: Option<u64>, // lowest number seen in the current phase
 }
 
@@ -67,14 +67,25 @@ impl PhaseKeys {
     }
 
     /// Starts the next phase if enough was sealed under this one and the peer is known to have followed to it.
-    pub(crate) fn maybe_update(&mut self, next_number: u64, largest_acked: Option<u64>, handshake: &mut dyn Handshake) {
-        let is_confirmed = largest_acked.is_some_and(|acked| acked >= self.first_sealed) && self.previous.is_none();
+    pub(crate) fn maybe_update(
+        &mut self,
+        next_number: u64,
+        largest_acked: Option<u64>,
+        handshake: &mut dyn Handshake,
+    ) {
+        let is_confirmed = largest_acked.is_some_and(|acked| acked >= self.first_sealed)
+            && self.previous.is_none();
         if self.sealed >= self.update_after && is_confirmed {
             self.rotate(next_number, None, handshake);
         }
     }
 
-    fn rotate(&mut self, next_number: u64, first_current: Option<u64>, handshake: &mut dyn Handshake) {
+    fn rotate(
+        &mut self,
+        next_number: u64,
+        first_current: Option<u64>,
+        handshake: &mut dyn Handshake,
+    ) {
         let Some(next) = self.next.take() else { return };
         let old = std::mem::replace(&mut self.current, next);
         self.previous = Some(Previous { open: old.open, until: None, first_current });
@@ -95,14 +106,19 @@ impl PhaseKeys {
         handshake: &mut dyn Handshake,
     ) -> Opened {
         let (is_odd, number, header) = packet;
-        if self.previous.as_ref().is_some_and(|previous| previous.until.is_some_and(|until| until <= now)) {
+        if self
+            .previous
+            .as_ref()
+            .is_some_and(|previous| previous.until.is_some_and(|until| until <= now))
+        {
             self.previous = None;
         }
         let opened = if is_odd == self.is_odd {
             let opened = self.current.open.open(number, header, body);
             if let (Some(_), Some(previous)) = (opened, &mut self.previous) {
                 previous.until.get_or_insert(now + keep);
-                previous.first_current = Some(previous.first_current.map_or(number, |first| first.min(number)));
+                previous.first_current =
+                    Some(previous.first_current.map_or(number, |first| first.min(number)));
             }
             opened
         } else {
@@ -112,7 +128,8 @@ impl PhaseKeys {
                 }
                 Some(_) => None, // a third phase before the second is settled: no honest peer is that fast
                 None => {
-                    let opened = self.next.as_ref().and_then(|next| next.open.open(number, header, body));
+                    let opened =
+                        self.next.as_ref().and_then(|next| next.open.open(number, header, body));
                     if opened.is_some() {
                         self.rotate(next_number, Some(number), handshake);
                         if let Some(previous) = &mut self.previous {

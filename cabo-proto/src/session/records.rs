@@ -42,12 +42,15 @@ pub enum Opening {
 impl Opening {
     /// Looks at the first bytes of a stream.
     pub fn of(bytes: &[u8]) -> Self {
-        for (preface, is_plain) in [(record::PREFACE_SEALED, false), (record::PREFACE_PLAIN, true)] {
+        for (preface, is_plain) in [(record::PREFACE_SEALED, false), (record::PREFACE_PLAIN, true)]
+        {
             if bytes.len() >= preface.len() && bytes.starts_with(&preface) {
                 return Self::Cabo { is_plain };
             }
         }
-        let is_beginning = [record::PREFACE_SEALED, record::PREFACE_PLAIN].iter().any(|preface| preface.starts_with(bytes));
+        let is_beginning = [record::PREFACE_SEALED, record::PREFACE_PLAIN]
+            .iter()
+            .any(|preface| preface.starts_with(bytes));
         if is_beginning { Self::Unknown } else { Self::Stranger }
     }
 }
@@ -81,14 +84,24 @@ pub struct RecordConnection {
 
 impl RecordConnection {
     /// The client's end; it starts with the preface.
-    pub fn client(now: Instant, config: Config, crypto: &dyn Crypto, budget: Arc<Budget>) -> Result<Self, CryptoError> {
+    pub fn client(
+        now: Instant,
+        config: Config,
+        crypto: &dyn Crypto,
+        budget: Arc<Budget>,
+    ) -> Result<Self, CryptoError> {
         let mut connection = Self::new(now, Side::Client, config, crypto, budget)?;
         connection.advance_handshake();
         Ok(connection)
     }
 
     /// The server's end, after the client's preface was read by whoever looked who it is ([`Opening`]).
-    pub fn server(now: Instant, config: Config, crypto: &dyn Crypto, budget: Arc<Budget>) -> Result<Self, CryptoError> {
+    pub fn server(
+        now: Instant,
+        config: Config,
+        crypto: &dyn Crypto,
+        budget: Arc<Budget>,
+    ) -> Result<Self, CryptoError> {
         Self::new(now, Side::Server, config, crypto, budget)
     }
 
@@ -154,7 +167,8 @@ impl RecordConnection {
     }
 
     fn take_preface(&mut self) -> bool {
-        let ours = if self.core.config.is_plain { record::PREFACE_PLAIN } else { record::PREFACE_SEALED };
+        let ours =
+            if self.core.config.is_plain { record::PREFACE_PLAIN } else { record::PREFACE_SEALED };
         let len = self.input.len().min(ours.len());
         if self.input[..len] != ours[..len] {
             self.end(breach(Code::VERSION, "it does not speak cabo/1 in this form"));
@@ -185,9 +199,9 @@ impl RecordConnection {
         }
         self.input_at = end;
         let mut input = std::mem::take(&mut self.input);
-        let result = self.open(now, &header, &mut input, start, end).and_then(|len| {
-            self.handle_body(now, header.kind.space(), &input[start..start + len])
-        });
+        let result = self
+            .open(now, &header, &mut input, start, end)
+            .and_then(|len| self.handle_body(now, header.kind.space(), &input[start..start + len]));
         self.input = input;
         if let Err(ended) = result {
             self.end(ended);
@@ -195,7 +209,14 @@ impl RecordConnection {
         true
     }
 
-    fn open(&mut self, now: Instant, header: &RecordHeader, input: &mut [u8], start: usize, end: usize) -> Result<usize, Ended> {
+    fn open(
+        &mut self,
+        now: Instant,
+        header: &RecordHeader,
+        input: &mut [u8],
+        start: usize,
+        end: usize,
+    ) -> Result<usize, Ended> {
         let (before, body) = input[..end].split_at_mut(start);
         let associated = &before[start - record::HEADER..];
         let opened = match header.kind {
@@ -203,7 +224,9 @@ impl RecordConnection {
             RecordKind::Handshake => {
                 let number = self.handshake_numbers[1];
                 self.handshake_numbers[1] += 1;
-                self.handshake_keys.as_ref().and_then(|keys| keys.open.open(number, associated, body))
+                self.handshake_keys
+                    .as_ref()
+                    .and_then(|keys| keys.open.open(number, associated, body))
             }
             RecordKind::Data { phase: is_odd } => {
                 let number = self.data_numbers[1];
@@ -211,7 +234,14 @@ impl RecordConnection {
                 let next = self.data_numbers[0];
                 let packet = (is_odd, number, associated);
                 self.phase.as_mut().and_then(|phase| {
-                    match phase.open(now, Duration::ZERO, packet, body, next, self.core.handshake_mut()) {
+                    match phase.open(
+                        now,
+                        Duration::ZERO,
+                        packet,
+                        body,
+                        next,
+                        self.core.handshake_mut(),
+                    ) {
                         Opened::Body(len) => Some(len),
                         Opened::Failed | Opened::TooManyFailures => None,
                     }
@@ -227,13 +257,22 @@ impl RecordConnection {
         for frame in Frames::new(body) {
             let frame = frame.map_err(|error| breach(Code::FRAME, &error.to_string()))?;
             if !frame.allowed_in_record(space) {
-                return Err(breach(Code::VIOLATION, &format!("{} in a record of the {space:?} space", frame.name())));
+                return Err(breach(
+                    Code::VIOLATION,
+                    &format!("{} in a record of the {space:?} space", frame.name()),
+                ));
             }
             match frame {
-                Frame::Crypto { offset, data } => is_moved |= self.core.on_crypto(space, offset, data)?,
+                Frame::Crypto { offset, data } => {
+                    is_moved |= self.core.on_crypto(space, offset, data)?
+                }
                 Frame::Close(close) => {
                     self.state = State::Gone;
-                    self.core.push_event(Event::Ended(Ended::from_peer(close.origin, close.code, close.reason)));
+                    self.core.push_event(Event::Ended(Ended::from_peer(
+                        close.origin,
+                        close.code,
+                        close.reason,
+                    )));
                     return Ok(());
                 }
                 Frame::Pad(_)
@@ -279,7 +318,11 @@ impl RecordConnection {
         }
         let before = out.len();
         if std::mem::take(&mut self.is_preface_owed) {
-            let preface = if self.core.config.is_plain { record::PREFACE_PLAIN } else { record::PREFACE_SEALED };
+            let preface = if self.core.config.is_plain {
+                record::PREFACE_PLAIN
+            } else {
+                record::PREFACE_SEALED
+            };
             out.extend_from_slice(&preface);
         }
         for space in [Space::Initial, Space::Handshake, Space::Data] {
@@ -312,7 +355,9 @@ impl RecordConnection {
         let mut parts = Vec::new();
         let mut push = |part: Part| parts.push(part);
         match space {
-            Space::Initial | Space::Handshake => self.core.write_crypto(space, out, RECORD_BODY_BYTES, &mut push),
+            Space::Initial | Space::Handshake => {
+                self.core.write_crypto(space, out, RECORD_BODY_BYTES, &mut push)
+            }
             Space::Data => self.core.write_data(now, out, RECORD_BODY_BYTES, &mut push),
         }
         if out.len() == start + record::HEADER {
@@ -329,7 +374,9 @@ impl RecordConnection {
         match space {
             Space::Initial => RecordKind::Initial,
             Space::Handshake => RecordKind::Handshake,
-            Space::Data => RecordKind::Data { phase: self.phase.as_ref().is_some_and(PhaseKeys::is_odd) },
+            Space::Data => {
+                RecordKind::Data { phase: self.phase.as_ref().is_some_and(PhaseKeys::is_odd) }
+            }
         }
     }
 
@@ -361,7 +408,9 @@ impl RecordConnection {
     }
 
     fn write_close(&mut self, out: &mut Vec<u8>) {
-        let Some((origin, code, reason)) = self.ended.as_ref().and_then(close_frame) else { return };
+        let Some((origin, code, reason)) = self.ended.as_ref().and_then(close_frame) else {
+            return;
+        };
         let spaces = [Space::Data, Space::Handshake, Space::Initial];
         let Some(space) = spaces.into_iter().find(|space| self.can_seal(*space)) else { return };
         let origin = if space == Space::Data { origin } else { Origin::Protocol };

@@ -11,7 +11,10 @@ pub mod link;
 pub mod net;
 
 /// The zero of virtual time. Only differences to it mean anything.
-#[allow(clippy::disallowed_methods, reason = "an Instant cannot be made from nothing; only differences to it are used")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "an Instant cannot be made from nothing; only differences to it are used"
+)]
 pub fn origin() -> Instant {
     Instant::now()
 }

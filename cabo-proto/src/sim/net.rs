@@ -59,7 +59,8 @@ pub struct NetConfig {
 impl NetConfig {
     /// An Ethernet cable without faults, alike both ways.
     pub fn new(seed: u64, link: LinkConfig) -> Self {
-        let limits = PathLimits { largest_packet_bytes: 1496, overhead_bytes: 4, burst_bytes: 1 << 20 };
+        let limits =
+            PathLimits { largest_packet_bytes: 1496, overhead_bytes: 4, burst_bytes: 1 << 20 };
         Self { connection: Config::default(), limits, links: [link.clone(), link], seed }
     }
 }
@@ -132,7 +133,11 @@ impl Net {
 
     fn next_instant(&self) -> Option<Instant> {
         let links = self.links.iter().filter_map(Link::next_deadline);
-        let timers = self.hosts.iter().flat_map(|host| host.connections.values()).filter_map(PacketConnection::deadline);
+        let timers = self
+            .hosts
+            .iter()
+            .flat_map(|host| host.connections.values())
+            .filter_map(PacketConnection::deadline);
         links.chain(timers).min()
     }
 
@@ -141,7 +146,8 @@ impl Net {
         for (host, link) in self.hosts.iter_mut().zip(&mut self.links) {
             for connection in host.connections.values_mut() {
                 out.clear();
-                while let Some(batch) = connection.poll_transmit(self.now, &mut out, BATCH_PACKETS) {
+                while let Some(batch) = connection.poll_transmit(self.now, &mut out, BATCH_PACKETS)
+                {
                     for packet in out.chunks(batch.segment_bytes) {
                         let _ = link.send(self.now, packet.to_vec()); // a cable tells nobody
                     }
@@ -209,8 +215,12 @@ impl Host {
                 self.events.push((*handle, event));
             }
         }
-        let gone: Vec<Handle> =
-            self.connections.iter().filter(|(_, connection)| connection.is_gone()).map(|(handle, _)| *handle).collect();
+        let gone: Vec<Handle> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.is_gone())
+            .map(|(handle, _)| *handle)
+            .collect();
         for handle in gone {
             self.endpoint.remove(handle);
             self.connections.remove(&handle);

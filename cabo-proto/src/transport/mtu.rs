@@ -157,7 +157,8 @@ impl Mtu {
     /// The carrier refused a packet of `bytes` as too long (`EMSGSIZE`); a probe is also known by its size, where the
     /// caller no longer knows the number. The new size, where it is above the base.
     pub fn on_refused(&mut self, now: Instant, number: u64, bytes: usize) -> Option<usize> {
-        let is_probe = self.probe.take_if(|probe| probe.number == number || probe.size == bytes).is_some();
+        let is_probe =
+            self.probe.take_if(|probe| probe.number == number || probe.size == bytes).is_some();
         if is_probe || bytes > self.current {
             self.tries = 0;
             self.failed = Some(self.failed.map_or(bytes, |failed| failed.min(bytes)));

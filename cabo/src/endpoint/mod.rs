@@ -114,7 +114,8 @@ impl Endpoint {
         } else {
             Arc::new(sealed.clone())
         };
-        let budget_bytes = if settings.budget_bytes == 0 { 512 << 20 } else { settings.budget_bytes };
+        let budget_bytes =
+            if settings.budget_bytes == 0 { 512 << 20 } else { settings.budget_bytes };
         let (incoming, accepted) = mpsc::channel(INCOMING_MAX);
         Ok(Self {
             public_key: identity.public_key(),
@@ -161,27 +162,52 @@ impl Endpoint {
                 let listener = Tcp::listen(resolve_local(host).await?)?;
                 Ok(self.listen_records(Arc::new(listener), "tcp", address))
             }
-            Place::Unix(name) => Ok(self.listen_records(Arc::new(Unix::listen(name)?), "unix", address)),
+            Place::Unix(name) => {
+                Ok(self.listen_records(Arc::new(Unix::listen(name)?), "unix", address))
+            }
             Place::Tls(_) | Place::Redes { .. } | Place::Name(_) => {
                 Err(ListenError::NoSession { place: address.to_string(), scheme: address.scheme() })
             }
         }
     }
 
-    fn listen_packets(&self, carrier: Box<dyn Datagrams>, scheme: &'static str, address: &Address) -> Listening {
+    fn listen_packets(
+        &self,
+        carrier: Box<dyn Datagrams>,
+        scheme: &'static str,
+        address: &Address,
+    ) -> Listening {
         let endpoint = self.start_packets(carrier, scheme, true);
-        let listening = Listening { address: with_port(address, endpoint.local().port()), advice: endpoint.advice() };
+        let listening = Listening {
+            address: with_port(address, endpoint.local().port()),
+            advice: endpoint.advice(),
+        };
         lock(&self.listening).push(endpoint);
         listening
     }
 
-    fn listen_records(&self, listener: Arc<dyn Listener>, scheme: &'static str, address: &Address) -> Listening {
-        let listening = Listening { address: with_port(address, listener.local().port()), advice: None };
-        tokio::spawn(records::accept_loop(listener, self.record_settings(scheme), self.incoming.clone()));
+    fn listen_records(
+        &self,
+        listener: Arc<dyn Listener>,
+        scheme: &'static str,
+        address: &Address,
+    ) -> Listening {
+        let listening =
+            Listening { address: with_port(address, listener.local().port()), advice: None };
+        tokio::spawn(records::accept_loop(
+            listener,
+            self.record_settings(scheme),
+            self.incoming.clone(),
+        ));
         listening
     }
 
-    fn start_packets(&self, carrier: Box<dyn Datagrams>, scheme: &'static str, is_listening: bool) -> Held {
+    fn start_packets(
+        &self,
+        carrier: Box<dyn Datagrams>,
+        scheme: &'static str,
+        is_listening: bool,
+    ) -> Held {
         let promises = carrier.promises();
         let limits = PathLimits {
             largest_packet_bytes: promises.largest_datagram.min(usize::from(u16::MAX)),
@@ -214,7 +240,10 @@ impl Endpoint {
         for endpoint in lock(&self.listening).iter() {
             if let Some(port) = endpoint.local().port() {
                 let versions = vec![self.settings.session.version()];
-                endpoint.answer_discovery(Answer { from: endpoint.local(), port, fingerprint }, versions);
+                endpoint.answer_discovery(
+                    Answer { from: endpoint.local(), port, fingerprint },
+                    versions,
+                );
             }
         }
     }
@@ -242,7 +271,11 @@ impl Endpoint {
     // --- connecting -------------------------------------------------------------------------------------------------
 
     /// Connects to `address` and waits until the server has proved who it is: `expected`, where that is given.
-    pub async fn connect(&self, address: &Address, expected: Option<PublicKey>) -> Result<Connection, ConnectError> {
+    pub async fn connect(
+        &self,
+        address: &Address,
+        expected: Option<PublicKey>,
+    ) -> Result<Connection, ConnectError> {
         address.check_connect()?;
         let expecting = match (&self.sealed, expected) {
             (Some(sealed), Some(key)) => Some(sealed.expecting(key)?),
@@ -260,7 +293,11 @@ impl Endpoint {
         Ok(connection)
     }
 
-    async fn start_connection(&self, address: &Address, crypto: &dyn Crypto) -> Result<Connection, ConnectError> {
+    async fn start_connection(
+        &self,
+        address: &Address,
+        crypto: &dyn Crypto,
+    ) -> Result<Connection, ConnectError> {
         let failed = |error| ConnectError::Ended {
             place: address.place.to_string(),
             ended: Arc::new(cabo_proto::session::config::Ended::Crypto(error)),
@@ -268,13 +305,16 @@ impl Endpoint {
         match &address.place {
             Place::Udp(host) => {
                 let to = resolve(host).await?;
-                let endpoint = self.socket_towards(if to.is_ipv4() { Local::V4 } else { Local::V6 })?;
+                let endpoint =
+                    self.socket_towards(if to.is_ipv4() { Local::V4 } else { Local::V6 })?;
                 endpoint.connect(Peer::udp(to), crypto).map_err(failed)
             }
             Place::Eth { mac, interface, port } => {
                 let endpoint = self.socket_towards(Local::Ether(interface.as_str().to_owned()))?;
                 let to = match mac {
-                    Some(mac) => ether_peer(mac.0, port.unwrap_or(DEFAULT_PORT), interface.as_str()),
+                    Some(mac) => {
+                        ether_peer(mac.0, port.unwrap_or(DEFAULT_PORT), interface.as_str())
+                    }
                     None => self.ask_one(&endpoint, address, *port).await?,
                 };
                 endpoint.connect(to, crypto).map_err(failed)
@@ -282,16 +322,19 @@ impl Endpoint {
             Place::Tcp(host) => {
                 let connected = tcp::connect(resolve(host).await?, CONNECT_TIME).await?;
                 let settings = self.record_settings("tcp");
-                start_client(&settings, connected.stream, connected.to, None, crypto).map_err(failed)
+                start_client(&settings, connected.stream, connected.to, None, crypto)
+                    .map_err(failed)
             }
             Place::Unix(name) => {
                 let connected = unix::connect(name, CONNECT_TIME).await?;
                 let settings = self.record_settings("unix");
-                start_client(&settings, connected.stream, connected.to, connected.peer_user, crypto).map_err(failed)
+                start_client(&settings, connected.stream, connected.to, connected.peer_user, crypto)
+                    .map_err(failed)
             }
-            Place::Tls(_) | Place::Redes { .. } | Place::Name(_) => {
-                Err(ConnectError::NoSession { place: address.place.to_string(), scheme: address.scheme() })
-            }
+            Place::Tls(_) | Place::Redes { .. } | Place::Name(_) => Err(ConnectError::NoSession {
+                place: address.place.to_string(),
+                scheme: address.scheme(),
+            }),
         }
     }
 
@@ -302,8 +345,12 @@ impl Endpoint {
             return Ok(endpoint.clone());
         }
         let endpoint = match &local {
-            Local::V4 => self.start_packets(Box::new(Udp::open(([0, 0, 0, 0], 0).into())?), "udp", false),
-            Local::V6 => self.start_packets(Box::new(Udp::open(([0_u16; 8], 0).into())?), "udp", false),
+            Local::V4 => {
+                self.start_packets(Box::new(Udp::open(([0, 0, 0, 0], 0).into())?), "udp", false)
+            }
+            Local::V6 => {
+                self.start_packets(Box::new(Udp::open(([0_u16; 8], 0).into())?), "udp", false)
+            }
             Local::Ether(interface) => {
                 self.start_packets(Box::new(Ether::open(interface, 0, false)?), "eth", false)
             }
@@ -316,7 +363,11 @@ impl Endpoint {
     // --- discovery --------------------------------------------------------------------------------------------------
 
     /// Asks the link of `interface` who serves there, for as long as `within`.
-    pub async fn who_serves(&self, interface: &str, within: Duration) -> Result<Vec<Found>, ConnectError> {
+    pub async fn who_serves(
+        &self,
+        interface: &str,
+        within: Duration,
+    ) -> Result<Vec<Found>, ConnectError> {
         let endpoint = self.socket_towards(Local::Ether(interface.to_owned()))?;
         let answers = self.ask(&endpoint, interface, within, |_| false).await;
         let mut found: Vec<Found> = Vec::new();
@@ -337,13 +388,21 @@ impl Endpoint {
         port: Option<u16>,
     ) -> Result<Peer, ConnectError> {
         let Place::Eth { interface, .. } = &address.place else {
-            return Err(ConnectError::NoSession { place: address.to_string(), scheme: address.scheme() });
+            return Err(ConnectError::NoSession {
+                place: address.to_string(),
+                scheme: address.scheme(),
+            });
         };
         let is_wanted = |answer: &Answer| port.is_none_or(|port| answer.port == port);
         let answers = self.ask(endpoint, interface.as_str(), ASK_TIME, is_wanted).await;
         match answers.into_iter().find(|answer| is_wanted(answer)) {
-            Some(Answer { from: Peer::Ether { mac, .. }, port, .. }) => Ok(ether_peer(mac, port, interface.as_str())),
-            _ => Err(ConnectError::NobodyThere { place: address.place.to_string(), within: ASK_TIME }),
+            Some(Answer { from: Peer::Ether { mac, .. }, port, .. }) => {
+                Ok(ether_peer(mac, port, interface.as_str()))
+            }
+            _ => Err(ConnectError::NobodyThere {
+                place: address.place.to_string(),
+                within: ASK_TIME,
+            }),
         }
     }
 
@@ -419,7 +478,9 @@ fn remote_of(peer: &Peer, with_port: bool) -> Remote {
         Peer::Udp(address) | Peer::Tcp(address) => match address.ip() {
             IpAddr::V4(ip) => bytes.extend_from_slice(&ip.octets()),
             // One host of IPv6 has a whole /64 to speak from.
-            IpAddr::V6(ip) => bytes.extend_from_slice(&ip.octets()[..if with_port { 16 } else { 8 }]),
+            IpAddr::V6(ip) => {
+                bytes.extend_from_slice(&ip.octets()[..if with_port { 16 } else { 8 }])
+            }
         },
         Peer::Ether { mac, .. } => bytes.extend_from_slice(mac),
         Peer::Memory(place) => bytes.extend_from_slice(&place.to_be_bytes()),
@@ -433,13 +494,20 @@ fn remote_of(peer: &Peer, with_port: bool) -> Remote {
 }
 
 fn ether_peer(mac: [u8; 6], port: u16, interface: &str) -> Peer {
-    InterfaceName::new(interface).map_or(Peer::None, |interface| Peer::Ether { mac, port, interface })
+    InterfaceName::new(interface).map_or(Peer::None, |interface| Peer::Ether {
+        mac,
+        port,
+        interface,
+    })
 }
 
 fn address_of(answer: &Answer) -> Option<Address> {
     let Peer::Ether { mac, interface, .. } = answer.from else { return None };
     let interface = crate::address::Interface::new(interface.as_str()).ok()?;
-    Some(Place::Eth { mac: Some(crate::address::Mac(mac)), interface, port: Some(answer.port) }.into())
+    Some(
+        Place::Eth { mac: Some(crate::address::Mac(mac)), interface, port: Some(answer.port) }
+            .into(),
+    )
 }
 
 /// `address` with the port that it really got.
@@ -482,7 +550,9 @@ async fn lookup(host: &HostPort) -> std::io::Result<SocketAddr> {
         }
         Host::Name(name) => {
             let mut found = tokio::net::lookup_host((name.as_str(), port)).await?;
-            found.next().ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"))
+            found.next().ok_or_else(|| {
+                std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address")
+            })
         }
     }
 }

@@ -20,7 +20,9 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use super::{SystemChance, remote, source};
-use crate::carrier::{Datagrams, Peer, Received, SLOT_BYTES, SLOTS, SendFailure, Transmit, send_failure};
+use crate::carrier::{
+    Datagrams, Peer, Received, SLOT_BYTES, SLOTS, SendFailure, Transmit, send_failure,
+};
 use crate::connection::{Connection, Driver, Machine, Shared};
 
 /// Rounds of receiving or sending before other tasks of the runtime get their turn.
@@ -130,9 +132,15 @@ impl PacketEndpoint {
         incoming: mpsc::Sender<Connection>,
     ) -> Held {
         let door = Door::new(Instant::now(), config, crypto, Box::new(SystemChance));
-        let state = State { door, connections: HashMap::new(), discovery: None, askers: Vec::new() };
-        let endpoint =
-            Arc::new(Self { carrier, scheme, state: Mutex::new(state), pokes: Arc::default(), incoming });
+        let state =
+            State { door, connections: HashMap::new(), discovery: None, askers: Vec::new() };
+        let endpoint = Arc::new(Self {
+            carrier,
+            scheme,
+            state: Mutex::new(state),
+            pokes: Arc::default(),
+            incoming,
+        });
         tokio::spawn(PacketDriver::new(endpoint.clone()));
         Held(Some(endpoint))
     }
@@ -175,12 +183,18 @@ impl PacketEndpoint {
 
     /// Answers who asks the link who serves.
     pub(crate) fn answer_discovery(&self, answer: Answer, versions: Vec<u8>) {
-        let discovery = Discovery { answer, versions, left: ANSWERS_PER_SECOND, since: Instant::now() };
+        let discovery =
+            Discovery { answer, versions, left: ANSWERS_PER_SECOND, since: Instant::now() };
         self.lock().discovery = Some(discovery);
     }
 
     /// Asks the link who serves; answers come through the channel until it is dropped.
-    pub(crate) fn ask(&self, version: u8, nonce: ConnectionId, answers: mpsc::Sender<Answer>) -> Vec<u8> {
+    pub(crate) fn ask(
+        &self,
+        version: u8,
+        nonce: ConnectionId,
+        answers: mpsc::Sender<Answer>,
+    ) -> Vec<u8> {
         self.lock().askers.push((nonce, answers));
         discovery::question(version, nonce)
     }
@@ -283,14 +297,23 @@ impl PacketDriver {
         }
     }
 
-    fn on_discovery(&mut self, now: Instant, state: &mut State, from: Peer, packet: &Packet, datagram: &[u8]) {
+    fn on_discovery(
+        &mut self,
+        now: Instant,
+        state: &mut State,
+        from: Peer,
+        packet: &Packet,
+        datagram: &[u8],
+    ) {
         match packet.kind {
             Kind::Discover { sender, body } => {
                 let Some(discovery) = &mut state.discovery else { return };
                 if now.saturating_duration_since(discovery.since) >= Duration::from_secs(1) {
                     (discovery.since, discovery.left) = (now, ANSWERS_PER_SECOND);
                 }
-                let is_question = datagram.get(body..packet.length).is_some_and(|body| discovery::check_question(body).is_ok());
+                let is_question = datagram
+                    .get(body..packet.length)
+                    .is_some_and(|body| discovery::check_question(body).is_ok());
                 if discovery.left > 0 && is_question {
                     discovery.left -= 1;
                     let Answer { port, fingerprint, .. } = discovery.answer;
@@ -299,12 +322,17 @@ impl PacketDriver {
                 }
             }
             Kind::Here { body, .. } => {
-                let here = datagram.get(body..packet.length).and_then(|body| Here::decode(body).ok());
+                let here =
+                    datagram.get(body..packet.length).and_then(|body| Here::decode(body).ok());
                 state.askers.retain(|(_, answers)| !answers.is_closed());
                 if let (Some(here), Some((_, answers))) =
                     (here, state.askers.iter().find(|(nonce, _)| *nonce == packet.receiver))
                 {
-                    let _ = answers.try_send(Answer { from, port: here.port, fingerprint: here.fingerprint }); // a full channel has answers enough
+                    let _ = answers.try_send(Answer {
+                        from,
+                        port: here.port,
+                        fingerprint: here.fingerprint,
+                    }); // a full channel has answers enough
                 }
             }
             _ => {}
@@ -313,7 +341,9 @@ impl PacketDriver {
 
     /// Lets connections whose time has come do what time brings.
     fn handle_timers(&mut self, now: Instant) {
-        while let Some((_, handle)) = self.timers.first().copied().filter(|(deadline, _)| *deadline <= now) {
+        while let Some((_, handle)) =
+            self.timers.first().copied().filter(|(deadline, _)| *deadline <= now)
+        {
             self.timers.pop_first();
             self.deadlines.remove(&handle);
             let shared = self.endpoint.lock().connections.get(&handle).cloned();
@@ -379,7 +409,9 @@ impl PacketDriver {
 
     /// Serves one connection: events, packets, timer. True if it may have more to send at once.
     fn serve(&mut self, cx: &mut Context<'_>, handle: Handle) -> Poll<bool> {
-        let Some(shared) = self.endpoint.lock().connections.get(&handle).cloned() else { return Poll::Ready(false) };
+        let Some(shared) = self.endpoint.lock().connections.get(&handle).cloned() else {
+            return Poll::Ready(false);
+        };
         let max_packets = self.endpoint.carrier.max_segments();
         for _ in 0..BATCHES {
             let mut inner = shared.lock();

@@ -72,8 +72,12 @@ pub(crate) fn start_client(
     peer_user: Option<u32>,
     crypto: &dyn Crypto,
 ) -> Result<Connection, cabo_proto::session::crypto::CryptoError> {
-    let machine =
-        RecordConnection::client(Instant::now(), settings.config.clone(), crypto, settings.budget.clone())?;
+    let machine = RecordConnection::client(
+        Instant::now(),
+        settings.config.clone(),
+        crypto,
+        settings.budget.clone(),
+    )?;
     let (shared, driver) = drive(settings, machine, stream, from, peer_user, None);
     tokio::spawn(driver.run());
     Ok(Connection::new(shared))
@@ -89,7 +93,14 @@ fn drive(
 ) -> (Arc<Shared>, RecordDriver) {
     let wake = Arc::new(Wake::default());
     let machine = Machine::Records(Box::new(machine));
-    let shared = Shared::new(machine, Box::new(wake.clone()), settings.scheme, from, peer_user, incoming.is_some());
+    let shared = Shared::new(
+        machine,
+        Box::new(wake.clone()),
+        settings.scheme,
+        from,
+        peer_user,
+        incoming.is_some(),
+    );
     let driver = RecordDriver {
         shared: shared.clone(),
         wake,
@@ -104,7 +115,11 @@ fn drive(
 }
 
 /// Accepts for as long as the listener lives.
-pub(crate) async fn accept_loop(listener: Arc<dyn Listener>, settings: RecordSettings, incoming: mpsc::Sender<Connection>) {
+pub(crate) async fn accept_loop(
+    listener: Arc<dyn Listener>,
+    settings: RecordSettings,
+    incoming: mpsc::Sender<Connection>,
+) {
     let openings = Arc::new(Semaphore::new(OPENINGS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -136,7 +151,11 @@ pub(crate) async fn accept_loop(listener: Arc<dyn Listener>, settings: RecordSet
 }
 
 /// Reads the preface and decides who it is.
-async fn open(settings: &RecordSettings, accepted: Accepted, incoming: mpsc::Sender<Connection>) -> Option<RecordDriver> {
+async fn open(
+    settings: &RecordSettings,
+    accepted: Accepted,
+    incoming: mpsc::Sender<Connection>,
+) -> Option<RecordDriver> {
     let Accepted { mut stream, from, peer_user } = accepted;
     let mut preface = [0; 8];
     let mut len = 0;
@@ -154,8 +173,13 @@ async fn open(settings: &RecordSettings, accepted: Accepted, incoming: mpsc::Sen
             return None;
         }
     }
-    let machine =
-        RecordConnection::server(Instant::now(), settings.config.clone(), &*settings.crypto, settings.budget.clone()).ok()?;
+    let machine = RecordConnection::server(
+        Instant::now(),
+        settings.config.clone(),
+        &*settings.crypto,
+        settings.budget.clone(),
+    )
+    .ok()?;
     Some(drive(settings, machine, stream, from, peer_user, Some(incoming)).1)
 }
 
@@ -214,7 +238,10 @@ impl RecordDriver {
             return false;
         }
         let mut buffer = ReadBuf::new(&mut self.scratch);
-        let Poll::Ready(read) = AsyncRead::poll_read(Pin::new(&mut self.stream), cx, &mut buffer) else { return false };
+        let Poll::Ready(read) = AsyncRead::poll_read(Pin::new(&mut self.stream), cx, &mut buffer)
+        else {
+            return false;
+        };
         let mut inner = self.shared.lock();
         let Machine::Records(machine) = &mut inner.machine else { return false };
         if read.is_err() || buffer.filled().is_empty() {
@@ -252,7 +279,9 @@ impl RecordDriver {
         let mut is_moved = false;
         while !self.out.is_empty() {
             match AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, &self.out) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+                }
                 Poll::Ready(Ok(len)) => {
                     self.out.advance(len);
                     is_moved = true;

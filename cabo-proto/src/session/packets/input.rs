@@ -35,12 +35,14 @@ impl PacketConnection {
         match &packet.kind {
             &Kind::Initial { sender, number, body, .. } => {
                 let sender = Some(sender);
-                let numbered = Numbered { space: Space::Initial, sender, phase: false, number, body };
+                let numbered =
+                    Numbered { space: Space::Initial, sender, phase: false, number, body };
                 self.handle_numbered(now, packet, &numbered, datagram);
             }
             &Kind::Handshake { sender, number, body } => {
                 let sender = Some(sender);
-                let numbered = Numbered { space: Space::Handshake, sender, phase: false, number, body };
+                let numbered =
+                    Numbered { space: Space::Handshake, sender, phase: false, number, body };
                 self.handle_numbered(now, packet, &numbered, datagram);
             }
             &Kind::Data { phase, number, body } => {
@@ -88,7 +90,8 @@ impl PacketConnection {
     /// S-5.3: only the token that the peer gave us under seal counts.
     fn on_reset(&mut self, token: &[u8; 16]) {
         let known = self.core.peer().and_then(|peer| peer.reset_token);
-        let differs = known.map(|known| known.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b)));
+        let differs =
+            known.map(|known| known.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b)));
         if differs == Some(0) {
             self.end(Ended::Reset);
         }
@@ -103,7 +106,13 @@ impl PacketConnection {
         }
     }
 
-    fn handle_numbered(&mut self, now: Instant, packet: &Packet, numbered: &Numbered, datagram: &mut [u8]) {
+    fn handle_numbered(
+        &mut self,
+        now: Instant,
+        packet: &Packet,
+        numbered: &Numbered,
+        datagram: &mut [u8],
+    ) {
         match &mut self.state {
             State::Open => {}
             State::Closing { heard, answer_at, is_owed, .. } => {
@@ -179,7 +188,10 @@ impl PacketConnection {
             self.peer_id = sender;
             self.is_peer_id_known = true;
         }
-        if self.core.side == Side::Server && numbered.space == Space::Handshake && !self.is_address_proved {
+        if self.core.side == Side::Server
+            && numbered.space == Space::Handshake
+            && !self.is_address_proved
+        {
             // Only who received our first flight has these keys (S-3.4).
             self.is_address_proved = true;
             self.discard(Space::Initial);
@@ -204,7 +216,10 @@ impl PacketConnection {
         for frame in Frames::new(body) {
             let frame = frame.map_err(|error| breach(Code::FRAME, &error.to_string()))?;
             if !frame.allowed_in(space) {
-                return Err(breach(Code::VIOLATION, &format!("{} in the {space:?} space", frame.name())));
+                return Err(breach(
+                    Code::VIOLATION,
+                    &format!("{} in the {space:?} space", frame.name()),
+                ));
             }
             is_eliciting |= frame.is_ack_eliciting();
             match frame {
@@ -251,7 +266,8 @@ impl PacketConnection {
 
     /// T-3, T-4: what arrived, what therefore is lost, and what the path learns from it.
     fn on_ack(&mut self, now: Instant, space: Space, ack: &Ack<'_>) -> Result<(), Ended> {
-        let ranges = ack.ranges().map(|range: RangeInclusive<u64>| *range.start()..*range.end() + 1);
+        let ranges =
+            ack.ranges().map(|range: RangeInclusive<u64>| *range.start()..*range.end() + 1);
         let held = &mut self.spaces[space as usize];
         let mut acked = held
             .loss
@@ -280,7 +296,11 @@ impl PacketConnection {
                 let loss = &self.spaces[Space::Data as usize].loss;
                 let before = phase.is_odd();
                 if self.core.is_admitted() {
-                    phase.maybe_update(loss.next_number(), loss.largest_acked(), self.core.handshake_mut());
+                    phase.maybe_update(
+                        loss.next_number(),
+                        loss.largest_acked(),
+                        self.core.handshake_mut(),
+                    );
                 }
                 self.stats.key_updates += u64::from(before != phase.is_odd());
             }

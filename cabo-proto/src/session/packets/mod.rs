@@ -66,7 +66,7 @@ struct PacketSpace {
     keys: Option<Keys>, // Initial and Handshake only; Data has `PhaseKeys`
     loss: Loss<Parts>,
     acks: AckTracker,
-    probes: u8,          // packets that may leave past the window (T-5.3)
+    probes: u8, // packets that may leave past the window (T-5.3)
     is_ping_wanted: bool,
     silent_acks: u32, // packets with nothing but an ACK since the last that asked for one
 }
@@ -206,7 +206,12 @@ impl PacketConnection {
         Ok(connection)
     }
 
-    fn new(now: Instant, side: Side, start: Start<'_>, peer_id: Option<ConnectionId>) -> Result<Self, CryptoError> {
+    fn new(
+        now: Instant,
+        side: Side,
+        start: Start<'_>,
+        peer_id: Option<ConnectionId>,
+    ) -> Result<Self, CryptoError> {
         let Start { config, crypto, local_id, first_id, remote, limits, budget, scope } = start;
         let params = Params {
             largest_packet: limits.largest_packet_bytes as u64,
@@ -270,7 +275,8 @@ impl PacketConnection {
 
     /// Takes the peer's parameters, after checking that nobody changed the ids on the way (W-5.2).
     fn on_params(&mut self, params: &Params) {
-        let is_first_id_right = self.core.side == Side::Server || params.first_id == Some(self.first_id);
+        let is_first_id_right =
+            self.core.side == Side::Server || params.first_id == Some(self.first_id);
         if params.own_id != Some(self.peer_id) || !is_first_id_right {
             let what = "the ids in the handshake are not those of the packets".to_owned();
             return self.end(Ended::Breach { code: crate::wire::code::Code::PARAMETER, what });

@@ -51,7 +51,12 @@ struct Built {
 impl PacketConnection {
     /// Appends packets to `out`, at most `packets_max` for one call of the carrier. `None`: nothing to send now.
     #[must_use]
-    pub fn poll_transmit(&mut self, now: Instant, out: &mut Vec<u8>, packets_max: usize) -> Option<Batch> {
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<u8>,
+        packets_max: usize,
+    ) -> Option<Batch> {
         if !matches!(self.state, State::Open) {
             return self.transmit_close(now, out);
         }
@@ -72,7 +77,13 @@ impl PacketConnection {
     }
 
     /// Builds the next packet of at most `size_max` bytes; `is_first` of its batch.
-    fn build(&mut self, now: Instant, out: &mut Vec<u8>, size_max: usize, is_first: bool) -> Option<Built> {
+    fn build(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<u8>,
+        size_max: usize,
+        is_first: bool,
+    ) -> Option<Built> {
         let size_max = self.amplification_room(size_max)?;
         let mut permit = None;
         for space in [Space::Initial, Space::Handshake, Space::Data] {
@@ -135,7 +146,14 @@ impl PacketConnection {
             }
     }
 
-    fn build_in(&mut self, now: Instant, space: Space, out: &mut Vec<u8>, size_max: usize, with_data: bool) -> Built {
+    fn build_in(
+        &mut self,
+        now: Instant,
+        space: Space,
+        out: &mut Vec<u8>,
+        size_max: usize,
+        with_data: bool,
+    ) -> Built {
         let mut draft = self.begin(space, out, size_max);
         self.write_ack(now, out, &mut draft);
         if with_data {
@@ -149,7 +167,11 @@ impl PacketConnection {
         if space == Space::Data && with_data && !self.core.has_data_work() {
             self.path.on_app_limited();
         }
-        let least = if space == Space::Initial && draft.is_eliciting { FIRST_PACKET_BYTES.min(size_max) } else { 0 };
+        let least = if space == Space::Initial && draft.is_eliciting {
+            FIRST_PACKET_BYTES.min(size_max)
+        } else {
+            0
+        };
         let built = self.finish(now, out, draft, least, true);
         if space == Space::Handshake && self.core.side == Side::Client {
             self.discard(Space::Initial); // S-3.6
@@ -195,7 +217,8 @@ impl PacketConnection {
             return;
         }
         let delay = u64::try_from(acks.delay(now).as_micros()).unwrap_or(u64::MAX);
-        let ranges = acks.ranges().iter().rev().map(|range| RangeInclusive::new(range.start, range.end - 1));
+        let ranges =
+            acks.ranges().iter().rev().map(|range| RangeInclusive::new(range.start, range.end - 1));
         let room = draft.end.saturating_sub(out.len());
         if frame::put_ack(out, delay, ranges, room) > 0 {
             if let Some(largest) = acks.largest() {
@@ -228,7 +251,9 @@ impl PacketConnection {
         let (parts, space) = (&mut draft.parts, draft.space);
         let mut push = |part: Part| parts.push(part);
         match space {
-            Space::Initial | Space::Handshake => self.core.write_crypto(space, out, room, &mut push),
+            Space::Initial | Space::Handshake => {
+                self.core.write_crypto(space, out, room, &mut push)
+            }
             Space::Data => self.core.write_data(now, out, room, &mut push),
         }
         draft.is_eliciting = out.len() > before;
@@ -241,9 +266,17 @@ impl PacketConnection {
     }
 
     /// Pads to `least` bytes, seals, and tells path and loss detection.
-    fn finish(&mut self, now: Instant, out: &mut Vec<u8>, mut draft: Draft, least: usize, in_flight: bool) -> Built {
+    fn finish(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<u8>,
+        mut draft: Draft,
+        least: usize,
+        in_flight: bool,
+    ) -> Built {
         // Something of at least one byte has to be there (W-2.10), and enough for the cipher's sample of old habit.
-        let padded = (draft.start + least).saturating_sub(draft.tag).max(draft.body + 1).max(out.len());
+        let padded =
+            (draft.start + least).saturating_sub(draft.tag).max(draft.body + 1).max(out.len());
         out.resize(padded.min(draft.end.max(out.len())), 0);
         out.resize(out.len() + draft.tag, 0);
         let packet = &mut out[draft.start..];
@@ -268,7 +301,8 @@ impl PacketConnection {
             let frames = std::mem::take(&mut draft.parts);
             Sent { time: now, bytes: len as u32, in_flight, snapshot, frames }
         });
-        held.silent_acks = if draft.is_eliciting { 0 } else { held.silent_acks + u32::from(draft.has_ack) };
+        held.silent_acks =
+            if draft.is_eliciting { 0 } else { held.silent_acks + u32::from(draft.has_ack) };
         held.loss.on_sent(sent);
         Built { len, is_alone: draft.space != Space::Data || !in_flight }
     }
@@ -303,7 +337,9 @@ impl PacketConnection {
             return None;
         }
         let (origin, code, reason) = close_frame(self.ended.as_ref()?)?;
-        let space = [Space::Data, Space::Handshake, Space::Initial].into_iter().find(|space| self.can_seal(*space))?;
+        let space = [Space::Data, Space::Handshake, Space::Initial]
+            .into_iter()
+            .find(|space| self.can_seal(*space))?;
         let size_max = self.amplification_room(self.mtu.current())?;
         let mut draft = self.begin(space, out, size_max);
         let mut cut = reason.len().min(256);

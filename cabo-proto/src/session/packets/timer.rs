@@ -80,10 +80,15 @@ impl PacketConnection {
             return self.give_up(Ended::Idle { after: self.idle.timeout() });
         }
         if self.handshake_deadline().is_some_and(|deadline| deadline <= now) {
-            return self.give_up(Ended::HandshakeTimeout { after: self.core.config.handshake_timeout });
+            return self
+                .give_up(Ended::HandshakeTimeout { after: self.core.config.handshake_timeout });
         }
         for space in SPACES {
-            if self.spaces[space as usize].loss.loss_deadline().is_some_and(|deadline| deadline <= now) {
+            if self.spaces[space as usize]
+                .loss
+                .loss_deadline()
+                .is_some_and(|deadline| deadline <= now)
+            {
                 let delay = self.peer_ack_delay(space);
                 let lost = self.spaces[space as usize].loss.detect(now, self.path.rtt(), delay);
                 self.path.on_lost(now, &lost);
@@ -93,7 +98,9 @@ impl PacketConnection {
         if self.probe_deadline().is_some_and(|deadline| deadline <= now) {
             self.probe(now);
         }
-        if self.core.is_handshaken() && self.idle.keep_alive_deadline().is_some_and(|deadline| deadline <= now) {
+        if self.core.is_handshaken()
+            && self.idle.keep_alive_deadline().is_some_and(|deadline| deadline <= now)
+        {
             self.spaces[Space::Data as usize].is_ping_wanted = true;
         }
         self.settle_end(now);
@@ -111,21 +118,31 @@ impl PacketConnection {
         let mut is_any = false;
         for space in SPACES {
             let index = space as usize;
-            if self.spaces[index].loss.outstanding() == 0 || (space == Space::Data && !self.core.is_handshaken()) {
+            if self.spaces[index].loss.outstanding() == 0
+                || (space == Space::Data && !self.core.is_handshaken())
+            {
                 continue;
             }
             is_any = true;
             self.spaces[index].loss.on_pto();
             self.spaces[index].probes = PROBES;
             self.spaces[index].is_ping_wanted = true;
-            let again: Vec<_> =
-                self.spaces[index].loss.probes().take(usize::from(PROBES)).map(|(_, sent)| sent.frames.clone()).collect();
+            let again: Vec<_> = self.spaces[index]
+                .loss
+                .probes()
+                .take(usize::from(PROBES))
+                .map(|(_, sent)| sent.frames.clone())
+                .collect();
             for parts in &again {
                 parts.iter().for_each(|part| self.core.on_lost(part));
             }
         }
         if !is_any {
-            let space = if self.spaces[Space::Handshake as usize].keys.is_some() { Space::Handshake } else { Space::Initial };
+            let space = if self.spaces[Space::Handshake as usize].keys.is_some() {
+                Space::Handshake
+            } else {
+                Space::Initial
+            };
             self.spaces[Space::Initial as usize].loss.on_pto();
             self.spaces[space as usize].probes = 1;
             self.spaces[space as usize].is_ping_wanted = true;

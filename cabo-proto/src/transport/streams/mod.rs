@@ -157,7 +157,11 @@ impl Streams {
             recv: BTreeMap::new(),
             counts,
             out_credit: SendCredit::new(0),
-            in_credit: RecvCredit::new(limits.window_bytes, limits.window_max_bytes, budget.clone()),
+            in_credit: RecvCredit::new(
+                limits.window_bytes,
+                limits.window_max_bytes,
+                budget.clone(),
+            ),
             budget,
             held: 0,
             send_buffer_bytes: limits.send_buffer_bytes.min(1 << 20),
@@ -288,7 +292,10 @@ impl Streams {
         let before = recv.half.consumed();
         let read = recv.half.read(out);
         let consumed = recv.half.consumed() - before;
-        if consumed > 0 && recv.credit.on_consumed(now, consumed, self.rtt).is_some() && recv.half.wants_credit() {
+        if consumed > 0
+            && recv.credit.on_consumed(now, consumed, self.rtt).is_some()
+            && recv.half.wants_credit()
+        {
             self.control.insert(Control::MaxStreamData(id));
         }
         let is_done = recv.half.is_done();
@@ -323,11 +330,7 @@ impl Streams {
     // --- frames that came in ----------------------------------------------------------------------------------------
 
     /// Takes one frame about streams; frames about other things are not for here.
-    pub(crate) fn on_frame(
-        &mut self,
-        now: Instant,
-        frame: &Frame<'_>,
-    ) -> Result<(), Breach> {
+    pub(crate) fn on_frame(&mut self, now: Instant, frame: &Frame<'_>) -> Result<(), Breach> {
         match *frame {
             Frame::Stream { stream, offset, fin, data } => {
                 self.on_recv(now, stream, |half, limit| half.insert(offset, data, fin, limit))
@@ -369,7 +372,11 @@ impl Streams {
         let direction = id.direction();
         if id.opener() == self.us {
             let is_known = id.index() < self.counts[direction as usize].opened;
-            return if is_known { Ok(()) } else { Err(Breach(Code::STREAM_STATE, "a stream that we never opened")) };
+            return if is_known {
+                Ok(())
+            } else {
+                Err(Breach(Code::STREAM_STATE, "a stream that we never opened"))
+            };
         }
         let counts = &mut self.counts[direction as usize];
         if id.index() >= counts.peer_may {
@@ -410,7 +417,9 @@ impl Streams {
         let freed = recv.half.consumed() - before;
         let is_done = recv.half.is_done();
         let highest = recv.half.highest();
-        recv.credit.on_received(highest).map_err(|_| Breach(Code::FLOW, "more than the stream's credit"))?;
+        recv.credit
+            .on_received(highest)
+            .map_err(|_| Breach(Code::FLOW, "more than the stream's credit"))?;
         self.in_credit
             .on_received_more(moved)
             .map_err(|_| Breach(Code::FLOW, "more than the connection's credit"))?;
@@ -426,7 +435,10 @@ impl Streams {
 
     fn on_stop_sending(&mut self, id: StreamId, code: u64) -> Result<(), Breach> {
         if id.opener() != self.us && id.direction() == Direction::One {
-            return Err(Breach(Code::STREAM_STATE, "STOP_SENDING for a stream that we only receive on"));
+            return Err(Breach(
+                Code::STREAM_STATE,
+                "STOP_SENDING for a stream that we only receive on",
+            ));
         }
         self.on_peer_stream(id)?;
         if self.send.get_mut(&id).is_some_and(|half| half.on_stop(code)) {
@@ -438,7 +450,10 @@ impl Streams {
 
     fn on_max_stream_data(&mut self, id: StreamId, bytes: u64) -> Result<(), Breach> {
         if id.opener() != self.us && id.direction() == Direction::One {
-            return Err(Breach(Code::STREAM_STATE, "MAX_STREAM_DATA for a stream that we only receive on"));
+            return Err(Breach(
+                Code::STREAM_STATE,
+                "MAX_STREAM_DATA for a stream that we only receive on",
+            ));
         }
         self.on_peer_stream(id)?;
         if self.send.get_mut(&id).is_some_and(|half| half.on_credit(bytes)) {
@@ -453,7 +468,11 @@ impl Streams {
     pub(crate) fn has_work(&self) -> bool {
         let credit = self.out_credit.available();
         !self.control.is_empty()
-            || self.queue.values().flatten().any(|id| self.send.get(id).is_some_and(|half| half.has_work(credit)))
+            || self
+                .queue
+                .values()
+                .flatten()
+                .any(|id| self.send.get(id).is_some_and(|half| half.has_work(credit)))
     }
 
     fn enqueue(&mut self, id: StreamId) {
@@ -466,7 +485,12 @@ impl Streams {
     }
 
     /// Appends frames to `out` while they fit into `room` bytes, and calls `sent` for each.
-    pub(crate) fn write_frames(&mut self, out: &mut Vec<u8>, room: usize, sent: &mut impl FnMut(SentPart)) {
+    pub(crate) fn write_frames(
+        &mut self,
+        out: &mut Vec<u8>,
+        room: usize,
+        sent: &mut impl FnMut(SentPart),
+    ) {
         let end = out.len() + room;
         self.write_control(out, end, sent);
         self.write_pieces(out, end, sent);
@@ -489,14 +513,19 @@ impl Streams {
                 let (code, final_size) = self.send.get(&stream)?.reset_frame()?;
                 Frame::ResetStream { stream, code, final_size }
             }
-            Control::Stop(stream) => Frame::StopSending { stream, code: self.recv.get(&stream)?.half.stop_frame()? },
+            Control::Stop(stream) => {
+                Frame::StopSending { stream, code: self.recv.get(&stream)?.half.stop_frame()? }
+            }
             Control::MaxData => Frame::MaxData(self.in_credit.limit()),
             Control::MaxStreams(direction) => {
                 Frame::MaxStreams { direction, count: self.counts[direction as usize].peer_may }
             }
             Control::MaxStreamData(stream) => {
                 let recv = self.recv.get(&stream)?;
-                Frame::MaxStreamData { stream, bytes: recv.half.wants_credit().then(|| recv.credit.limit())? }
+                Frame::MaxStreamData {
+                    stream,
+                    bytes: recv.half.wants_credit().then(|| recv.credit.limit())?,
+                }
             }
             Control::DataBlocked => Frame::DataBlocked(self.out_credit.used()),
             Control::StreamBlocked(stream) => {
@@ -513,7 +542,8 @@ impl Streams {
             };
             let Some(half) = self.send.get_mut(&id) else { continue };
             half.is_queued = false;
-            let header = frame::stream_header_len(id, half.sent_end(), Some(end - out.len().min(end)));
+            let header =
+                frame::stream_header_len(id, half.sent_end(), Some(end - out.len().min(end)));
             let Some(room) = end.checked_sub(out.len() + header) else {
                 self.enqueue_front(id);
                 return;

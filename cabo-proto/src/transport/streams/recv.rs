@@ -78,7 +78,13 @@ impl RecvHalf {
     }
 
     /// Takes a piece; `limit` is the credit that we gave. Returns how far `highest` moved.
-    pub(crate) fn insert(&mut self, offset: u64, data: &[u8], fin: bool, limit: u64) -> Result<u64, Refused> {
+    pub(crate) fn insert(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        fin: bool,
+        limit: u64,
+    ) -> Result<u64, Refused> {
         let end = offset + data.len() as u64; // the parser keeps it below 2^62
         self.check_end(end, fin)?;
         if end > limit {
@@ -131,8 +137,9 @@ impl RecvHalf {
                 self.pages.resize_with(index + 1, || None);
             }
             let spare = &mut self.spare;
-            let page = self.pages[index]
-                .get_or_insert_with(|| spare.take().unwrap_or_else(|| vec![0; PAGE_BYTES as usize].into()));
+            let page = self.pages[index].get_or_insert_with(|| {
+                spare.take().unwrap_or_else(|| vec![0; PAGE_BYTES as usize].into())
+            });
             page[from..from + len].copy_from_slice(&data[..len]);
             (at, data) = (at + len as u64, &data[len..]);
         }

@@ -152,7 +152,8 @@ impl SendHalf {
 
     /// The limit to name in a STREAM_BLOCKED frame, once for each limit.
     pub(crate) fn blocked(&mut self) -> Option<u64> {
-        let is_blocked = self.next == self.limit && self.next < self.end && self.blocked_at != Some(self.limit);
+        let is_blocked =
+            self.next == self.limit && self.next < self.end && self.blocked_at != Some(self.limit);
         is_blocked.then(|| *self.blocked_at.insert(self.limit))
     }
 
@@ -176,7 +177,9 @@ impl SendHalf {
                 return None;
             }
             self.lost.remove_range(range.start..end);
-            let fin = end == self.end && self.next == self.end && matches!(self.fin, Fin::Wanted | Fin::Sent);
+            let fin = end == self.end
+                && self.next == self.end
+                && matches!(self.fin, Fin::Wanted | Fin::Sent);
             if fin {
                 self.fin = Fin::Sent;
             }
@@ -279,8 +282,11 @@ impl SendHalf {
         if self.acked.is_empty() {
             return;
         }
-        let acked: Vec<Range<u64>> =
-            self.acked.iter().filter(|range| range.start < within.end && range.end > within.start).collect();
+        let acked: Vec<Range<u64>> = self
+            .acked
+            .iter()
+            .filter(|range| range.start < within.end && range.end > within.start)
+            .collect();
         for range in acked {
             self.lost.remove_range(range);
         }

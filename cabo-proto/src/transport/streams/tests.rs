@@ -1,2 +1,1 @@
 //! Streams: order, credit, ends and priorities.
-
