@@ -321,6 +321,27 @@ fn the_model_follows_a_path_that_changes() {
 }
 
 #[test]
+fn the_model_finds_a_path_that_is_two_hundred_times_as_fast_and_lossy() {
+    let mut bench = Bench::new(Kind::Model, Link::new(1, 20, 0.0));
+    bench.run(Duration::from_secs(2));
+    bench.link = Link::new(200, 20, 0.2);
+    bench.run(Duration::from_secs(4));
+    let report = bench.run(Duration::from_secs(1));
+    assert!(report.utilisation > 0.9, "{report:?}");
+}
+
+/// A queue too short for startup's flood loses about what the path holds, and not for long.
+#[test]
+fn startup_does_not_flood_a_short_queue_for_long() {
+    for loss in [0.0, 0.05] {
+        let link = Link { queue: 0.25, ..Link::new(200, 20, loss) };
+        let mut bench = Bench::new(Kind::Model, link);
+        bench.run(link.rtt * 25);
+        assert!(bench.dropped * PACKET < 3 * link.bdp(), "loss {loss}: {} packets", bench.dropped);
+    }
+}
+
+#[test]
 fn cubic_fills_a_wire_that_loses_nothing() {
     for (megabits, rtt) in [(10, 20), (200, 20), (200, 2)] {
         let report = run(Kind::Cubic, Link::new(megabits, rtt, 0.0));

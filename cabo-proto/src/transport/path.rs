@@ -120,9 +120,11 @@ impl Path {
         self.on_lost(now, lost);
         let mut acked_bytes = 0;
         let mut newest: Option<&Sent<F>> = None;
+        let mut oldest_sent = now;
         for (_, sent) in acked.acked.iter().filter(|(_, sent)| sent.in_flight) {
             acked_bytes += u64::from(sent.bytes);
             self.sampler.on_acked(now, u64::from(sent.bytes), sent.time, &sent.snapshot);
+            oldest_sent = oldest_sent.min(sent.time);
             if newest.is_none_or(|newest| newest.time <= sent.time) {
                 newest = Some(sent);
             }
@@ -135,6 +137,7 @@ impl Path {
             lost_bytes: in_flight_bytes(&lost.lost),
             prior_in_flight,
             in_flight: self.in_flight,
+            oldest_sent,
             largest_sent: newest.time,
             rtt: acked.rtt_sample,
             min_rtt: self.rtt.min(),
@@ -156,8 +159,10 @@ impl Path {
         };
         self.in_flight = self.in_flight.saturating_sub(lost_bytes);
         self.sampler.on_lost(lost_bytes);
+        let oldest = outcome.lost.iter().find(|(_, sent)| sent.in_flight);
         let loss = LossSample {
             lost_bytes,
+            oldest_sent: oldest.map_or(newest.time, |(_, oldest)| oldest.time),
             largest_sent: newest.time,
             snapshot: newest.snapshot,
             in_flight: self.in_flight,

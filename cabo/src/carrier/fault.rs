@@ -1,10 +1,10 @@
 //! A wrap around any datagram carrier that makes it as bad as asked, by seed, in real time.
 //!
 //! It promises what is inside. Each direction is a [`Link`], the model that the simulator runs in virtual time: what is
-//! sent passes the outgoing one before the carrier, what arrives passes the incoming one after it. A packet longer than a
-//! link's MTU is lost without a word, as behind a router; so is what the carrier refuses after a delay. Times are as fine
-//! as the runtime's timer, a millisecond.
-//! Neighbours: `mod.rs` (the trait), `tap.rs`, which inside sees what really went and outside what was meant.
+//! sent passes the outgoing one before the carrier, what arrives passes the incoming one after it. A packet longer
+//! than a link's MTU is lost without a word, as behind a router; so is what the carrier refuses after a delay. Times
+//! are as fine as the runtime's timer, a millisecond. Neighbours: `mod.rs` (the trait), `tap.rs`, which inside sees
+//! what really went and outside what was meant.
 
 use std::fmt;
 use std::io;

@@ -3,7 +3,8 @@
 //! A datagram carrier moves packets and promises nothing ([`Datagrams`]: `memory`, `udp`, `ether`); a stream carrier
 //! moves bytes in order ([`Listener`] and [`ByteStream`]: `memory`, `tcp`, `unix`). `fault` and `tap` wrap any datagram
 //! carrier and are carriers. The endpoint above drives them; only this room and the lab name a socket (R3), and what is
-//! above asks for [`Promises`], never for a carrier's name (R4). `tests/carriers.rs` is the suite that all of them pass.
+//! above asks for [`Promises`], never for a carrier's name (R4). `tests/carriers/` is the suite that all of them
+//! pass.
 
 use std::fmt::Debug;
 use std::io;
@@ -52,8 +53,8 @@ pub struct Promises {
     /// Bytes of the largest cabo packet that the carrier may take, the top of the search for a path's MTU. Changes when
     /// an interface returns with another MTU. Zero on stream carriers.
     pub largest_datagram: usize,
-    /// Bytes of a cabo packet that fits a 1500-byte link under this carrier's own headers, or less where our own link is
-    /// smaller: where the search for a path's MTU starts. Zero on stream carriers.
+    /// Bytes of a cabo packet that fits a 1500-byte link under this carrier's own headers, or less where our own link
+    /// is smaller: where the search for a path's MTU starts. Zero on stream carriers.
     pub first_datagram: usize,
 }
 
@@ -145,10 +146,10 @@ pub trait Datagrams: Send + Sync + Debug {
     /// bursts below it.
     fn receive_burst_bytes(&self) -> usize;
 
-    /// Fills slots from the first on and says how many: `received[i]` is the account of `slots[i]`. All `len()` bytes of
-    /// a slot may be written, and that length should be [`SLOT_BYTES`]. Never returns `Ready(Ok(0))` for a non-empty
-    /// offer. An error means that the carrier is of no use any more: what passes (an interface down, an ICMP
-    /// message) is kept inside.
+    /// Fills slots from the first on and says how many: `received[i]` is the account of `slots[i]`. All `len()` bytes
+    /// of a slot may be written, and that length should be [`SLOT_BYTES`]. Never returns `Ready(Ok(0))` for a
+    /// non-empty offer. An error means that the carrier is of no use any more: what passes (an interface down, an
+    /// ICMP message) is kept inside.
     fn poll_recv(
         &self,
         cx: &mut Context<'_>,

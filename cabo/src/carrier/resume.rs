@@ -1,6 +1,7 @@
 //! How much of a transmit has left when its carrier had to wait in the middle of it.
 //!
-//! Neighbours: `udp` and `ether`, whose batches the kernel may take in part; `fault`, whose link may have taken all of it.
+//! Neighbours: `udp` and `ether`, whose batches the kernel may take in part; `fault`, whose link may have taken all
+//! of it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

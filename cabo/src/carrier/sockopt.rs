@@ -66,7 +66,10 @@ impl ReceiveBuffer {
     pub(in crate::carrier) fn advice(&self) -> Option<String> {
         let Self { asked, got } = *self;
         (got < asked).then(|| {
-            format!("the receive buffer is {got} bytes where {asked} were asked; bursts may be lost; run: sudo sysctl -w net.core.rmem_max={asked}")
+            format!(
+                "the receive buffer is {got} bytes where {asked} were asked; bursts may be lost; \
+                 run: sudo sysctl -w net.core.rmem_max={asked}"
+            )
         })
     }
 }

@@ -1,8 +1,8 @@
 //! A wrap around any datagram carrier that hands on a copy of every packet, in and out, with the time.
 //!
 //! It promises what is inside. It looks and never touches: a reader that is slow, or gone, costs copies, which are
-//! counted, and never a packet. Neighbours: `observe` reads the copies; `mod.rs` (the trait); `fault.rs`, which may stand
-//! on either side of it.
+//! counted, and never a packet. Neighbours: `observe` reads the copies; `mod.rs` (the trait); `fault.rs`, which may
+//! stand on either side of it.
 
 use std::io;
 use std::sync::Arc;

@@ -34,8 +34,8 @@ pub struct Tcp {
 }
 
 impl Tcp {
-    /// Listens at exactly `address`: IPv6 never takes IPv4 along; port 0 takes a free one. Must be called inside a tokio
-    /// runtime.
+    /// Listens at exactly `address`: IPv6 never takes IPv4 along; port 0 takes a free one. Must be called inside a
+    /// tokio runtime.
     pub fn listen(address: SocketAddr) -> Result<Self, OpenError> {
         let listener = listening(address)
             .map_err(|e| OpenError::of(&format!("tcp://{address}"), "listen", e))?;

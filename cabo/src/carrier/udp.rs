@@ -2,9 +2,9 @@
 //! |---|---|---|---|---|---|
 //! | | yes | no | no | no | 65,507 (IPv4), 65,487 (IPv6) |
 //!
-//! Packets over UDP, merged and split by the kernel where it can (GSO, GRO; by `quinn-udp`). Fragmentation is forbidden,
-//! so what is too large for the link is an error and what is too large for the path is a loss: the MTU search sees both.
-//! Neighbours: `mod.rs` (the trait), `answer.rs`, `resume.rs`,
+//! Packets over UDP, merged and split by the kernel where it can (GSO, GRO; by `quinn-udp`). Fragmentation is
+//! forbidden, so what is too large for the link is an error and what is too large for the path is a loss: the MTU
+//! search sees both. Neighbours: `mod.rs` (the trait), `answer.rs`, `resume.rs`,
 //! `sockopt.rs`.
 
 use std::array;

@@ -2,9 +2,9 @@
 //! |---|---|---|---|---|---|
 //! | | no | yes | yes | no | - |
 //!
-//! Byte streams inside this machine, at a path or at an abstract name (`@name`). The kernel vouches for the peer's user.
-//! A socket file that a killed server left is removed; one that is alive, or no socket, never is.
-//! Neighbours: `mod.rs` (the traits), `accept.rs`.
+//! Byte streams inside this machine, at a path or at an abstract name (`@name`). The kernel vouches for the peer's
+//! user. A socket file that a killed server left is removed; one that is alive, or no socket, never is. Neighbours:
+//! `mod.rs` (the traits), `accept.rs`.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

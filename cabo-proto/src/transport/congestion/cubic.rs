@@ -256,6 +256,7 @@ mod tests {
             lost_bytes: 0,
             prior_in_flight: bytes,
             in_flight: 0,
+            oldest_sent: sent,
             largest_sent: sent,
             rtt: Some(rtt),
             min_rtt: rtt,
@@ -270,7 +271,13 @@ mod tests {
 
     fn loss(sent: Instant, bytes: u64) -> LossSample {
         let snapshot = Sampler::new(sent).on_sent(sent, bytes, 0);
-        LossSample { lost_bytes: bytes, largest_sent: sent, snapshot, in_flight: 0 }
+        LossSample {
+            lost_bytes: bytes,
+            oldest_sent: sent,
+            largest_sent: sent,
+            snapshot,
+            in_flight: 0,
+        }
     }
 
     /// A window of 100 packets that meets a loss.

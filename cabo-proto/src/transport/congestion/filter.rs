@@ -74,14 +74,19 @@ impl Span {
         Self { start, end: None, acked: 0, lost: 0 }
     }
 
+    /// A stretch in which nothing was sent.
+    pub(super) fn empty(at: Instant) -> Self {
+        Self { end: Some(at), ..Self::new(at) }
+    }
+
     /// The stretch ends, though its packets are still under way.
     pub(super) fn close(&mut self, end: Instant) {
         self.end.get_or_insert(end);
     }
 
-    /// True if a packet was sent in it.
-    pub(super) fn has(&self, sent: Instant) -> bool {
-        self.start <= sent && self.end.is_none_or(|end| sent <= end)
+    /// True if packets from `oldest` to `newest` were sent in it.
+    pub(super) fn has(&self, oldest: Instant, newest: Instant) -> bool {
+        self.start <= oldest && self.end.is_none_or(|end| newest < end)
     }
 }
 

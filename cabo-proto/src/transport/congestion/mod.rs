@@ -58,7 +58,9 @@ pub struct AckSample {
     pub prior_in_flight: u64,
     /// Bytes in flight after it.
     pub in_flight: u64,
-    /// When the newest of the acknowledged packets was sent.
+    /// When the oldest of the acknowledged packets was sent.
+    pub oldest_sent: Instant,
+    /// When the newest of them was sent.
     pub largest_sent: Instant,
     /// The round-trip sample, where it gave one.
     pub rtt: Option<Duration>,
@@ -83,7 +85,9 @@ pub struct AckSample {
 pub struct LossSample {
     /// The bytes.
     pub lost_bytes: u64,
-    /// When the newest of the lost packets was sent.
+    /// When the oldest of the lost packets was sent.
+    pub oldest_sent: Instant,
+    /// When the newest of them was sent.
     pub largest_sent: Instant,
     /// What the sampler noted when that packet was sent.
     pub snapshot: rate::Snapshot,

@@ -21,6 +21,8 @@ use super::{AckSample, Controller, INITIAL_PACKETS, LossSample, MAX_WINDOW, MIN_
 const STARTUP_GAIN: f64 = 2.77; // 4 ln 2: doubles each round
 const DRAIN_GAIN: f64 = 0.5;
 const UP_GAIN: f64 = 1.25;
+const FAST_UP_GAIN: f64 = 2.0; // after some probes in a row that found more
+const FAST_PROBES: u32 = 2;
 const CAREFUL_UP_GAIN: f64 = 1.1; // after a probe that overran the queue
 const GROWN_SHARE: f64 = 0.4; // of what a probe added: enough arrived to try again at once
 const DOWN_GAIN: f64 = 0.8;
@@ -33,6 +35,8 @@ const DOWN_ROUNDS: u32 = 4; // at most
 const FULL_ROUNDS: u32 = 3; // without growth
 const GROWTH: f64 = 1.25;
 
+const OVERRUN_PACKETS: u64 = 64; // before startup is judged within a round
+const OVERRUN_LOSS: f64 = 0.15; // beyond the base
 const LEAST_ROUND: Duration = Duration::from_millis(5); // shorter ones measure the sender's timers
 const LEAST_ROUND_PACKETS: u64 = 16;
 const TIMER_SLACK: Duration = Duration::from_millis(2); // a late sender, and a receiver that is late too
@@ -78,6 +82,7 @@ pub struct Model {
     full_rate: u64,
     full_rounds: u32,
     excess_rounds: u32,
+    grown_probes: u32, // in a row
     probe_rtt: ProbeRtt,
 }
 
@@ -101,13 +106,14 @@ impl Model {
             max_rate: MaxRate::default(),
             min_rtt: MinRtt { value: None, seen_at: now },
             base: BaseLoss::default(),
-            quiet: Span::new(now),
-            up: Span::new(now),
+            quiet: Span::new(now), // startup is below the path's rate for all but its last round
+            up: Span::empty(now),
             rate_before_up: None,
             is_careful: false,
             full_rate: 0,
             full_rounds: 0,
             excess_rounds: 0,
+            grown_probes: 0,
             probe_rtt: ProbeRtt::default(),
         }
     }
@@ -129,11 +135,11 @@ impl Model {
         self.phase_rounds = 0;
     }
 
-    fn count(&mut self, sent: Instant, acked: u64, lost: u64) {
-        if self.quiet.has(sent) && !self.is_queued(self.round.min_rtt) {
+    fn count(&mut self, oldest: Instant, newest: Instant, acked: u64, lost: u64) {
+        if self.quiet.has(oldest, newest) && !self.is_queued(self.round.min_rtt) {
             self.base.count(acked, lost, self.mtu);
         }
-        if self.up.has(sent) {
+        if self.up.has(oldest, newest) {
             self.up.acked += acked;
             self.up.lost += lost;
         }
@@ -165,8 +171,11 @@ impl Model {
         self.phase_rounds += 1;
         self.cycle_rounds += 1;
         let elapsed = now.saturating_duration_since(round.start);
-        let sample = rate(self.base.offered(delivered, lost), elapsed);
-        if !round.app_limited || sample > self.max_rate.get() {
+        let is_startup = self.phase == Phase::Startup;
+        let taken = if is_startup { delivered } else { self.base.offered(delivered, lost) };
+        let sample = rate(taken, elapsed);
+        let is_flood = self.phase == Phase::Drain; // what startup sent too much says nothing new
+        if !is_flood && (!round.app_limited || sample > self.max_rate.get()) {
             self.max_rate.update(sample);
         }
         let is_excess = self.base.is_excess(delivered, lost, self.mtu);
@@ -218,8 +227,20 @@ impl Model {
             self.quiet.close(round.start);
         }
         if self.full_rounds >= FULL_ROUNDS || (self.full_rounds >= 1 && is_excess) || is_queued {
+            self.base.doubt(self.mtu); // some of the flood was counted in it
             self.enter(now, Phase::Drain);
         }
+    }
+
+    /// Startup sees more loss and no more growth: does not wait for the round's end, since it sends too much meanwhile.
+    fn is_overrun(&self, ack: &AckSample) -> bool {
+        let acked = ack.total_delivered.saturating_sub(self.round.delivered);
+        let lost = ack.total_lost.saturating_sub(self.round.lost);
+        let has_grown = self.max_rate.get() as f64 >= self.full_rate as f64 * GROWTH;
+        let share = lost as f64 / (acked + lost).max(1) as f64;
+        acked + lost > OVERRUN_PACKETS * self.mtu
+            && !has_grown
+            && share > self.base.share() + OVERRUN_LOSS
     }
 
     /// The packets of the last probe are acknowledged or lost: was there more to have?
@@ -230,8 +251,10 @@ impl Model {
         let grew = self.max_rate.get() as f64 > grown;
         if self.base.is_excess(self.up.acked, self.up.lost, self.mtu) {
             self.is_careful = true;
+            self.grown_probes = 0;
         } else {
             self.is_careful &= !grew;
+            self.grown_probes = if grew { self.grown_probes + 1 } else { 0 };
             if grew {
                 self.enter(now, Phase::Up);
             }
@@ -295,12 +318,15 @@ impl Model {
     }
 
     fn gain(&self) -> f64 {
+        let arriving = 1.0 - self.base.share();
         match self.phase {
-            Phase::Startup => STARTUP_GAIN,
+            Phase::Startup => STARTUP_GAIN / arriving,
             Phase::Drain => DRAIN_GAIN,
+            Phase::Up if self.grown_probes >= FAST_PROBES => FAST_UP_GAIN,
             Phase::Up if self.is_careful => CAREFUL_UP_GAIN,
             Phase::Up => UP_GAIN,
-            Phase::Down => DOWN_GAIN,
+            // Below what arrives, not what is offered: even a wrong base comes right here.
+            Phase::Down => DOWN_GAIN * arriving,
             Phase::Cruise | Phase::ProbeRtt => 1.0,
         }
     }
@@ -310,15 +336,18 @@ impl Controller for Model {
     fn on_sent(&mut self, _now: Instant, _bytes: u64, _in_flight_before: u64, _app_limited: bool) {}
 
     fn on_ack(&mut self, now: Instant, ack: &AckSample) {
-        self.count(ack.largest_sent, ack.acked_bytes, 0);
+        self.count(ack.oldest_sent, ack.largest_sent, ack.acked_bytes, 0);
         self.round.app_limited |= ack.app_limited;
         if let Some(rtt) = ack.rtt {
             self.min_rtt.update(now, rtt);
             self.round.min_rtt = Some(self.round.min_rtt.map_or(rtt, |min| min.min(rtt)));
         }
         if let (Phase::Startup, Some(sample)) = (self.phase, ack.rate) {
-            self.max_rate
-                .update(rate(self.base.offered(sample.delivered, sample.lost), sample.interval));
+            self.max_rate.update(sample.bytes_per_second);
+        }
+        if self.phase == Phase::Startup && self.is_overrun(ack) {
+            self.base.doubt(self.mtu);
+            self.enter(now, Phase::Drain);
         }
         if self.is_round_over(now, ack) {
             self.end_round(now, ack);
@@ -327,7 +356,7 @@ impl Controller for Model {
     }
 
     fn on_loss(&mut self, _now: Instant, loss: &LossSample) {
-        self.count(loss.largest_sent, 0, loss.lost_bytes);
+        self.count(loss.oldest_sent, loss.largest_sent, 0, loss.lost_bytes);
     }
 
     fn on_spurious_loss(&mut self, _now: Instant, bytes: u64) {
@@ -348,8 +377,10 @@ impl Controller for Model {
         let bdp = self.bdp();
         let slack = bytes_in(self.max_rate.get(), TIMER_SLACK);
         let window = match self.phase {
-            Phase::Startup => (((WINDOW_GAIN * bdp as f64) as u64).saturating_add(slack))
-                .max(INITIAL_PACKETS * self.mtu),
+            Phase::Startup => {
+                let offered = WINDOW_GAIN * bdp as f64 / (1.0 - self.base.share());
+                (offered as u64).saturating_add(slack).max(INITIAL_PACKETS * self.mtu)
+            }
             Phase::ProbeRtt => {
                 let rate = self.probe_rtt.slower.unwrap_or_else(|| self.max_rate.get());
                 self.min_rtt.value.map_or(0, |rtt| bytes_in(rate, rtt) / 2)

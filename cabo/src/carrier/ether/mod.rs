@@ -2,12 +2,13 @@
 //! |---|---|---|---|---|---|
 //! | | yes | no | no | no | MTU - 4, 65,535 at most |
 //!
-//! Packets in raw Ethernet frames of our own EtherType, without IP: `docs/protocol/wire.md` W-2 and W-8. Ports are a field
-//! of the frame; a kernel filter on it lets processes share an interface, a claim (`claim.rs`) keeps them apart.
+//! Packets in raw Ethernet frames of our own EtherType, without IP: `docs/protocol/wire.md` W-2 and W-8. Ports are a
+//! field of the frame; a kernel filter on it lets processes share an interface, a claim (`claim.rs`) keeps them
+//! apart.
 //!
-//! The socket outlives its interface: while that is down or gone, sends are lost and receives wait; when an interface of
-//! the same name is up, the socket is bound to it, whatever its new index and MTU. The kernel's word of link changes is
-//! what wakes us (`device.rs`), so nothing polls. Opening needs `CAP_NET_RAW`; going on does not.
+//! The socket outlives its interface: while that is down or gone, sends are lost and receives wait; when an interface
+//! of the same name is up, the socket is bound to it, whatever its new index and MTU. The kernel's word of link
+//! changes is what wakes us (`device.rs`), so nothing polls. Opening needs `CAP_NET_RAW`; going on does not.
 //!
 //! Parts: `raw` (the socket and its frames), `device`, `claim`. Neighbours: `../mod.rs` (the trait).
 
@@ -53,8 +54,8 @@ pub struct Ether {
 }
 
 impl Ether {
-    /// Opens the carrier at `port` of the interface with this name; port 0 takes a free one. With `hears_anyone` it also
-    /// hears what is sent to port 0, "any server on this link" (W-8). Must be called inside a tokio runtime.
+    /// Opens the carrier at `port` of the interface with this name; port 0 takes a free one. With `hears_anyone` it
+    /// also hears what is sent to port 0, "any server on this link" (W-8). Must be called inside a tokio runtime.
     pub fn open(interface: &str, port: u16, hears_anyone: bool) -> Result<Self, OpenError> {
         let what = format!("eth://{interface}");
         let failed = |operation| {

@@ -61,7 +61,8 @@ impl Header {
     }
 }
 
-/// A packet socket that hears nothing yet: protocol 0, with the filter in place, so that nothing foreign is ever queued.
+/// A packet socket that hears nothing yet: protocol 0, with the filter in place, so that nothing foreign is ever
+/// queued.
 pub(super) fn open(port: u16, hears_anyone: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)?;
     socket.attach_filter(&filter(port, hears_anyone))?;
@@ -69,7 +70,8 @@ pub(super) fn open(port: u16, hears_anyone: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Only our EtherType, to our port (or to port 0, which asks for any server), to us or to everybody, without a VLAN tag.
+/// Only our EtherType, to our port (or to port 0, which asks for any server), to us or to everybody, without a VLAN
+/// tag.
 fn filter(port: u16, hears_anyone: bool) -> [SockFilter; 11] {
     const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
     const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -140,7 +142,8 @@ fn part(bytes: &[u8]) -> libc::iovec {
 /// One received frame: its header, and how many bytes of its slot the packet filled.
 pub(super) type Frame = (Header, usize);
 
-/// Fills slots from the first on and says how many. A frame that cannot be ours, or was larger than its slot, is `None`.
+/// Fills slots from the first on and says how many. A frame that cannot be ours, or was larger than its slot, is
+/// `None`.
 pub(super) fn receive(
     socket: &OwnedFd,
     slots: &mut [BytesMut],
