@@ -466,6 +466,16 @@ impl Connection {
         self.shared().lock().machine.peer_key()
     }
 
+    /// What the peer calls itself; its own words.
+    pub fn peer_agent(&self) -> Option<String> {
+        let inner = self.shared().lock();
+        let params = match &inner.machine {
+            Machine::Packets(packets) => packets.peer_params(),
+            Machine::Records(records) => records.peer_params(),
+        };
+        params?.agent.clone()
+    }
+
     /// Counts, and the path as it looks now.
     pub fn stats(&self) -> ConnectionStats {
         match &self.shared().lock().machine {

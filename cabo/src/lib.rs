@@ -4,6 +4,7 @@
 pub mod access;
 pub mod address;
 pub mod carrier;
+pub mod client;
 pub mod config;
 pub mod connection;
 pub mod crypto;
@@ -12,5 +13,6 @@ pub mod error;
 pub mod keys;
 pub mod lab;
 pub mod relay;
+pub mod server;
 pub mod service;
 pub mod stream;

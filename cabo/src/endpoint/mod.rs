@@ -24,7 +24,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 use self::packets::{Answer, Held, PacketEndpoint};
 use self::records::{RecordSettings, start_client};
-use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Place};
+use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Mac, Place};
 use crate::carrier::ether::Ether;
 use crate::carrier::tcp::{self, Tcp};
 use crate::carrier::udp::Udp;
@@ -270,6 +270,20 @@ impl Endpoint {
 
     // --- connecting -------------------------------------------------------------------------------------------------
 
+    /// Where `address` leads: the link is asked where it names nobody.
+    pub async fn locate(&self, address: &Address) -> Result<Address, ConnectError> {
+        let Place::Eth { mac: None, interface, port } = &address.place else {
+            return Ok(address.clone());
+        };
+        let endpoint = self.socket_towards(Local::Ether(interface.as_str().to_owned()))?;
+        let mut located = address.clone();
+        if let Peer::Ether { mac, port, .. } = self.ask_one(&endpoint, address, *port).await? {
+            located.place =
+                Place::Eth { mac: Some(Mac(mac)), interface: interface.clone(), port: Some(port) };
+        }
+        Ok(located)
+    }
+
     /// Connects to `address` and waits until the server has proved who it is: `expected`, where that is given.
     pub async fn connect(
         &self,
@@ -424,7 +438,7 @@ impl Endpoint {
             loop {
                 tokio::select! {
                     _ = again.tick() => {
-                        let _ = endpoint.send(everybody, &question).await; // asked again soon
+                        endpoint.send(everybody, question.clone()); // asked again soon
                     }
                     Some(answer) = answers.recv() => {
                         let is_last = is_enough(&answer);
@@ -504,10 +518,7 @@ fn ether_peer(mac: [u8; 6], port: u16, interface: &str) -> Peer {
 fn address_of(answer: &Answer) -> Option<Address> {
     let Peer::Ether { mac, interface, .. } = answer.from else { return None };
     let interface = crate::address::Interface::new(interface.as_str()).ok()?;
-    Some(
-        Place::Eth { mac: Some(crate::address::Mac(mac)), interface, port: Some(answer.port) }
-            .into(),
-    )
+    Some(Place::Eth { mac: Some(Mac(mac)), interface, port: Some(answer.port) }.into())
 }
 
 /// `address` with the port that it really got.

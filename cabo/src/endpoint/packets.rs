@@ -91,19 +91,26 @@ pub(crate) struct Answer {
 /// Connections that have something to do, and the driver's waker.
 #[derive(Default)]
 struct Pokes {
-    state: Mutex<(Vec<Handle>, Option<Waker>)>,
+    state: Mutex<Poked>,
+}
+
+#[derive(Default)]
+struct Poked {
+    handles: Vec<Handle>,
+    unasked: Vec<(Peer, Vec<u8>)>,
+    waker: Option<Waker>,
 }
 
 impl Pokes {
-    fn lock(&self) -> MutexGuard<'_, (Vec<Handle>, Option<Waker>)> {
+    fn lock(&self) -> MutexGuard<'_, Poked> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn poke(&self, handle: Option<Handle>) {
         let waker = {
             let mut state = self.lock();
-            state.0.extend(handle);
-            state.1.take()
+            state.handles.extend(handle);
+            state.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -199,10 +206,10 @@ impl PacketEndpoint {
         discovery::question(version, nonce)
     }
 
-    /// Sends one datagram outside any connection.
-    pub(crate) async fn send(&self, to: Peer, contents: &[u8]) -> std::io::Result<()> {
-        let transmit = Transmit { to, contents, segment: contents.len() };
-        std::future::poll_fn(|cx| self.carrier.poll_send(cx, &transmit)).await
+    /// Sends one datagram outside any connection. The driver does it: a carrier has one sender (see `carrier`).
+    pub(crate) fn send(&self, to: Peer, contents: Vec<u8>) {
+        self.pokes.lock().unasked.push((to, contents));
+        self.pokes.poke(None);
     }
 
     /// Takes no more connections.
@@ -468,8 +475,9 @@ impl Future for PacketDriver {
         for _ in 0..ROUNDS {
             {
                 let mut pokes = this.endpoint.pokes.lock();
-                this.active.extend(pokes.0.drain(..));
-                pokes.1 = Some(cx.waker().clone());
+                this.active.extend(pokes.handles.drain(..));
+                this.answers.extend(pokes.unasked.drain(..));
+                pokes.waker = Some(cx.waker().clone());
             }
             let mut is_idle = true;
             match this.receive(cx) {

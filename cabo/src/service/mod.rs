@@ -2,11 +2,28 @@
 //!
 //! Rules: `docs/protocol/services.md`. Everything here works on plain byte streams and knows no carrier.
 
+use std::fmt::Debug;
 use std::io;
+use std::pin::Pin;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::stream::{RecvStream, SendStream};
+
+pub mod echo;
 pub mod media;
+
+/// One request being answered.
+pub type Answering<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
+
+/// A service of a server: answers one request a stream (R8: a file, and one line where the server is made).
+pub trait Service: Debug + Send + Sync {
+    /// Its name on the wire, version included.
+    fn name(&self) -> &'static str;
+
+    /// Answers the request of a stream whose opening was already read. An error ends this stream alone.
+    fn answer(&self, send: SendStream, recv: RecvStream) -> Answering<'_>;
+}
 
 /// The longest service name on the wire, version included (M-1.2).
 pub const MAX_SERVICE_NAME_BYTES: usize = 63;

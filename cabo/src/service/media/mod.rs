@@ -22,6 +22,7 @@ mod hashes;
 mod path;
 mod read_ahead;
 mod serve;
+mod session;
 mod target;
 pub mod tree;
 mod walk;

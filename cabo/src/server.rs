@@ -1,0 +1,300 @@
+//! The server's side of sessions: lets peers in or sends them away, and gives their requests to services.
+//!
+//! Any number of carriers, one [`Server`]. Every session and every request is a task of its own, with its deadlines;
+//! none can hold up another.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cabo_proto::session::config::Ended;
+use cabo_proto::session::crypto::PublicKey;
+use cabo_proto::wire::code::Code;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::access::{Access, AllowError, Decision, Origin, Refusal};
+use crate::carrier::Peer;
+use crate::connection::Connection;
+use crate::endpoint::Endpoint;
+use crate::keys::Fingerprint;
+use crate::service::{Service, read_opening};
+use crate::stream::{RecvStream, SendStream};
+
+/// A request has to name its service within this.
+const OPENING_TIME: Duration = Duration::from_secs(30);
+/// Whoever is asked about a new peer has this long to answer.
+const ASKING_TIME: Duration = Duration::from_secs(120);
+/// New peers that are asked about at once.
+const QUESTIONS_MAX: usize = 16;
+/// Requests of one session that are answered at once.
+const REQUESTS_PER_SESSION: usize = 64;
+/// The code of a stream whose service we do not have.
+pub const UNKNOWN_SERVICE: u64 = 1;
+
+/// Limits of a server.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerSettings {
+    /// When it goes down, requests under way have this long to end.
+    pub drain_time: Duration,
+    /// Sessions at most; one more is told that we are busy.
+    pub sessions_max: usize,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self { drain_time: Duration::from_secs(10), sessions_max: 10_000 }
+    }
+}
+
+/// Somebody new, about whom somebody at the server decides.
+#[derive(Debug)]
+pub struct Question {
+    /// Who wants in.
+    pub fingerprint: Fingerprint,
+    /// What it calls itself; its own words, to be escaped before they meet a terminal.
+    pub agent: Option<String>,
+    /// From where.
+    pub from: Peer,
+    /// Takes the answer.
+    pub answer: oneshot::Sender<bool>,
+}
+
+/// What happens at a server, for logs.
+#[derive(Clone, Debug)]
+pub enum ServerEvent {
+    /// A peer was let in.
+    Admitted(SessionInfo),
+    /// A peer was sent away.
+    Refused(SessionInfo, Refusal),
+    /// A session is over.
+    Ended(SessionInfo, Arc<Ended>),
+}
+
+/// Who, from where.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// Counts sessions from 1.
+    pub number: u64,
+    /// The peer's identity, where it has one.
+    pub fingerprint: Option<Fingerprint>,
+    /// From where.
+    pub from: Peer,
+    /// The carrier's scheme.
+    pub carrier: &'static str,
+}
+
+struct Known {
+    connection: Connection,
+    key: Option<PublicKey>,
+}
+
+/// See the module.
+pub struct Server {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    access: Mutex<Access>,
+    services: Vec<Arc<dyn Service>>,
+    settings: ServerSettings,
+    sessions: Mutex<BTreeMap<u64, Known>>,
+    requests: Arc<Semaphore>, // all permits are back when the server is idle
+    questions: Option<mpsc::Sender<Question>>,
+    events: mpsc::Sender<ServerEvent>,
+}
+
+/// Permits for requests of all sessions together.
+const REQUESTS_MAX: u32 = 1 << 20;
+/// Events that wait for whoever writes logs; more are lost, a log must not hold up sessions.
+const EVENTS_MAX: usize = 1024;
+
+impl Server {
+    /// A server that answers with `services` whom `access` lets in. Without `questions` nobody is asked. Events come
+    /// through the receiver; it may be dropped.
+    pub fn new(
+        endpoint: Endpoint,
+        access: Access,
+        services: Vec<Arc<dyn Service>>,
+        settings: ServerSettings,
+        questions: Option<mpsc::Sender<Question>>,
+    ) -> (Self, mpsc::Receiver<ServerEvent>) {
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let shared = Shared {
+            access: Mutex::new(access),
+            services,
+            settings,
+            sessions: Mutex::default(),
+            requests: Arc::new(Semaphore::new(REQUESTS_MAX as usize)),
+            questions,
+            events,
+        };
+        (Self { endpoint, shared: Arc::new(shared) }, receiver)
+    }
+
+    /// The endpoint below: to listen on addresses.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// How many sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.shared.sessions().len()
+    }
+
+    /// Serves until `shutdown`, then lets requests under way end, and says goodbye.
+    pub async fn run(&self, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        let mut number = 0;
+        loop {
+            tokio::select! {
+                connection = self.endpoint.accept() => {
+                    number += 1;
+                    tokio::spawn(self.shared.clone().welcome(number, connection));
+                }
+                () = &mut shutdown => break,
+            }
+        }
+        self.endpoint.drain();
+        let idle = self.shared.requests.acquire_many(REQUESTS_MAX);
+        let _ = timeout(self.shared.settings.drain_time, idle).await; // who is not done by then is cut off
+        let sessions = std::mem::take(&mut *self.shared.sessions());
+        for known in sessions.values() {
+            known.connection.close_protocol(Code::DRAINING, "the server is going down");
+        }
+        // The driver tasks send the goodbyes; packets of them leave at once.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    /// Reads the list of allowed peers again, and ends sessions of those who were removed. Returns how many ended.
+    pub fn reload_access(&self) -> Result<usize, AllowError> {
+        self.shared.access().reload()?;
+        let mut ended = 0;
+        for known in self.shared.sessions().values() {
+            let origin = origin(&known.connection);
+            if let Decision::Refuse(refusal) = self.shared.access().judge(known.key, origin) {
+                known.connection.refuse(&refusal.to_string());
+                ended += 1;
+            }
+        }
+        Ok(ended)
+    }
+}
+
+impl Shared {
+    fn access(&self) -> MutexGuard<'_, Access> {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<u64, Known>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: ServerEvent) {
+        let _ = self.events.try_send(event); // nobody listens, or too slowly
+    }
+
+    async fn welcome(self: Arc<Self>, number: u64, connection: Connection) {
+        let key = connection.peer_key();
+        let info = SessionInfo {
+            number,
+            fingerprint: key.map(Fingerprint::of),
+            from: connection.from(),
+            carrier: connection.carrier(),
+        };
+        if self.sessions().len() >= self.settings.sessions_max {
+            return connection
+                .close_protocol(Code::BUSY, "the server has all the sessions that it takes");
+        }
+        if let Err(refusal) = self.judge(key, &connection).await {
+            connection.refuse(&refusal.to_string());
+            return self.tell(ServerEvent::Refused(info, refusal));
+        }
+        let known = Known { connection: connection.clone(), key };
+        self.sessions().insert(number, known);
+        connection.admit();
+        self.tell(ServerEvent::Admitted(info.clone()));
+        let ended = self.clone().serve(&connection).await;
+        self.sessions().remove(&number);
+        self.tell(ServerEvent::Ended(info, ended));
+    }
+
+    /// Decides, and asks where that is wanted.
+    async fn judge(&self, key: Option<PublicKey>, connection: &Connection) -> Result<(), Refusal> {
+        let decision = self.access().judge(key, origin(connection));
+        match (decision, key, &self.questions) {
+            (Decision::Admit, ..) => Ok(()),
+            (Decision::Refuse(refusal), ..) => Err(refusal),
+            (Decision::Ask { fingerprint }, Some(key), Some(questions)) => {
+                let (answer, answered) = oneshot::channel();
+                let agent = connection.peer_agent();
+                let question = Question { fingerprint, agent, from: connection.from(), answer };
+                if questions.try_send(question).is_err() {
+                    return Err(Refusal::Unknown(fingerprint));
+                }
+                let is_welcome = match timeout(ASKING_TIME, answered).await {
+                    Ok(Ok(is_welcome)) => is_welcome,
+                    Ok(Err(_)) | Err(_) => return Err(Refusal::Unknown(fingerprint)),
+                };
+                self.access().answer(key, is_welcome);
+                if is_welcome { Ok(()) } else { Err(Refusal::Denied(fingerprint)) }
+            }
+            (Decision::Ask { fingerprint }, ..) => Err(Refusal::Unknown(fingerprint)),
+        }
+    }
+
+    /// Answers requests until the session is over.
+    async fn serve(self: Arc<Self>, connection: &Connection) -> Arc<Ended> {
+        let of_session = Arc::new(Semaphore::new(REQUESTS_PER_SESSION));
+        loop {
+            // Not taken before there is room: the peer's next streams wait in its own credit.
+            let Ok(permit) = of_session.clone().acquire_owned().await else { continue };
+            let (send, recv) = match connection.accept().await {
+                Ok(halves) => halves,
+                Err(ended) => return ended,
+            };
+            let Ok(in_server) = self.requests.clone().acquire_owned().await else { continue };
+            let shared = self.clone();
+            tokio::spawn(async move {
+                shared.answer(send, recv).await;
+                drop((permit, in_server));
+            });
+        }
+    }
+
+    async fn answer(&self, mut send: SendStream, mut recv: RecvStream) {
+        let service = match timeout(OPENING_TIME, read_opening(&mut recv)).await {
+            Ok(Ok(name)) => self.services.iter().find(|service| service.name() == name),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        match service {
+            Some(service) => {
+                if let Err(error) = service.answer(send, recv).await {
+                    tracing::debug!(service = service.name(), %error, "a request failed");
+                }
+            }
+            None => {
+                send.reset(UNKNOWN_SERVICE);
+                recv.stop(UNKNOWN_SERVICE);
+            }
+        }
+    }
+}
+
+/// From where a session comes, in the words of access.
+fn origin(connection: &Connection) -> Origin {
+    match connection.from() {
+        Peer::Udp(address) | Peer::Tcp(address) => Origin::Ip(address.ip()),
+        from @ Peer::Ether { .. } => Origin::Link { is_loopback: from.is_loopback() },
+        Peer::Unix { .. } | Peer::Memory(_) | Peer::None => {
+            Origin::Unix { uid: connection.peer_user() }
+        }
+    }
+}
+
+/// Channel for [`Question`]s.
+pub fn questions() -> (mpsc::Sender<Question>, mpsc::Receiver<Question>) {
+    mpsc::channel(QUESTIONS_MAX)
+}
