@@ -4,13 +4,18 @@
 //! `CABO_FUZZ_SEED` make it longer or other; a failure prints both, and the bytes. An input that broke something once
 //! is kept as a file of the corpus. A coverage-guided fuzzer needs no more than `fuzz_target!(|data: &[u8]| frames(data))`.
 
+mod connection;
+mod forge;
 mod frames;
+mod handshake;
 mod mutate;
 mod packet;
 mod params;
 mod record;
 
+pub use connection::connection;
 pub use frames::frames;
+pub use handshake::handshake;
 pub use mutate::mutate;
 pub use packet::packet;
 pub use params::params;
@@ -20,5 +25,11 @@ pub use record::record;
 pub type Target = fn(&[u8]);
 
 /// All targets; the name is also that of the folder in `corpus/`.
-pub const TARGETS: &[(&str, Target)] =
-    &[("frames", frames), ("packet", packet), ("params", params), ("record", record)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("connection", connection),
+    ("frames", frames),
+    ("handshake", handshake),
+    ("packet", packet),
+    ("params", params),
+    ("record", record),
+];
