@@ -387,13 +387,15 @@ impl Core {
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
-        if let Some(event) = self.events.pop_front() {
-            if matches!(event, Event::Datagram(_)) {
-                self.datagrams_in -= 1;
+        // The end comes last: what the peer sent before it may still be read.
+        if self.events.front().is_none_or(|event| matches!(event, Event::Ended(_))) {
+            if let Some(event) = self.streams.poll_event() {
+                return Some(Event::Stream(event));
             }
-            return Some(event);
         }
-        self.streams.poll_event().map(Event::Stream)
+        let event = self.events.pop_front();
+        self.datagrams_in -= usize::from(matches!(event, Some(Event::Datagram(_))));
+        event
     }
 }
 

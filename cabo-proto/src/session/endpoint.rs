@@ -414,7 +414,7 @@ impl Endpoint {
     pub fn on_handshaken(&mut self, handle: Handle, peer_id: ConnectionId) {
         let Some(entry) = self.entries.get_mut(&handle) else { return };
         entry.peer_id = Some(peer_id);
-        self.by_peer.insert(peer_id, handle);
+        self.by_peer.entry(peer_id).or_insert(handle); // the peer chose it; it takes nobody else's place
         if std::mem::take(&mut entry.is_half_open) {
             let source = entry.source;
             self.release_half_open(source);

@@ -66,6 +66,11 @@ impl PhaseKeys {
         self.current.seal.seal(number, header, body);
     }
 
+    /// True when the cipher allows no further packet, because the peer never followed to the next phase (S-6.4).
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.next.is_some() && self.sealed >= self.current.seal.seal_limit()
+    }
+
     /// Starts the next phase if enough was sealed under this one and the peer is known to have followed to it.
     pub(crate) fn maybe_update(
         &mut self,
@@ -126,8 +131,8 @@ impl PhaseKeys {
                 Some(previous) if previous.first_current.is_none_or(|first| number < first) => {
                     previous.open.open(number, header, body)
                 }
-                Some(_) => None, // a third phase before the second is settled: no honest peer is that fast
-                None => {
+                // A peer with a shorter round trip may be two phases ahead of what we keep.
+                Some(_) | None => {
                     let opened =
                         self.next.as_ref().and_then(|next| next.open.open(number, header, body));
                     if opened.is_some() {

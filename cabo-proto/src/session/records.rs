@@ -74,6 +74,7 @@ pub struct RecordConnection {
     is_preface_expected: bool,
     handshake_keys: Option<Keys>,
     handshake_numbers: [u64; 2], // sealed, opened
+    opened: Space,               // the highest space of a record that came; none below it follows
     phase: Option<PhaseKeys>,
     data_numbers: [u64; 2],
     started: Instant,
@@ -124,6 +125,7 @@ impl RecordConnection {
             is_preface_expected: side == Side::Client,
             handshake_keys: None,
             handshake_numbers: [0; 2],
+            opened: Space::Initial,
             phase: None,
             data_numbers: [0; 2],
             started: now,
@@ -219,6 +221,18 @@ impl RecordConnection {
     ) -> Result<usize, Ended> {
         let (before, body) = input[..end].split_at_mut(start);
         let associated = &before[start - record::HEADER..];
+        let space = header.kind.space();
+        // S-7.3: what is not sealed, or not by a peer that has proved itself, is not heard once it could be forged.
+        let is_late_hello = space == Space::Initial
+            && self.core.side == Side::Client
+            && self.handshake_keys.is_some();
+        if space < self.opened
+            || is_late_hello
+            || (space == Space::Data && !self.core.is_handshaken())
+        {
+            return Err(breach(Code::VIOLATION, "a record out of its turn"));
+        }
+        self.opened = space;
         let opened = match header.kind {
             RecordKind::Initial => Some(body.len()),
             RecordKind::Handshake => {
@@ -350,6 +364,10 @@ impl RecordConnection {
         };
         if !has_work || !self.can_seal(space) {
             return false;
+        }
+        if space == Space::Data {
+            let largest = self.largest_datagram();
+            self.core.drop_oversized_datagram(largest);
         }
         let start = record::put(out, self.kind(space));
         let mut parts = Vec::new();

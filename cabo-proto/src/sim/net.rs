@@ -1,7 +1,8 @@
 //! Two hosts and a cable, in virtual time.
 //!
 //! Host 0 connects, host 1 listens. Each step takes the earliest thing that is due anywhere: a packet that arrives or a
-//! timer. Nothing sleeps; a day of silence is one step.
+//! timer. Nothing sleeps; a day of silence is one step. Hosts that keep each other busy without any time passing are a
+//! fault: the net panics and names its seed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,11 @@ use crate::session::remote::Remote;
 
 /// Packets of one call of the simulated carrier.
 const BATCH_PACKETS: usize = 32;
+/// Steps and calls for packets at one instant that an honest exchange, even over a cable without delay, never needs.
+const STEPS_AT_ONCE_MAX: u32 = 200_000;
+
+/// Sees each packet that a host puts on the cable, by the index of the host; it may change it, and `false` loses it.
+pub type Filter = Box<dyn FnMut(usize, &mut Vec<u8>) -> bool>;
 
 /// One host: its door, its connections, and what happened on them.
 pub struct Host {
@@ -41,7 +47,11 @@ pub struct Net {
     pub hosts: [Host; 2],
     /// From host 0 to host 1, and back.
     pub links: [Link<Vec<u8>>; 2],
+    /// Stands between the hosts and the cable.
+    pub filter: Option<Filter>,
     started: Instant,
+    seed: u64,
+    steps: (Instant, u32), // how many at this instant
 }
 
 /// What both hosts and the cable are like.
@@ -89,7 +99,10 @@ impl Net {
             now,
             hosts: [host(0, client), host(1, server)],
             links: [Link::new(forward, seed), Link::new(backward, !seed)],
+            filter: None,
             started: now,
+            seed,
+            steps: (now, 0),
         }
     }
 
@@ -126,9 +139,22 @@ impl Net {
                 return is_done(self);
             };
             self.now = self.now.max(next);
+            self.count_step();
             self.deliver();
             self.handle_timeouts();
         }
+    }
+
+    fn count_step(&mut self) {
+        if self.steps.0 != self.now {
+            self.steps = (self.now, 0);
+        }
+        self.steps.1 += 1;
+        let (seed, at) = (self.seed, self.elapsed());
+        assert!(
+            self.steps.1 < STEPS_AT_ONCE_MAX,
+            "livelock {at:?} after the start; replay with CABO_SIM_SEED={seed}"
+        );
     }
 
     fn next_instant(&self) -> Option<Instant> {
@@ -143,15 +169,28 @@ impl Net {
 
     fn transmit(&mut self) {
         let mut out = Vec::new();
-        for (host, link) in self.hosts.iter_mut().zip(&mut self.links) {
+        for (from, host) in self.hosts.iter_mut().enumerate() {
             for connection in host.connections.values_mut() {
                 out.clear();
+                let mut calls = 0;
                 while let Some(batch) = connection.poll_transmit(self.now, &mut out, BATCH_PACKETS)
                 {
                     for packet in out.chunks(batch.segment_bytes) {
-                        let _ = link.send(self.now, packet.to_vec()); // a cable tells nobody
+                        put(
+                            self.now,
+                            &mut self.links[from],
+                            &mut self.filter,
+                            from,
+                            packet.to_vec(),
+                        );
                     }
                     out.clear();
+                    calls += 1;
+                    assert!(
+                        calls < STEPS_AT_ONCE_MAX,
+                        "no end of packets; replay with CABO_SIM_SEED={}",
+                        self.seed
+                    );
                 }
             }
         }
@@ -182,7 +221,7 @@ impl Net {
                 host.connections.insert(handle, *connection);
             }
             Routed::Answer(answer) => {
-                let _ = self.links[to].send(now, answer);
+                put(now, &mut self.links[to], &mut self.filter, to, answer);
             }
             Routed::Discovery(_) | Routed::Dropped(_) => {}
         }
@@ -232,6 +271,18 @@ impl Host {
         self.endpoint = endpoint;
         self.connections.clear();
         self.events.clear();
+    }
+}
+
+fn put(
+    now: Instant,
+    link: &mut Link<Vec<u8>>,
+    filter: &mut Option<Filter>,
+    from: usize,
+    mut packet: Vec<u8>,
+) {
+    if filter.as_mut().is_none_or(|filter| filter(from, &mut packet)) {
+        let _ = link.send(now, packet); // a cable tells nobody
     }
 }
 

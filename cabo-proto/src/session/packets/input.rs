@@ -113,17 +113,9 @@ impl PacketConnection {
         numbered: &Numbered,
         datagram: &mut [u8],
     ) {
-        match &mut self.state {
+        match self.state {
             State::Open => {}
-            State::Closing { heard, answer_at, is_owed, .. } => {
-                // S-8.2: the peer has not heard yet; it is told again, ever more rarely.
-                *heard += 1;
-                if *heard >= *answer_at {
-                    *answer_at = answer_at.saturating_mul(2);
-                    *is_owed = true;
-                }
-                return;
-            }
+            State::Closing { .. } => return self.on_packet_while_closing(),
             State::Draining { .. } | State::Gone => return,
         }
         let space = numbered.space;
@@ -145,11 +137,26 @@ impl PacketConnection {
         }
     }
 
+    /// S-8.2: the peer has not heard yet; it is told again, ever more rarely.
+    fn on_packet_while_closing(&mut self) {
+        let spaces = self.closing_spaces();
+        if let State::Closing { heard, answer_at, owed, .. } = &mut self.state {
+            *heard = heard.saturating_add(1);
+            if *heard >= *answer_at {
+                *answer_at = answer_at.saturating_mul(2);
+                *owed = spaces;
+            }
+        }
+    }
+
     /// Opens the body in place and returns its length.
     fn open(&mut self, now: Instant, numbered: &Numbered, datagram: &mut [u8]) -> Option<usize> {
         let (header, body) = datagram.split_at_mut_checked(numbered.body)?;
         let space = &mut self.spaces[numbered.space as usize];
         let opened = match (numbered.space, &mut self.phase) {
+            // S-3.7: nothing is heard from a peer that has not proved who it is. It will be sent again.
+            (Space::Data, _) if !self.core.is_handshaken() => return None,
+            (Space::Data, None) => return None,
             (Space::Data, Some(phase)) => {
                 let keep = 3 * self.path.rtt().pto_base();
                 let packet = (numbered.phase, numbered.number, &*header);
@@ -159,7 +166,6 @@ impl PacketConnection {
                 self.stats.key_updates += u64::from(before != phase.is_odd());
                 opened
             }
-            (Space::Data, None) => return None, // came before its keys; it will be sent again
             (Space::Initial | Space::Handshake, _) => match &space.keys {
                 Some(keys) => keys
                     .open
@@ -188,11 +194,8 @@ impl PacketConnection {
             self.peer_id = sender;
             self.is_peer_id_known = true;
         }
-        if self.core.side == Side::Server
-            && numbered.space == Space::Handshake
-            && !self.is_address_proved
-        {
-            // Only who received our first flight has these keys (S-3.4).
+        if self.core.side == Side::Server && numbered.space != Space::Initial {
+            // Only who received our first flight has these keys, and knows our id (S-3.4).
             self.is_address_proved = true;
             self.discard(Space::Initial);
         }
@@ -303,6 +306,9 @@ impl PacketConnection {
                     );
                 }
                 self.stats.key_updates += u64::from(before != phase.is_odd());
+                if phase.is_exhausted() {
+                    return Err(breach(Code::KEYS, "the peer does not follow to new keys"));
+                }
             }
         }
         Ok(())

@@ -81,7 +81,7 @@ impl PacketSpace {
 /// How far the end has come (S-8).
 enum State {
     Open,
-    Closing { until: Instant, is_owed: bool, heard: u32, answer_at: u32 },
+    Closing { until: Instant, owed: Vec<Space>, heard: u32, answer_at: u32 },
     Draining { until: Instant },
     Gone,
 }
@@ -316,7 +316,9 @@ impl PacketConnection {
         if matches!(self.state, State::Open) {
             let until = now + self.drain_time();
             self.state = match close_frame(&ended) {
-                Some(_) => State::Closing { until, is_owed: true, heard: 0, answer_at: 1 },
+                Some(_) => {
+                    State::Closing { until, owed: self.closing_spaces(), heard: 0, answer_at: 1 }
+                }
                 None => State::Draining { until },
             };
             self.core.push_event(Event::Ended(ended.clone()));
@@ -333,8 +335,10 @@ impl PacketConnection {
 
     /// Turns an end that was found inside into the state that follows from it.
     fn settle_end(&mut self, now: Instant) {
-        if let (State::Open, Some(ended)) = (&self.state, self.ended.take()) {
-            self.close(now, ended);
+        if matches!(self.state, State::Open) {
+            if let Some(ended) = self.ended.take() {
+                self.close(now, ended);
+            }
         }
     }
 

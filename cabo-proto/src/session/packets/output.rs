@@ -97,8 +97,13 @@ impl PacketConnection {
             };
             let held = &self.spaces[space as usize];
             let has_room = held.loss.has_room();
-            if held.acks.due(now) || (held.probes > 0 && has_room) || (may_send && has_room) {
-                return Some(self.build_in(now, space, out, size_max, may_send && has_room));
+            let is_probing = held.probes > 0; // a probe leaves whatever else waits (T-5.3)
+            let with_data = may_send && (has_room || is_probing);
+            if held.acks.due(now) || is_probing || with_data {
+                let built = self.build_in(now, space, out, size_max, with_data);
+                if built.is_some() {
+                    return built;
+                }
             }
         }
         if is_first { self.build_mtu_probe(now, out) } else { None }
@@ -115,6 +120,11 @@ impl PacketConnection {
         }
     }
 
+    /// True while S-3.4 forbids to send, so that no timer may wait for it.
+    pub(super) fn is_amplification_blocked(&self) -> bool {
+        self.amplification_room(FIRST_PACKET_BYTES).is_none()
+    }
+
     /// S-3.4: before the address is proved a server sends at most three times what it received.
     fn amplification_room(&self, size_max: usize) -> Option<usize> {
         if self.is_address_proved {
@@ -125,7 +135,7 @@ impl PacketConnection {
         (size >= size_max.min(FIRST_PACKET_BYTES)).then_some(size)
     }
 
-    fn can_seal(&self, space: Space) -> bool {
+    pub(super) fn can_seal(&self, space: Space) -> bool {
         match space {
             Space::Initial | Space::Handshake => self.spaces[space as usize].keys.is_some(),
             Space::Data => self.phase.is_some() && self.may_send_data(),
@@ -146,6 +156,7 @@ impl PacketConnection {
             }
     }
 
+    /// `None` if there turns out to be nothing to say, such as when all that waited is too late.
     fn build_in(
         &mut self,
         now: Instant,
@@ -153,7 +164,7 @@ impl PacketConnection {
         out: &mut Vec<u8>,
         size_max: usize,
         with_data: bool,
-    ) -> Built {
+    ) -> Option<Built> {
         let mut draft = self.begin(space, out, size_max);
         self.write_ack(now, out, &mut draft);
         if with_data {
@@ -164,6 +175,10 @@ impl PacketConnection {
         if self.spaces[space as usize].probes > 0 && !draft.is_eliciting {
             self.write_ping(out, &mut draft);
         }
+        if out.len() == draft.body {
+            out.truncate(draft.start);
+            return None;
+        }
         if space == Space::Data && with_data && !self.core.has_data_work() {
             self.path.on_app_limited();
         }
@@ -173,10 +188,10 @@ impl PacketConnection {
             0
         };
         let built = self.finish(now, out, draft, least, true);
-        if space == Space::Handshake && self.core.side == Side::Client {
+        if space != Space::Initial && self.core.side == Side::Client {
             self.discard(Space::Initial); // S-3.6
         }
-        built
+        Some(built)
     }
 
     fn begin(&mut self, space: Space, out: &mut Vec<u8>, size_max: usize) -> Draft {
@@ -330,16 +345,46 @@ impl PacketConnection {
         }
     }
 
-    /// S-8: the CLOSE, in the highest space whose keys the peer is sure to have, and in those below while unsure.
+    /// S-8.1: the CLOSE, in the highest space that we can seal, and in those below that the peer may still be in.
     fn transmit_close(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Batch> {
-        let State::Closing { is_owed, .. } = &mut self.state else { return None };
-        if !std::mem::take(is_owed) {
-            return None;
+        let State::Closing { owed, .. } = &mut self.state else { return None };
+        let mut waiting = std::mem::take(owed);
+        let batch = loop {
+            let Some(space) = waiting.pop() else { break None };
+            if let Some(batch) = self.transmit_close_in(now, space, out) {
+                break Some(batch);
+            }
+        };
+        if let State::Closing { owed, .. } = &mut self.state {
+            *owed = waiting;
         }
-        let (origin, code, reason) = close_frame(self.ended.as_ref()?)?;
-        let space = [Space::Data, Space::Handshake, Space::Initial]
+        batch
+    }
+
+    /// The spaces in which the peer may be listening, lowest first.
+    pub(super) fn closing_spaces(&self) -> Vec<Space> {
+        let is_sure = match self.core.side {
+            Side::Client => self.core.is_admitted(), // before, the server may not have our proof
+            Side::Server => self.core.is_handshaken(),
+        };
+        let spaces = [Space::Initial, Space::Handshake, Space::Data]
             .into_iter()
-            .find(|space| self.can_seal(*space))?;
+            .filter(|space| self.can_seal(*space));
+        let mut spaces: Vec<Space> = spaces.collect();
+        let highest = spaces.last().copied();
+        // Whoever gave a client keys of the handshake has them too.
+        let lowest = if self.core.side == Side::Client { Space::Handshake } else { Space::Initial };
+        spaces.retain(|space| highest == Some(*space) || (!is_sure && *space >= lowest));
+        spaces
+    }
+
+    fn transmit_close_in(
+        &mut self,
+        now: Instant,
+        space: Space,
+        out: &mut Vec<u8>,
+    ) -> Option<Batch> {
+        let (origin, code, reason) = close_frame(self.ended.as_ref()?)?;
         let size_max = self.amplification_room(self.mtu.current())?;
         let mut draft = self.begin(space, out, size_max);
         let mut cut = reason.len().min(256);

@@ -28,12 +28,18 @@ impl PacketConnection {
         };
         consider(self.paced_until);
         consider(self.probe_deadline());
+        let is_blocked = self.is_amplification_blocked();
         for space in SPACES {
-            consider(self.spaces[space as usize].loss.loss_deadline());
-            consider(self.spaces[space as usize].acks.deadline());
+            let held = &self.spaces[space as usize];
+            consider(held.loss.loss_deadline());
+            // What cannot be said now is no reason to wake up.
+            consider(held.acks.deadline().filter(|_| self.can_seal(space) && !is_blocked));
         }
         if self.core.is_handshaken() {
-            consider(self.idle.keep_alive_deadline());
+            let is_ping_waiting = self.spaces[Space::Data as usize].is_ping_wanted;
+            consider(self.idle.keep_alive_deadline().filter(|_| !is_ping_waiting));
+        }
+        if self.core.is_admitted() {
             consider(self.mtu.deadline());
         }
         Some(earliest)
@@ -45,6 +51,9 @@ impl PacketConnection {
 
     /// The earliest probe timeout of the spaces that may have one.
     fn probe_deadline(&self) -> Option<Instant> {
+        if self.is_amplification_blocked() {
+            return None; // armed again by what comes in (RFC 9002 section 6.2.2.1)
+        }
         let of_spaces = SPACES
             .into_iter()
             .filter(|space| *space != Space::Data || self.core.is_handshaken())

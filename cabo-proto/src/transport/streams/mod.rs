@@ -1,4 +1,4 @@
-//! All streams of one connection (T-10): opening, credit, priorities, and which frame goes next.
+//! All streams of one connection (T-16): opening, credit, priorities, and which frame goes next.
 //!
 //! [`send`] and [`recv`] hold one half of one stream each. This table decides among them and never looks into bytes.
 
@@ -52,6 +52,11 @@ impl Default for Limits {
         }
     }
 }
+
+/// How many times what is left of the send buffer one stream may hold.
+const SHARE_OF_LEFT: u64 = 8;
+/// A writer that waits is told when there is room for so much.
+const WORTH_WRITING_BYTES: u64 = 16 * 1024;
 
 /// Something that happened to a stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -234,16 +239,28 @@ impl Streams {
         if !half.is_open() {
             return Err(StreamError::Closed);
         }
-        let room = self.send_buffer_bytes.saturating_sub(self.held) as usize;
+        let room = self.buffer_room(half).min(half.room()) as usize;
         if room == 0 {
             self.waiting_to_write.insert(id);
         }
         Ok(room)
     }
 
+    /// T-16.4: each stream may hold a large multiple of what is left, so that one has nearly all the buffer, and yet there is
+    /// something for the next, which may be urgent.
+    fn buffer_room(&self, half: &SendHalf) -> u64 {
+        let left = self.send_buffer_bytes.saturating_sub(self.held);
+        left.min((left * SHARE_OF_LEFT).saturating_sub(half.held()))
+    }
+
+    /// True if it is worth to tell a writer that waits.
+    fn is_writable(&self, half: &SendHalf) -> bool {
+        half.room() > 0 && self.buffer_room(half) >= WORTH_WRITING_BYTES
+    }
+
     /// Writes all of `data`, for which [`write_room`](Self::write_room) has said that there is room.
     pub fn write(&mut self, id: StreamId, data: Bytes) {
-        if let Some(half) = self.send.get_mut(&id) {
+        if let Some(half) = self.send.get_mut(&id).filter(|half| half.is_open()) {
             self.held += data.len() as u64;
             half.write(data);
             self.enqueue(id);
@@ -271,8 +288,14 @@ impl Streams {
 
     /// Streams of higher priority go first; 0 is the default.
     pub fn set_priority(&mut self, id: StreamId, priority: i32) {
-        if let Some(half) = self.send.get_mut(&id) {
-            half.priority = priority; // takes effect when it is queued next
+        let Some(half) = self.send.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut half.priority, priority);
+        if half.is_queued && before != priority {
+            // It may wait behind streams that never let its old priority have a turn.
+            if let Some(queue) = self.queue.get_mut(&Reverse(before)) {
+                queue.retain(|queued| *queued != id);
+            }
+            self.queue.entry(Reverse(priority)).or_default().push_back(id);
         }
     }
 
@@ -457,6 +480,10 @@ impl Streams {
         }
         self.on_peer_stream(id)?;
         if self.send.get_mut(&id).is_some_and(|half| half.on_credit(bytes)) {
+            let is_writable = self.send.get(&id).is_some_and(|half| self.is_writable(half));
+            if is_writable && self.waiting_to_write.remove(&id) {
+                self.events.push_back(StreamEvent::Writable(id));
+            }
             self.enqueue(id);
         }
         Ok(())
@@ -535,6 +562,7 @@ impl Streams {
     }
 
     fn write_pieces(&mut self, out: &mut Vec<u8>, end: usize, sent: &mut impl FnMut(SentPart)) {
+        let mut held_back = Vec::new(); // by the connection's credit; others may have lost bytes to send again
         while let Some(mut entry) = self.queue.first_entry() {
             let Some(id) = entry.get_mut().pop_front() else {
                 entry.remove();
@@ -544,10 +572,11 @@ impl Streams {
             half.is_queued = false;
             let header =
                 frame::stream_header_len(id, half.sent_end(), Some(end - out.len().min(end)));
-            let Some(room) = end.checked_sub(out.len() + header) else {
+            let room = end.saturating_sub(out.len() + header);
+            if room == 0 {
                 self.enqueue_front(id);
-                return;
-            };
+                break;
+            }
             let credit = self.out_credit.available();
             let fresh_from = half.sent_end();
             let piece = half.next_piece(room, credit);
@@ -565,12 +594,14 @@ impl Streams {
                 self.control.insert(Control::DataBlocked);
             }
             if half.has_work(1) {
-                if piece.is_none() {
-                    self.enqueue_front(id);
-                    return; // only the connection's credit holds it back, as it would all others
+                match piece {
+                    Some(_) => self.enqueue(id),
+                    None => held_back.push(id),
                 }
-                self.enqueue(id);
             }
+        }
+        for id in held_back.into_iter().rev() {
+            self.enqueue_front(id);
         }
     }
 
@@ -631,14 +662,22 @@ impl Streams {
 
     fn release(&mut self, bytes: u64) {
         self.held -= bytes;
-        if bytes > 0 && self.held < self.send_buffer_bytes {
-            let waiting = std::mem::take(&mut self.waiting_to_write);
-            self.events.extend(waiting.into_iter().map(StreamEvent::Writable));
+        if bytes > 0 && !self.waiting_to_write.is_empty() {
+            let mut waiting = std::mem::take(&mut self.waiting_to_write);
+            waiting.retain(|id| {
+                let is_ready = self.send.get(id).is_none_or(|half| self.is_writable(half));
+                if is_ready {
+                    self.events.push_back(StreamEvent::Writable(*id));
+                }
+                !is_ready
+            });
+            self.waiting_to_write = waiting;
         }
     }
 
     fn drop_send(&mut self, id: StreamId) {
         self.send.remove(&id);
+        self.waiting_to_write.remove(&id);
         self.on_half_ended(id);
     }
 

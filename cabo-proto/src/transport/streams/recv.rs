@@ -1,4 +1,4 @@
-//! The receiving half of one stream (T-10): from pieces in any order to bytes in order.
+//! The receiving half of one stream (T-16): from pieces in any order to bytes in order.
 //!
 //! Bytes lie in pages that are taken when first touched, so what a peer can make us hold is bounded by the credit it
 //! has, however it cuts and orders its pieces.
@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use crate::transport::ranges::RangeSet;
 
 const PAGE_BYTES: u64 = 16 * 1024;
-/// Holes in one stream that we keep account of. 20 % random loss in a window of 16 MiB makes about 2,000.
-const HOLES_MAX: usize = 8192;
+/// Holes in one stream that we keep account of. An honest peer has at most 65,536 packets under way (T-15), and between
+/// any two holes one of them came.
+const HOLES_MAX: usize = 1 << 15;
 
 /// Why a piece was refused; the connection ends with the code of the same name (W-6).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,8 +74,15 @@ impl RecvHalf {
         self.read
     }
 
+    #[cfg(test)]
+    pub(super) fn pages_held(&self) -> usize {
+        self.pages.iter().flatten().count() + usize::from(self.spare.is_some())
+    }
+
     pub(crate) fn is_readable(&self) -> bool {
-        self.contiguous > self.read || self.reset.is_some() || self.fin == Some(self.read)
+        let has_news =
+            self.contiguous > self.read || self.reset.is_some() || self.fin == Some(self.read);
+        has_news && self.stopped.is_none()
     }
 
     /// Takes a piece; `limit` is the credit that we gave. Returns how far `highest` moved.
@@ -156,7 +164,7 @@ impl RecvHalf {
         let moved = size - self.highest;
         if self.fin != Some(self.contiguous) || self.reset.is_some() {
             self.reset = Some(code);
-            (self.pages, self.ahead) = (VecDeque::new(), RangeSet::new());
+            (self.pages, self.spare, self.ahead) = (VecDeque::new(), None, RangeSet::new());
             (self.read, self.contiguous) = (size, size);
         }
         self.fin = Some(size);
@@ -166,11 +174,15 @@ impl RecvHalf {
 
     /// The application wants no more; true if the peer has to be told.
     pub(crate) fn stop(&mut self, code: u64) -> bool {
-        if self.stopped.is_some() || self.reset.is_some() || self.is_end_read {
+        if self.stopped.is_some() || self.is_end_read {
+            return false;
+        }
+        if self.reset.is_some() {
+            self.is_end_read = true; // nobody will come to read it
             return false;
         }
         self.stopped = Some(code);
-        (self.pages, self.ahead) = (VecDeque::new(), RangeSet::new());
+        (self.pages, self.spare, self.ahead) = (VecDeque::new(), None, RangeSet::new());
         self.read = self.highest;
         self.contiguous = self.highest;
         self.fin != Some(self.highest)

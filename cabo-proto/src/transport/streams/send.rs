@@ -1,4 +1,4 @@
-//! The sending half of one stream (T-10): what the application wrote, until the peer has it.
+//! The sending half of one stream (T-16): what the application wrote, until the peer has it.
 //!
 //! Bytes are held by reference and copied once, into the packet that carries them. They stay here until they are
 //! acknowledged, so that a lost packet never sends anyone back to a file that may have changed.
@@ -12,6 +12,9 @@ use crate::transport::ranges::RangeSet;
 
 /// Writes shorter than this are gathered, so that a million one-byte writes do not become a million chunks.
 const GATHER_BYTES: usize = 16 * 1024;
+
+/// What may wait beyond the peer's credit of the stream, so that it goes out as soon as the credit comes.
+const BEYOND_CREDIT_BYTES: u64 = 64 * 1024;
 
 /// Where the end of the stream stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,6 +79,11 @@ impl SendHalf {
         }
     }
 
+    /// Bytes that may still be written before far more waits than the peer gives credit for (T-16.4).
+    pub(crate) fn room(&self) -> u64 {
+        self.limit.saturating_add(BEYOND_CREDIT_BYTES).saturating_sub(self.end)
+    }
+
     /// Bytes held: written and not yet acknowledged.
     pub(crate) fn held(&self) -> u64 {
         self.end - self.base
@@ -115,9 +123,9 @@ impl SendHalf {
         }
     }
 
-    /// Ends the stream abruptly; what was not sent never will be (T-10.4). False if it had ended already.
+    /// Ends the stream abruptly; what was not sent never will be (T-16.5). False if it had ended already.
     pub(crate) fn reset(&mut self, code: u64) -> bool {
-        if self.reset.is_some() || self.fin == Fin::Acked {
+        if self.reset.is_some() || self.is_done() {
             return false;
         }
         self.reset = Some(Reset { code, is_acked: false });

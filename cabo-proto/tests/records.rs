@@ -1,0 +1,392 @@
+//! Connections over a pipe of bytes (W-4, S-7), cut wherever a pipe may cut.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use cabo_proto::Chance;
+use cabo_proto::session::config::{Config, Ended};
+use cabo_proto::session::core::Event;
+use cabo_proto::session::crypto::Crypto;
+use cabo_proto::session::records::{Opening, RecordConnection};
+use cabo_proto::sim::{Seeded, origin};
+use cabo_proto::transport::flow::Budget;
+use cabo_proto::wire::code::Code;
+use cabo_proto::wire::record;
+use support::{CLIENT, Flow, SERVER, plain, seeds, stand_in};
+
+/// Two ends, and what is in the pipe to each.
+struct Pipe {
+    now: Instant,
+    ends: [RecordConnection; 2],
+    to: [Vec<u8>; 2],
+    events: [Vec<Event>; 2],
+    is_opened: bool, // the server took the client's preface
+}
+
+fn new_pipe(config: &Config, crypto: [&dyn Crypto; 2]) -> Pipe {
+    let now = origin();
+    let budget = || Budget::new(1 << 30);
+    let client = RecordConnection::client(now, config.clone(), crypto[0], budget()).unwrap();
+    let server = RecordConnection::server(now, config.clone(), crypto[1], budget()).unwrap();
+    Pipe {
+        now,
+        ends: [client, server],
+        to: Default::default(),
+        events: Default::default(),
+        is_opened: false,
+    }
+}
+
+fn sealed() -> Pipe {
+    new_pipe(&Config::default(), [&stand_in(CLIENT), &stand_in(SERVER)])
+}
+
+impl Pipe {
+    fn output(&mut self, end: usize, most: usize) {
+        if end == CLIENT || self.is_opened {
+            self.ends[end].poll_output(self.now, &mut self.to[1 - end], most);
+        }
+    }
+
+    /// Hands over the first `len` bytes.
+    fn input(&mut self, end: usize, len: usize) {
+        let bytes: Vec<u8> = self.to[end].drain(..len).collect();
+        let mut rest = &bytes[..];
+        if end == SERVER && !self.is_opened {
+            // Whoever accepts looks at the preface first.
+            match Opening::of(&bytes) {
+                Opening::Cabo { .. } => {
+                    self.is_opened = true;
+                    rest = &bytes[8..];
+                }
+                Opening::Unknown => {
+                    self.to[end].splice(0..0, bytes);
+                    return;
+                }
+                Opening::Stranger => panic!("{bytes:02x?}"),
+            }
+        }
+        self.ends[end].handle_bytes(self.now, rest);
+        self.collect(end);
+    }
+
+    fn collect(&mut self, end: usize) {
+        while let Some(event) = self.ends[end].poll_event() {
+            if event == Event::Handshaken && end == SERVER {
+                self.ends[end].admit();
+            }
+            self.events[end].push(event);
+        }
+    }
+
+    /// Moves everything until nothing moves.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.output(CLIENT, 1 << 20);
+            self.output(SERVER, 1 << 20);
+            if self.to.iter().all(Vec::is_empty) {
+                return;
+            }
+            for end in [SERVER, CLIENT] {
+                let len = self.to[end].len();
+                self.input(end, len);
+            }
+        }
+        panic!("no end of bytes");
+    }
+
+    fn ended(&self, end: usize) -> Option<&Ended> {
+        self.events[end].iter().find_map(|event| match event {
+            Event::Ended(ended) => Some(ended),
+            _ => None,
+        })
+    }
+
+    fn step(&mut self, flows: &mut [Flow]) -> bool {
+        let now = self.now;
+        for flow in flows.iter_mut().filter(|flow| flow.done_at.is_none()) {
+            if self.ends[flow.from].is_handshaken() {
+                flow.write(self.ends[flow.from].streams());
+            }
+            flow.read(now, self.ends[1 - flow.from].streams());
+        }
+        flows.iter().all(|flow| flow.done_at.is_some())
+    }
+}
+
+/// Runs two flows to their end over a pipe that hands over what `cut` says of what there is.
+fn deliver(pipe: &mut Pipe, bytes: u64, mut cut: impl FnMut(usize) -> usize) {
+    let mut flows = [Flow::new(CLIENT, bytes), Flow::new(SERVER, bytes)];
+    for _ in 0..2_000_000 {
+        if pipe.step(&mut flows) {
+            return;
+        }
+        for end in [SERVER, CLIENT] {
+            pipe.output(1 - end, 64 * 1024);
+            let there = pipe.to[end].len();
+            if there > 0 {
+                let least = if end == SERVER && !pipe.is_opened { 8.min(there) } else { 1 };
+                pipe.input(end, cut(there).clamp(least, there));
+            }
+        }
+    }
+    panic!("stuck: {:?} {:?}", pipe.events, flows.map(|flow| (flow.written, flow.read)));
+}
+
+#[test]
+fn bytes_may_come_one_at_a_time_or_all_at_once() {
+    for size in [1, 2, 3, 4, 5, 7, 16, 100, 1000, usize::MAX] {
+        let mut pipe = sealed();
+        deliver(&mut pipe, 40_000, |_| size);
+        assert_eq!(pipe.ends[CLIENT].peer_key(), Some(stand_in(SERVER).public_key()));
+        assert_eq!(pipe.ends[SERVER].peer_key(), Some(stand_in(CLIENT).public_key()));
+    }
+}
+
+#[test]
+fn bytes_may_be_cut_anywhere_by_chance() {
+    for seed in seeds(60) {
+        let mut dice = Seeded::new(seed);
+        let mut pipe = sealed();
+        deliver(&mut pipe, 300_000, |there| {
+            let mut bytes = [0; 8];
+            dice.fill(&mut bytes);
+            1 + (u64::from_be_bytes(bytes) as usize) % there.min(9000)
+        });
+    }
+}
+
+#[test]
+fn plain_works_likewise_and_names_nobody() {
+    let config = Config { is_plain: true, ..Config::default() };
+    let mut pipe = new_pipe(&config, [&plain(CLIENT), &plain(SERVER)]);
+    deliver(&mut pipe, 100_000, |there| there / 2);
+    assert_eq!(pipe.ends[SERVER].peer_key(), None);
+}
+
+#[test]
+fn keys_change_every_few_records() {
+    let config = Config { key_update_after: 3, ..Config::default() };
+    let mut pipe = new_pipe(&config, [&stand_in(CLIENT), &stand_in(SERVER)]);
+    deliver(&mut pipe, 3_000_000, |there| there / 3);
+    assert_eq!((pipe.ended(CLIENT), pipe.ended(SERVER)), (None, None));
+}
+
+/// The whole conversation of a client that sends 1,000 bytes and closes, as its server got it.
+fn conversation() -> Vec<u8> {
+    let mut pipe = sealed();
+    let mut seen = Vec::new();
+    let mut flows = [Flow::new(CLIENT, 1000)];
+    for step in 0..10 {
+        pipe.step(&mut flows);
+        if step == 8 {
+            pipe.ends[CLIENT].close(Ended::Local { code: 0, reason: String::new() });
+        }
+        pipe.output(CLIENT, 1 << 20);
+        seen.extend_from_slice(&pipe.to[SERVER]);
+        for end in [SERVER, CLIENT] {
+            let len = pipe.to[end].len();
+            if len > 0 {
+                pipe.input(end, len);
+            }
+            pipe.output(SERVER, 1 << 20);
+        }
+    }
+    assert_eq!(pipe.ended(SERVER), Some(&Ended::Peer { code: 0, reason: String::new() }));
+    seen
+}
+
+/// A server that gets `bytes`, the preface among them, and then the end of the pipe.
+fn serve(bytes: &[u8]) -> Pipe {
+    let mut pipe = sealed();
+    pipe.is_opened = true;
+    pipe.ends[SERVER].handle_bytes(pipe.now, bytes.get(8..).unwrap_or_default());
+    pipe.collect(SERVER);
+    pipe.output(SERVER, 1 << 20);
+    pipe.ends[SERVER].handle_end();
+    pipe.collect(SERVER);
+    pipe
+}
+
+#[test]
+fn a_pipe_that_ends_before_the_close_is_truncated_wherever_it_ends() {
+    let whole = conversation();
+    assert_eq!(serve(&whole).ended(SERVER), Some(&Ended::Peer { code: 0, reason: String::new() }));
+    for len in 8..whole.len() {
+        let pipe = serve(&whole[..len]);
+        assert_eq!(pipe.ended(SERVER), Some(&Ended::Truncated), "after {len} of {}", whole.len());
+        assert!(pipe.ends[SERVER].is_gone());
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_never_taken_for_a_clean_end() {
+    let whole = conversation();
+    for at in 8..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        let pipe = serve(&bytes);
+        let ended = pipe.ended(SERVER).cloned();
+        assert!(
+            ended.as_ref().is_some_and(|ended| !ended.is_clean()),
+            "bit in byte {at}: {ended:?}"
+        );
+    }
+}
+
+#[test]
+fn rubbish_after_the_handshake_ends_it_and_says_so() {
+    for seed in seeds(200) {
+        let mut pipe = sealed();
+        pipe.settle();
+        assert!(pipe.ends[CLIENT].is_admitted());
+        let mut bytes = vec![0; 1 + seed as usize * 7];
+        Seeded::new(seed).fill(&mut bytes);
+        pipe.ends[SERVER].handle_bytes(pipe.now, &bytes);
+        pipe.collect(SERVER);
+        pipe.ends[SERVER].handle_end();
+        pipe.collect(SERVER);
+        assert!(
+            pipe.ended(SERVER).is_some_and(|ended| !ended.is_clean()),
+            "seed {seed}: {:?}",
+            pipe.events[SERVER]
+        );
+    }
+}
+
+#[test]
+fn an_end_in_the_clear_is_not_believed_once_keys_are_there() {
+    for end in [CLIENT, SERVER] {
+        for kind in [0, 1] {
+            let mut pipe = sealed();
+            pipe.settle();
+            let close = [kind, 0, 0, 4, 0x0D, 0, 0, 0];
+            pipe.ends[end].handle_bytes(pipe.now, &close);
+            pipe.collect(end);
+            assert!(matches!(pipe.ended(end), Some(Ended::Breach { .. })), "{:?}", pipe.ended(end));
+        }
+    }
+}
+
+#[test]
+fn a_record_of_data_before_the_proof_is_not_heard() {
+    let whole = conversation();
+    // Leaves out the Handshake records, which hold the client's proof.
+    let mut bytes = whole[..8].to_vec();
+    let mut rest = &whole[8..];
+    while let [kind, _, high, low, ..] = *rest {
+        let len = 4 + usize::from(u16::from_be_bytes([high, low]));
+        if kind != 1 {
+            bytes.extend_from_slice(&rest[..len]);
+        }
+        rest = &rest[len..];
+    }
+    let pipe = serve(&bytes);
+    assert!(matches!(pipe.ended(SERVER), Some(Ended::Breach { .. })), "{:?}", pipe.ended(SERVER));
+    assert!(
+        !pipe.events[SERVER]
+            .iter()
+            .any(|event| matches!(event, Event::Stream(_) | Event::Handshaken))
+    );
+}
+
+#[test]
+fn a_close_is_heard_with_its_reason() {
+    for end in [CLIENT, SERVER] {
+        let mut pipe = sealed();
+        pipe.settle();
+        pipe.ends[end].close(Ended::Local { code: 4, reason: "enough".to_owned() });
+        pipe.settle();
+        assert_eq!(
+            pipe.ended(1 - end),
+            Some(&Ended::Peer { code: 4, reason: "enough".to_owned() })
+        );
+        assert!(pipe.ends.iter().all(RecordConnection::is_gone));
+        pipe.ends.iter_mut().for_each(RecordConnection::handle_end);
+        assert_ne!(pipe.ended(1 - end), Some(&Ended::Truncated));
+    }
+}
+
+#[test]
+fn a_wrong_peer_is_refused_and_told() {
+    let expecting = stand_in(CLIENT).expecting(stand_in(9).public_key());
+    let mut pipe = new_pipe(&Config::default(), [&expecting, &stand_in(SERVER)]);
+    pipe.settle();
+    assert!(matches!(pipe.ended(CLIENT), Some(Ended::Crypto(error)) if error.is_wrong_peer()));
+    assert!(
+        matches!(pipe.ended(SERVER), Some(Ended::PeerProtocol { .. })),
+        "{:?}",
+        pipe.ended(SERVER)
+    );
+}
+
+#[test]
+fn strangers_are_known_by_their_first_bytes() {
+    for (bytes, opening) in [
+        (&b""[..], Opening::Unknown),
+        (b"cabo/1", Opening::Unknown),
+        (b"cabo/1s\n", Opening::Cabo { is_plain: false }),
+        (b"cabo/1p\nrest", Opening::Cabo { is_plain: true }),
+        (b"cabo/1x\n", Opening::Stranger),
+        (b"cabo/2s\n", Opening::Stranger),
+        (b"GET / HTTP/1.1", Opening::Stranger),
+        (b"\0", Opening::Stranger),
+    ] {
+        assert_eq!(Opening::of(bytes), opening, "{bytes:?}");
+    }
+    let mut pipe = sealed();
+    pipe.ends[CLIENT].handle_bytes(pipe.now, b"SSH-2.0-OpenSSH");
+    pipe.collect(CLIENT);
+    assert!(matches!(pipe.ended(CLIENT), Some(Ended::Breach { code: Code::VERSION, .. })));
+    let mut pipe = sealed();
+    pipe.ends[CLIENT].handle_bytes(pipe.now, &record::PREFACE_PLAIN);
+    pipe.collect(CLIENT);
+    assert!(
+        matches!(pipe.ended(CLIENT), Some(Ended::Breach { code: Code::VERSION, .. })),
+        "never negotiated down"
+    );
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_given_up() {
+    let mut pipe = sealed();
+    let deadline = pipe.ends[SERVER].deadline().unwrap();
+    pipe.ends[SERVER].handle_timeout(deadline);
+    pipe.collect(SERVER);
+    assert_eq!(
+        pipe.ended(SERVER),
+        Some(&Ended::HandshakeTimeout { after: Config::default().handshake_timeout })
+    );
+    assert_eq!(pipe.ends[SERVER].deadline(), None);
+}
+
+#[test]
+fn a_datagram_that_no_record_holds_is_dropped_and_holds_up_nothing() {
+    let mut pipe = sealed();
+    pipe.settle();
+    let largest = pipe.ends[CLIENT].largest_datagram();
+    for (len, byte) in [(largest + 1, 1), (largest, 2), (10, 3)] {
+        pipe.ends[CLIENT].send_datagram(Bytes::from(vec![byte; len]), None);
+    }
+    pipe.settle();
+    let came = pipe.events[SERVER].iter().filter_map(|event| match event {
+        Event::Datagram(data) => Some((data.len(), data[0])),
+        _ => None,
+    });
+    assert_eq!(came.collect::<Vec<_>>(), [(largest, 2), (10, 3)]);
+    deliver(&mut pipe, 10_000, |there| there);
+}
+
+#[test]
+fn one_budget_is_shared_by_both() {
+    let budget: Arc<Budget> = Budget::new(1000);
+    let crypto = stand_in(CLIENT);
+    let connection =
+        RecordConnection::client(origin(), Config::default(), &crypto, budget.clone()).unwrap();
+    assert_eq!(budget.left(), 1000);
+    drop(connection);
+    assert_eq!(budget.left(), 1000);
+}
