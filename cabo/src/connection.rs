@@ -26,6 +26,9 @@ use crate::stream::{RecvStream, SendStream};
 /// Datagrams that wait for the application; beyond it the oldest goes.
 const DATAGRAMS_MAX: usize = 256;
 
+/// The carrier has this long to take a goodbye.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
+
 /// The state machine, by kind of carrier.
 pub(crate) enum Machine {
     Packets(Box<PacketConnection>),
@@ -103,7 +106,8 @@ pub(crate) struct Inner {
     datagrams: VecDeque<Bytes>,
     is_handshaken: bool,
     is_admitted: bool,
-    is_dirty: bool, // the driver was woken and has not come yet
+    is_flushed: bool, // it is over, and the carrier has the goodbye
+    is_dirty: bool,   // the driver was woken and has not come yet
     pub(crate) ended: Option<Arc<Ended>>,
 }
 
@@ -174,6 +178,12 @@ impl Inner {
         self.is_dirty = false;
     }
 
+    /// Nothing of this connection waits for the carrier any more, and it is over.
+    pub(crate) fn on_flushed(&mut self) {
+        self.is_flushed = true;
+        wake_all(&mut self.wakers.state);
+    }
+
     pub(crate) fn wait_readable(&mut self, id: StreamId, cx: &Context<'_>) {
         self.wakers.readers.insert(id, cx.waker().clone());
     }
@@ -220,6 +230,7 @@ impl Shared {
             datagrams: VecDeque::new(),
             is_handshaken: false,
             is_admitted: false,
+            is_flushed: false,
             is_dirty: false,
             ended: None,
         };
@@ -444,6 +455,25 @@ impl Connection {
     /// Ends the session; the peer hears code and reason. What is still under way on streams may not arrive.
     pub fn close(&self, code: u64, reason: &str) {
         self.shared().close(code, reason);
+    }
+
+    /// As [`close`](Self::close), and waits until the carrier has the goodbye: for whoever is about to end the process.
+    pub async fn say_goodbye(&self, code: u64, reason: &str) {
+        self.close(code, reason);
+        self.flushed().await;
+    }
+
+    /// Waits until a session that is over has nothing left to send, a second at most.
+    pub(crate) async fn flushed(&self) {
+        let flushed = poll_fn(|cx| {
+            let mut inner = self.shared().lock();
+            if inner.is_flushed {
+                return Poll::Ready(());
+            }
+            register(&mut inner.wakers.state, cx);
+            Poll::Pending
+        });
+        let _ = tokio::time::timeout(FLUSH_TIME, flushed).await; // a carrier that takes nothing is not waited for
     }
 
     /// Where the peer is.

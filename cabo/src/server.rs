@@ -106,6 +106,8 @@ struct Shared {
     events: mpsc::Sender<ServerEvent>,
 }
 
+/// Goodbyes to all sessions together have this long to leave.
+const GOODBYE_TIME: Duration = Duration::from_secs(2);
 /// Permits for requests of all sessions together.
 const REQUESTS_MAX: u32 = 1 << 20;
 /// Events that wait for whoever writes logs; more are lost, a log must not hold up sessions.
@@ -164,8 +166,12 @@ impl Server {
         for known in sessions.values() {
             known.connection.close_protocol(Code::DRAINING, "the server is going down");
         }
-        // The driver tasks send the goodbyes; packets of them leave at once.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let goodbyes = async {
+            for known in sessions.values() {
+                known.connection.flushed().await;
+            }
+        };
+        let _ = timeout(GOODBYE_TIME, goodbyes).await; // who takes no goodbye will notice the silence
     }
 
     /// Reads the list of allowed peers again, and ends sessions of those who were removed. Returns how many ended.

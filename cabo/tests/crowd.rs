@@ -42,7 +42,8 @@ async fn fetch(address: Address, size: u64) -> blake3::Hash {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_clients_at_once_get_every_byte() {
     let dir = tempfile::tempdir().unwrap();
-    let data: Vec<u8> = (0..2_500_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let data: Vec<u8> =
+        (0..2_500_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     std::fs::write(dir.path().join("film.bin"), &data).unwrap();
     let expected = blake3::hash(&data);
     for place in ["udp://127.0.0.1:0", "tcp://127.0.0.1:0", "unix:@cabo-crowd-test"] {
@@ -50,8 +51,13 @@ async fn a_hundred_clients_at_once_get_every_byte() {
         let access = Access::new(endpoint.public_key()).open();
         let catalogue = Arc::new(Catalogue::open(dir.path()).unwrap());
         let media = Arc::new(MediaServer::new(catalogue, Limits::default()));
-        let (server, _events) =
-            Server::new(endpoint, access, vec![media, Arc::new(Echo)], ServerSettings::default(), None);
+        let (server, _events) = Server::new(
+            endpoint,
+            access,
+            vec![media, Arc::new(Echo)],
+            ServerSettings::default(),
+            None,
+        );
         let address = server.endpoint().listen(&place.parse().unwrap()).await.unwrap().address;
         let server = Arc::new(server);
         let (stop, stopped) = oneshot::channel::<()>();
@@ -63,7 +69,9 @@ async fn a_hundred_clients_at_once_get_every_byte() {
             (0..CLIENTS).map(|_| tokio::spawn(fetch(address.clone(), data.len() as u64))).collect();
         let started = std::time::Instant::now();
         for (index, client) in clients.into_iter().enumerate() {
-            let hash = timeout(LIMIT, client).await.unwrap_or_else(|_| panic!("{place}: client {index} hangs"));
+            let hash = timeout(LIMIT, client)
+                .await
+                .unwrap_or_else(|_| panic!("{place}: client {index} hangs"));
             assert_eq!(hash.unwrap(), expected, "{place}: client {index}");
         }
         println!("{place}: {:?} {:?}", started.elapsed(), server.endpoint().drops());

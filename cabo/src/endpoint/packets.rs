@@ -428,6 +428,9 @@ impl PacketDriver {
             let peer_id = machine.peer_id();
             let batch = machine.poll_transmit(Instant::now(), &mut self.out, max_packets);
             let (deadline, is_gone) = (machine.deadline(), machine.is_gone());
+            if batch.is_none() && !machine.is_open() {
+                inner.on_flushed();
+            }
             inner.pump();
             drop(inner);
             if news.is_handshaken {

@@ -303,6 +303,7 @@ impl RecordDriver {
                 machine.handle_end(); // a carrier that failed in mid-write truncates
             }
             inner.pump();
+            inner.on_flushed();
         }
         let (mut stream, mut scratch) = (self.stream, self.scratch);
         let linger = async move {
