@@ -328,12 +328,16 @@ impl PacketConnection {
 
     /// Queues what lost packets carried to be sent again.
     pub(super) fn settle_lost(&mut self, now: Instant, space: Space, mut lost: LossOutcome<Parts>) {
+        // A queue that overflows loses many at once. To the search of the MTU that is one sign (T-12.4).
+        let largest =
+            lost.lost.iter().filter(|(_, sent)| sent.in_flight).max_by_key(|(_, sent)| sent.bytes);
+        let sign = largest.map(|(number, _)| *number);
         for (number, sent) in lost.lost.drain(..) {
             self.stats.packets_lost += 1;
             if sent.in_flight {
                 self.stats.bytes_lost += u64::from(sent.bytes);
             }
-            if space == Space::Data {
+            if space == Space::Data && (!sent.in_flight || sign == Some(number)) {
                 if let Some(size) = self.mtu.on_lost(now, number, sent.bytes as usize) {
                     self.path.on_mtu(size as u64);
                 }

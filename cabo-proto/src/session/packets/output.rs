@@ -147,6 +147,13 @@ impl PacketConnection {
         self.core.is_handshaken()
     }
 
+    /// True if more could be sent with the window's leave. A handshake that waits for its peer says nothing about the path
+    /// (T-7.3).
+    fn has_more(&self) -> bool {
+        let spaces = [Space::Initial, Space::Handshake, Space::Data];
+        spaces.into_iter().any(|space| self.can_seal(space) && self.wants_data(space))
+    }
+
     /// True if there is something that needs the window's leave.
     fn wants_data(&self, space: Space) -> bool {
         self.spaces[space as usize].is_ping_wanted
@@ -179,7 +186,7 @@ impl PacketConnection {
             out.truncate(draft.start);
             return None;
         }
-        if space == Space::Data && with_data && !self.core.has_data_work() {
+        if with_data && !self.has_more() {
             self.path.on_app_limited();
         }
         let least = if space == Space::Initial && draft.is_eliciting {

@@ -140,7 +140,8 @@ pub struct Streams {
     out_credit: SendCredit, // of the connection
     in_credit: RecvCredit,
     budget: Arc<Budget>,
-    held: u64,
+    held: u64,   // written and not acknowledged, of all streams
+    parked: u64, // of these, what waits for credit of its stream
     send_buffer_bytes: u64,
     waiting_to_write: BTreeSet<StreamId>,
     queue: BTreeMap<Reverse<i32>, VecDeque<StreamId>>,
@@ -169,6 +170,7 @@ impl Streams {
             ),
             budget,
             held: 0,
+            parked: 0,
             send_buffer_bytes: limits.send_buffer_bytes.min(1 << 20),
             waiting_to_write: BTreeSet::new(),
             queue: BTreeMap::new(),
@@ -249,20 +251,24 @@ impl Streams {
     /// T-16.4: each stream may hold a large multiple of what is left, so that one has nearly all the buffer, and yet there is
     /// something for the next, which may be urgent.
     fn buffer_room(&self, half: &SendHalf) -> u64 {
-        let left = self.send_buffer_bytes.saturating_sub(self.held);
-        left.min((left * SHARE_OF_LEFT).saturating_sub(half.held()))
+        let left = self.send_buffer_bytes.saturating_sub(self.held - self.parked);
+        (left * SHARE_OF_LEFT).saturating_sub(half.held() - half.parked()) / (SHARE_OF_LEFT + 1)
     }
 
     /// True if it is worth to tell a writer that waits.
     fn is_writable(&self, half: &SendHalf) -> bool {
-        half.room() > 0 && self.buffer_room(half) >= WORTH_WRITING_BYTES
+        let room = self.buffer_room(half);
+        half.room() > 0
+            && (room >= WORTH_WRITING_BYTES || (room > 0 && half.held() == half.parked()))
     }
 
     /// Writes all of `data`, for which [`write_room`](Self::write_room) has said that there is room.
     pub fn write(&mut self, id: StreamId, data: Bytes) {
         if let Some(half) = self.send.get_mut(&id).filter(|half| half.is_open()) {
+            let parked = half.parked();
             self.held += data.len() as u64;
             half.write(data);
+            self.parked += half.parked() - parked;
             self.enqueue(id);
         }
     }
@@ -278,8 +284,9 @@ impl Streams {
     /// Ends the stream abruptly: what was not delivered may never be.
     pub fn reset(&mut self, id: StreamId, code: u64) {
         if let Some(half) = self.send.get_mut(&id) {
-            let held = half.held();
+            let (held, parked) = (half.held(), half.parked());
             if half.reset(code) {
+                self.parked -= parked;
                 self.release(held);
                 self.control.insert(Control::Reset(id));
             }
@@ -479,7 +486,11 @@ impl Streams {
             ));
         }
         self.on_peer_stream(id)?;
-        if self.send.get_mut(&id).is_some_and(|half| half.on_credit(bytes)) {
+        let Some(half) = self.send.get_mut(&id) else { return Ok(()) };
+        let parked = half.parked();
+        let is_more = half.on_credit(bytes);
+        self.parked -= parked - half.parked();
+        if is_more {
             let is_writable = self.send.get(&id).is_some_and(|half| self.is_writable(half));
             if is_writable && self.waiting_to_write.remove(&id) {
                 self.events.push_back(StreamEvent::Writable(id));

@@ -14,7 +14,7 @@ use crate::transport::ranges::RangeSet;
 const GATHER_BYTES: usize = 16 * 1024;
 
 /// What may wait beyond the peer's credit of the stream, so that it goes out as soon as the credit comes.
-const BEYOND_CREDIT_BYTES: u64 = 64 * 1024;
+const BEYOND_CREDIT_BYTES: u64 = 16 * 1024;
 
 /// Where the end of the stream stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -82,6 +82,11 @@ impl SendHalf {
     /// Bytes that may still be written before far more waits than the peer gives credit for (T-16.4).
     pub(crate) fn room(&self) -> u64 {
         self.limit.saturating_add(BEYOND_CREDIT_BYTES).saturating_sub(self.end)
+    }
+
+    /// Bytes beyond the peer's credit: they wait for its reader, not for the path.
+    pub(crate) fn parked(&self) -> u64 {
+        self.end.saturating_sub(self.limit.max(self.base))
     }
 
     /// Bytes held: written and not yet acknowledged.

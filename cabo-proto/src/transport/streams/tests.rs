@@ -585,6 +585,37 @@ fn a_writer_is_told_when_credit_or_room_comes() {
 }
 
 #[test]
+fn writers_that_get_no_credit_leave_room_for_one_that_does() {
+    let limits = Limits {
+        streams_one: 200,
+        stream_window_bytes: 0,
+        window_bytes: 1 << 30,
+        window_max_bytes: 1 << 30,
+        ..small()
+    };
+    let mut ends = Ends::new(&limits);
+    for _ in 0..199 {
+        let id = ends.ends[0].open(Direction::One).unwrap();
+        while ends.write(0, id, 100_000) > 0 {}
+    }
+    let id = ends.ends[0].open(Direction::One).unwrap();
+    let now = ends.now;
+    ends.ends[0].on_frame(now, &Frame::MaxStreamData { stream: id, bytes: 1 << 20 }).unwrap();
+    ends.ends[1]
+        .on_frame(now, &Frame::Stream { stream: id, offset: 0, fin: false, data: &[] })
+        .unwrap();
+    ends.ends[1].recv.get_mut(&id).unwrap().credit =
+        RecvCredit::new(1 << 20, 1 << 20, Budget::new(0));
+    for round in 0..100 {
+        assert!(ends.write(0, id, 1000) > 100, "round {round}");
+        assert!(ends.ends[0].write_room(id).is_ok());
+        ends.settle();
+        let written = ends.events(0);
+        assert!(round == 0 || !written.is_empty() || ends.ends[0].write_room(id).unwrap() > 0);
+    }
+}
+
+#[test]
 fn writes_behind_an_end_are_not_taken() {
     let mut ends = Ends::new(&small());
     for is_reset in [false, true] {
@@ -679,6 +710,8 @@ fn tables_agree_over_a_wire_that_loses_and_reorders() {
             }
             let held: u64 = ends.ends[0].send.values().map(SendHalf::held).sum();
             assert_eq!(ends.ends[0].held, held, "seed {seed} step {step}");
+            let parked: u64 = ends.ends[0].send.values().map(SendHalf::parked).sum();
+            assert_eq!(ends.ends[0].parked, parked, "seed {seed} step {step}");
             assert!(ends.ends[0].out_credit.used() <= ends.ends[1].in_credit.limit());
             for end in 0..2 {
                 ends.events(end);
