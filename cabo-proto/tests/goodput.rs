@@ -2,6 +2,13 @@
 //!
 //! Virtual time only: the same on every machine. `CABO_BLESS=1 cargo test -p cabo-proto --test goodput` writes the table
 //! anew; the difference in the commit says what a change of the transport did.
+#![allow(
+    clippy::type_complexity,
+    clippy::unnecessary_fold,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops where it is surprised"
+)]
 
 mod support;
 

@@ -1,5 +1,12 @@
 //! A stranger on the wire who sees every packet and sends what he likes (S-1.2, S-4.3, S-5.3, W-2.10): he can cost time, and
 //! never a connection, a byte or a panic.
+#![allow(
+    clippy::type_complexity,
+    clippy::unnecessary_fold,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops where it is surprised"
+)]
 
 mod support;
 
@@ -67,10 +74,10 @@ impl Dice {
 }
 
 /// Runs a transfer both ways while `count` forgeries come in, from the first packet on.
-fn attack(seed: u64, is_plain: bool, tampered: usize) {
+fn attack(seed: u64, tampered: usize) {
     let mut link = cable(ms(5));
     link.loss = 0.01;
-    let mut net = net_with(seed, link, |config| config.connection.is_plain = is_plain);
+    let mut net = net_with(seed, link, |_| {});
     let seen: Rc<RefCell<Vec<(usize, Vec<u8>)>>> = Rc::default();
     let sink = seen.clone();
     net.filter = Some(Box::new(move |from, packet| {
@@ -99,7 +106,7 @@ fn attack(seed: u64, is_plain: bool, tampered: usize) {
 #[test]
 fn forged_broken_and_replayed_packets_change_nothing() {
     for seed in seeds(300) {
-        attack(seed, false, 300);
+        attack(seed, 300);
     }
 }
 
@@ -107,8 +114,6 @@ fn forged_broken_and_replayed_packets_change_nothing() {
 fn rubbish_does_not_make_plain_panic() {
     for seed in seeds(100) {
         // Plain authenticates nothing, so a forged end is possible; what has the right check sum is believed.
-        let run = std::panic::AssertUnwindSafe(|| ());
-        let _ = run;
         rubbish_into_plain(seed);
     }
 }

@@ -1,4 +1,11 @@
 //! The largest packet (T-12): found by padded probes, given up when the path no longer takes it.
+#![allow(
+    clippy::type_complexity,
+    clippy::unnecessary_fold,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops where it is surprised"
+)]
 
 mod support;
 

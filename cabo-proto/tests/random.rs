@@ -1,5 +1,12 @@
 //! Random operations over random links, beside a model that cannot be wrong: what was written is what is read, in order,
 //! once. After every step the connection's own accounts must hold.
+#![allow(
+    clippy::type_complexity,
+    clippy::unnecessary_fold,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops where it is surprised"
+)]
 
 mod support;
 

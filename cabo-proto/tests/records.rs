@@ -1,4 +1,11 @@
 //! Connections over a pipe of bytes (W-4, S-7), cut wherever a pipe may cut.
+#![allow(
+    clippy::type_complexity,
+    clippy::unnecessary_fold,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops where it is surprised"
+)]
 
 mod support;
 

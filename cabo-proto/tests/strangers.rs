@@ -1,4 +1,11 @@
 //! The door (S-3.4, S-4, S-5): strangers are answered with less than they sent, and cost little.
+#![allow(
+    clippy::type_complexity,
+    clippy::unnecessary_fold,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops where it is surprised"
+)]
 
 mod support;
 

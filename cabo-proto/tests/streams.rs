@@ -1,4 +1,11 @@
 //! Streams on a real connection (T-16, T-13): urgent ones overtake, none blocks another, memory is bounded.
+#![allow(
+    clippy::type_complexity,
+    clippy::unnecessary_fold,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops where it is surprised"
+)]
 
 mod support;
 

@@ -1,4 +1,11 @@
 //! Whole connections in the network in a box: handshake, bulk transfer, loss, the end.
+#![allow(
+    clippy::type_complexity,
+    clippy::unnecessary_fold,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops where it is surprised"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -195,14 +195,14 @@ impl Core {
     /// Looks whether the handshake reached its end; returns the peer's parameters the first time they are known.
     pub(crate) fn check_handshake(&mut self) -> Result<Option<Params>, Ended> {
         let mut fresh = None;
-        if self.peer.is_none() {
-            if let Some(bytes) = self.handshake.peer_params() {
-                let params = Params::decode(bytes)
-                    .map_err(|error| breach(Code::PARAMETER, &format!("parameters: {error}")))?;
-                self.streams.on_params(&params);
-                self.peer = Some(params.clone());
-                fresh = Some(params);
-            }
+        if self.peer.is_none()
+            && let Some(bytes) = self.handshake.peer_params()
+        {
+            let params = Params::decode(bytes)
+                .map_err(|error| breach(Code::PARAMETER, &format!("parameters: {error}")))?;
+            self.streams.on_params(&params);
+            self.peer = Some(params.clone());
+            fresh = Some(params);
         }
         if !self.is_handshaken && self.peer.is_some() && !self.handshake.is_handshaking() {
             self.is_handshaken = true;
@@ -221,6 +221,7 @@ impl Core {
     // --- frames that came in ----------------------------------------------------------------------------------------
 
     /// Takes a frame of the data space that is not about packets.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the streams know their frames")]
     pub(crate) fn on_frame(&mut self, now: Instant, frame: &Frame<'_>) -> Result<(), Ended> {
         match frame {
             Frame::Admitted => {
@@ -388,10 +389,10 @@ impl Core {
 
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
         // The end comes last: what the peer sent before it may still be read.
-        if self.events.front().is_none_or(|event| matches!(event, Event::Ended(_))) {
-            if let Some(event) = self.streams.poll_event() {
-                return Some(Event::Stream(event));
-            }
+        if self.events.front().is_none_or(|event| matches!(event, Event::Ended(_)))
+            && let Some(event) = self.streams.poll_event()
+        {
+            return Some(Event::Stream(event));
         }
         let event = self.events.pop_front();
         self.datagrams_in -= usize::from(matches!(event, Some(Event::Datagram(_))));

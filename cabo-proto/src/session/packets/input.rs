@@ -284,10 +284,10 @@ impl PacketConnection {
         let lost = self.spaces[space as usize].loss.detect(now, self.path.rtt(), delay);
         self.path.on_acked(now, &acked, &lost);
         for (number, sent) in acked.acked.drain(..) {
-            if space == Space::Data {
-                if let Some(size) = self.mtu.on_acked(number, sent.bytes as usize) {
-                    self.path.on_mtu(size as u64);
-                }
+            if space == Space::Data
+                && let Some(size) = self.mtu.on_acked(number, sent.bytes as usize)
+            {
+                self.path.on_mtu(size as u64);
             }
             self.settle_acked(space, &sent.frames);
         }
@@ -337,10 +337,11 @@ impl PacketConnection {
             if sent.in_flight {
                 self.stats.bytes_lost += u64::from(sent.bytes);
             }
-            if space == Space::Data && (!sent.in_flight || sign == Some(number)) {
-                if let Some(size) = self.mtu.on_lost(now, number, sent.bytes as usize) {
-                    self.path.on_mtu(size as u64);
-                }
+            if space == Space::Data
+                && (!sent.in_flight || sign == Some(number))
+                && let Some(size) = self.mtu.on_lost(now, number, sent.bytes as usize)
+            {
+                self.path.on_mtu(size as u64);
             }
             sent.frames.iter().for_each(|part| self.core.on_lost(part));
         }

@@ -335,10 +335,10 @@ impl PacketConnection {
 
     /// Turns an end that was found inside into the state that follows from it.
     fn settle_end(&mut self, now: Instant) {
-        if matches!(self.state, State::Open) {
-            if let Some(ended) = self.ended.take() {
-                self.close(now, ended);
-            }
+        if matches!(self.state, State::Open)
+            && let Some(ended) = self.ended.take()
+        {
+            self.close(now, ended);
         }
     }
 

@@ -514,11 +514,11 @@ impl Streams {
     }
 
     fn enqueue(&mut self, id: StreamId) {
-        if let Some(half) = self.send.get_mut(&id) {
-            if !half.is_queued {
-                half.is_queued = true;
-                self.queue.entry(Reverse(half.priority)).or_default().push_back(id);
-            }
+        if let Some(half) = self.send.get_mut(&id)
+            && !half.is_queued
+        {
+            half.is_queued = true;
+            self.queue.entry(Reverse(half.priority)).or_default().push_back(id);
         }
     }
 

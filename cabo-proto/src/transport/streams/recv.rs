@@ -214,7 +214,7 @@ impl RecvHalf {
             self.read += len as u64;
             done += len;
             if self.read.is_multiple_of(PAGE_BYTES) {
-                self.spare = self.pages.pop_front().flatten().or(self.spare.take());
+                self.spare = self.pages.pop_front().flatten().or_else(|| self.spare.take());
             }
         }
         if done > 0 || out.is_empty() {
