@@ -35,8 +35,6 @@ fn first_packets(count: usize) -> Vec<Vec<u8>> {
     for _ in 0..count {
         net.connect().unwrap();
         net.run(ms(0), |_| false);
-        let keep = seen.borrow().len().next_multiple_of(2) / 2; // the first of each flight of two
-        assert!(keep > 0);
     }
     let packets = seen.borrow();
     let mut firsts: Vec<Vec<u8>> = Vec::new();
@@ -237,7 +235,7 @@ fn a_restarted_server_is_noticed_within_one_round_trip() {
         let mut net = fresh(4);
         connected(&mut net);
         let mut flow = support::Flow::new(CLIENT, 1 << 30);
-        net.run(ms(200), |net| is_sending && flow.step(net) && false);
+        net.run(ms(200), |net| is_sending && flow.step(net));
         let door = support::door(&net, 9, Config::default(), |_| {});
         net.hosts[SERVER].restart(door);
         if !is_sending {

@@ -137,7 +137,7 @@ fn credit_comes_back_from_streams_that_were_stopped_or_reset() {
         for round in 0..40 {
             let mut flow = Flow::new(CLIENT, 400_000);
             flow.is_paused = true;
-            net.run(ms(30 + round), |net| flow.step(net) && false);
+            net.run(ms(30 + round), |net| flow.step(net));
             let (id, now) = (flow.id.unwrap(), net.now);
             match (seed + round) % 3 {
                 0 => connection(&mut net, CLIENT).streams().reset(id, 7),
