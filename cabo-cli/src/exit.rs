@@ -3,6 +3,16 @@
 use std::io;
 use std::process::ExitCode;
 
+use cabo::carrier::OpenError;
+use cabo::client::ClientError;
+use cabo::error::{ConnectError, ListenError};
+use cabo::service::media::{ErrorCode, FetchError, MediaError};
+use cabo::stream::SessionEnded;
+use cabo_proto::session::config::Ended;
+use cabo_proto::wire::code::Code;
+
+use crate::show::human::escaped;
+
 /// It worked.
 pub(crate) const OK: u8 = 0;
 /// It did not work; the line on stderr says why.
@@ -18,6 +28,17 @@ pub(crate) const INCOMPLETE: u8 = 5;
 /// Ended by Ctrl-C or SIGTERM before it was done; what is there can be resumed.
 pub(crate) const INTERRUPTED: u8 = 130;
 
+/// The list for help and man pages.
+pub(crate) const TABLE: &str = "\
+Exit codes:
+  0    it worked
+  1    it did not work; the line on stderr says why
+  2    the command line is wrong
+  3    nobody answered, or the server was lost
+  4    refused: access, identity or version
+  5    not all of it arrived whole and proved; run the same again to resume
+  130  ended by Ctrl-C or SIGTERM; run the same again to resume";
+
 /// An error that knows its exit code.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
@@ -30,16 +51,116 @@ impl Failure {
     pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
     }
+
+    /// A command line that cannot be meant.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::new(USAGE, text)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let code = match &error {
+            ClientError::Connect(error) => of_connect(error),
+            ClientError::Known(_) => FAILED,
+            ClientError::Changed(_) => REFUSED,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        Self::new(of_connect(&error), error.to_string())
+    }
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
+        let code = match &error {
+            ListenError::Address(_) | ListenError::NoSession { .. } => USAGE,
+            ListenError::Carrier(_) | ListenError::Resolve { .. } | ListenError::Setup(_) => FAILED,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// The failure of a request about `place`.
+pub(crate) fn of_media(place: &str, error: &MediaError) -> Failure {
+    if let Some(ended) = session_end(error) {
+        return Failure::new(of_ended(ended), format!("{place}: {ended}"));
+    }
+    let code = match error {
+        MediaError::Refused(refusal) if refusal.code == ErrorCode::AccessDenied => REFUSED,
+        MediaError::Refused(_) | MediaError::Malformed(_) | MediaError::WrongBlock { .. } => FAILED,
+        MediaError::Broken(_) | MediaError::Stalled { .. } => UNREACHABLE,
+    };
+    Failure::new(code, format!("{place}: {error}"))
+}
+
+/// The failure of fetching `place`, of which `here_bytes` have arrived.
+pub(crate) fn of_fetch(place: &str, error: &FetchError, here_bytes: u64) -> Failure {
+    let mut failure = match error {
+        FetchError::Media(error) => of_media(place, error),
+        FetchError::NoRoom { .. }
+        | FetchError::DiskFull
+        | FetchError::Locked
+        | FetchError::Occupied(_)
+        | FetchError::Local { .. }
+        | FetchError::WrongRoot { .. }
+        | FetchError::Name(_) => Failure::new(FAILED, format!("{place}: {error}")),
+    };
+    if here_bytes > 0 && failure.code != REFUSED {
+        failure.code = INCOMPLETE;
+        failure.text.push_str("; what arrived is kept: run the same command again to resume");
+    }
+    failure
+}
+
+/// The end of the session that is behind an error, if one is.
+pub(crate) fn session_end(error: &MediaError) -> Option<&Ended> {
+    let MediaError::Broken(error) = error else { return None };
+    Some(&error.get_ref()?.downcast_ref::<SessionEnded>()?.0)
+}
+
+fn of_connect(error: &ConnectError) -> u8 {
+    match error {
+        ConnectError::Address(_) | ConnectError::NoSession { .. } => USAGE,
+        ConnectError::Carrier(
+            OpenError::Refused { .. } | OpenError::Timeout { .. } | OpenError::Io { .. },
+        )
+        | ConnectError::Resolve { .. }
+        | ConnectError::NobodyThere { .. } => UNREACHABLE,
+        ConnectError::Carrier(_) | ConnectError::Setup(_) => FAILED,
+        ConnectError::Ended { ended, .. } => of_ended(ended),
+    }
+}
+
+fn of_ended(ended: &Ended) -> u8 {
+    match ended {
+        Ended::PeerProtocol { code, .. } if *code == Code::REFUSED => REFUSED,
+        Ended::Crypto(_) | Ended::Version { .. } => REFUSED,
+        Ended::Breach { .. } => FAILED,
+        Ended::Local { .. }
+        | Ended::Declined { .. }
+        | Ended::Peer { .. }
+        | Ended::PeerProtocol { .. }
+        | Ended::HandshakeTimeout { .. }
+        | Ended::Idle { .. }
+        | Ended::Reset
+        | Ended::Truncated => UNREACHABLE,
+    }
 }
 
 /// Prints the error and returns the code to end with. Who closed our stdout has seen enough: that is success.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    let is_broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().next().is_some_and(is_broken_pipe) {
+    let is_broken_pipe = error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if is_broken_pipe {
         return ExitCode::from(OK);
     }
-    anstream::eprintln!("cabo: {error:#}");
+    // Parts of it may be a peer's words: one line, and nothing that drives a terminal.
+    anstream::eprintln!("cabo: {}", escaped(&format!("{error:#}")));
     ExitCode::from(error.downcast_ref::<Failure>().map_or(FAILED, |failure| failure.code))
 }

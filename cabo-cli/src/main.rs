@@ -2,14 +2,14 @@
 
 mod cmd;
 mod exit;
+mod interfaces;
+mod session;
 mod show;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    let cli = cmd::Cli::parse();
+    let cli = cmd::Cli::read();
     match cli.run() {
         Ok(code) => code,
         Err(error) => exit::report(&error),

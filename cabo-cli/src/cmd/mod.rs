@@ -1,23 +1,127 @@
 //! What was typed: one file a command, each with its arguments, its help and its doing.
+//!
+//! A command has two steps: `Args` is what was typed, and what it means is a plain struct without clap. A new one is a
+//! file, a line in [`Command`], a line in [`Cli::run`], and its place in `help::GROUPS`.
 
+use std::future::Future;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
+
+mod completions;
+mod get;
+mod help;
+mod keys;
+mod ls;
+mod man;
+mod serve;
 
 /// Messages and streams over any wire, and a clear picture of what crosses it.
 #[derive(Debug, Parser)]
-#[command(name = "cabo", version, about, propagate_version = true, max_term_width = 100)]
+#[command(name = "cabo", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    globals: Globals,
     #[command(subcommand)]
     command: Command,
 }
 
+/// What every command understands.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Globals {
+    /// Write one JSON object a line on stdout
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) json: bool,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, help_heading = "Everywhere")]
+    pub(crate) quiet: bool,
+    /// Say more on stderr; twice for every detail
+    #[arg(short, long, global = true, help_heading = "Everywhere", action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Serve(serve::Args),
+    Ls(ls::Args),
+    Get(get::Args),
+    Keys(keys::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+    Help(help::Args),
+}
 
 impl Cli {
+    /// The command line as clap knows it, with our first page.
+    pub(crate) fn description() -> clap::Command {
+        help::with_first_page(<Self as clap::CommandFactory>::command())
+    }
+
+    /// Reads the command line; ends the program where it is wrong or help was asked for.
+    pub(crate) fn read() -> Self {
+        let mut matches = Self::description().get_matches();
+        <Self as clap::FromArgMatches>::from_arg_matches_mut(&mut matches)
+            .unwrap_or_else(|error| error.format(&mut Self::description()).exit())
+    }
+
     /// Does it.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        match self.command {}
+        let globals = self.globals;
+        match self.command {
+            Command::Serve(args) => args.run(globals),
+            Command::Ls(args) => args.run(globals),
+            Command::Get(args) => args.run(globals),
+            Command::Keys(args) => args.run(globals),
+            Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
+            Command::Help(args) => args.run(),
+        }
     }
+}
+
+impl Globals {
+    /// Sends our log to stderr, from `usual` on or from what `-q` and `-v` say.
+    pub(crate) fn log(self, usual: LevelFilter) {
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => LevelFilter::ERROR,
+            (false, 0) => usual,
+            (false, 1) => LevelFilter::INFO.max(usual),
+            (false, 2) => LevelFilter::DEBUG,
+            (false, _) => LevelFilter::TRACE,
+        };
+        let stderr = anstream::AutoStream::choice(&std::io::stderr());
+        tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_ansi(stderr != anstream::ColorChoice::Never)
+            .with_target(false)
+            .with_max_level(level)
+            .init();
+    }
+}
+
+/// Runs a command that waits for sockets. What still blocks on a disk at its end is left behind.
+pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub(crate) async fn interrupted() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
 }

@@ -35,10 +35,18 @@ pub enum FingerprintError {
 impl Fingerprint {
     /// The fingerprint of a key.
     pub fn of(key: PublicKey) -> Self {
+        Self::of_hash(&Self::hash(key))
+    }
+
+    /// The whole hash of a key, as an answer to the question who serves carries it.
+    pub fn hash(key: PublicKey) -> [u8; 32] {
+        *blake3::hash(&key.0).as_bytes()
+    }
+
+    /// The fingerprint of the key that has this [`hash`](Self::hash).
+    pub fn of_hash(hash: &[u8; 32]) -> Self {
         let mut digits = [0; LEN];
-        for (group, bytes) in
-            digits.chunks_exact_mut(8).zip(blake3::hash(&key.0).as_bytes().chunks(5))
-        {
+        for (group, bytes) in digits.chunks_exact_mut(8).zip(hash.chunks(5)) {
             let bits = bytes.iter().fold(0u64, |bits, byte| (bits << 8) | u64::from(*byte));
             for (place, digit) in group.iter_mut().enumerate() {
                 *digit = (bits >> (35 - 5 * place)) as u8 & 31;

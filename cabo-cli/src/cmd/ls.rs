@@ -1,0 +1,304 @@
+//! `cabo ls`: what a server has, and who serves.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use cabo::address::{Address, Item, Place};
+use cabo::client::Client;
+use cabo::endpoint::Found;
+use cabo::keys::Fingerprint;
+use cabo::service::media::{Entry, EntryKind, ItemPath, MediaClient};
+use serde_json::json;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{Globals, block_on};
+use crate::exit::{self, Failure};
+use crate::show::human;
+use crate::show::json;
+use crate::show::table::{self, Align, Cell};
+use crate::{interfaces, session};
+
+/// How long a link is asked who serves.
+const ASKING_TIME: Duration = Duration::from_secs(1);
+const FOLDER: Style = AnsiColor::Blue.on_default().bold();
+
+/// List what a server has; without a URL: who serves here
+///
+/// Folders come first. Names are escaped where they could drive a terminal; `--json` gives the URL of each item, which
+/// `cabo get` takes as it is. Times are in UTC.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  cabo ls                          who serves on the links of this machine
+  cabo ls eth://enp3s0             asks that link, and lists what is there
+  cabo ls udp://host/trip          one folder
+  cabo ls -r tcp://host:5555       everything beneath
+  cabo ls unix:///run/cabo.sock 'trip/day 1'")]
+pub(crate) struct Args {
+    /// Whom to ask, and for which folder: udp://HOST/FOLDER, tcp://, eth://INTERFACE, unix:///PATH
+    #[arg(value_name = "URL")]
+    url: Option<OsString>,
+    /// The folder, as its name is and not percent-encoded
+    #[arg(value_name = "FOLDER")]
+    folder: Option<OsString>,
+    /// With everything beneath
+    #[arg(short, long)]
+    recursive: bool,
+    /// Exact sizes and times, and media types
+    #[arg(short, long)]
+    long: bool,
+    /// Without identities and encryption; the server has to be plain too
+    #[arg(long)]
+    plain: bool,
+}
+
+/// What the arguments mean.
+struct Wish {
+    is_recursive: bool,
+    is_long: bool,
+    is_plain: bool,
+    globals: Globals,
+}
+
+impl Args {
+    pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
+        globals.log(LevelFilter::WARN);
+        let wish = Wish {
+            is_recursive: self.recursive,
+            is_long: self.long,
+            is_plain: self.plain,
+            globals,
+        };
+        let Some(url) = self.url else {
+            return block_on(async move { wish.ask_everywhere().await });
+        };
+        let folder = self.folder.as_ref().map(|folder| folder.as_bytes());
+        let (address, folder) = session::address_and_item(url.as_bytes(), folder)?;
+        block_on(async move { wish.list(&address, &folder).await })
+    }
+}
+
+impl Wish {
+    async fn list(&self, address: &Address, folder: &ItemPath) -> anyhow::Result<ExitCode> {
+        let client = session::client(self.is_plain)?;
+        match &address.place {
+            Place::Eth { mac: None, interface, port } if folder.is_root() => {
+                let mut found = client
+                    .endpoint()
+                    .who_serves(interface.as_str(), ASKING_TIME)
+                    .await
+                    .map_err(Failure::from)?;
+                found.retain(|found| {
+                    let is_at =
+                        |at: &Place| matches!(at, Place::Eth { port: at, .. } if at == port);
+                    port.is_none() || is_at(&found.address.place)
+                });
+                if found.is_empty() {
+                    let place = &address.place;
+                    let text = format!(
+                        "{place}: nobody serves on this link; start `cabo serve FOLDER` on the other side, or see `cabo ls` for all links"
+                    );
+                    return Err(Failure::new(exit::UNREACHABLE, text).into());
+                }
+                self.show_found(&found)?;
+                for (number, found) in found.iter().enumerate() {
+                    if !self.globals.json {
+                        let gap = if number == 0 { "" } else { "\n" };
+                        write!(anstream::stdout(), "{gap}{}:\n", found.address)?;
+                    }
+                    self.list_one(&client, &found.address, folder).await?;
+                }
+            }
+            _ => self.list_one(&client, address, folder).await?,
+        }
+        Ok(ExitCode::from(exit::OK))
+    }
+
+    async fn list_one(
+        &self,
+        client: &Client,
+        address: &Address,
+        folder: &ItemPath,
+    ) -> anyhow::Result<()> {
+        let session = session::connect(client, address, self.globals.quiet).await?;
+        let media = MediaClient::new(session.connection.clone());
+        let failed = |error| exit::of_media(&address.to_string(), &error);
+        let mut listing = media.list(folder, self.is_recursive).await.map_err(failed)?;
+        let mut entries = Vec::new();
+        while let Some(entry) = listing.next().await.map_err(failed)? {
+            entries.push(entry);
+        }
+        session::leave(&session).await;
+        entries.sort_by(|a, b| order(a).cmp(&order(b)));
+        if self.globals.json {
+            self.print_json(&session.address.place, folder, &entries)
+        } else {
+            self.print_table(&entries)
+        }
+    }
+
+    fn print_json(
+        &self,
+        place: &Place,
+        folder: &ItemPath,
+        entries: &[Entry],
+    ) -> anyhow::Result<()> {
+        for entry in entries {
+            let path = folder.join(&entry.path)?;
+            let item = Item::from_path(path.as_bytes())?;
+            let url = match place {
+                Place::Unix(_) => serde_json::Value::Null, // the item stands beside such an address
+                _ => json!(Address { item, ..place.clone().into() }.to_string()),
+            };
+            json::line(&json!({
+                "name": entry.path.to_string(),
+                "item": text_or_null(path.as_bytes()),
+                "url": url,
+                "type": if entry.kind == EntryKind::Folder { "folder" } else { "file" },
+                "is_link": entry.is_link,
+                "size": entry.size,
+                "modified": entry.modified.seconds,
+                "media_type": entry.media_type,
+            }))?;
+        }
+        Ok(())
+    }
+
+    fn print_table(&self, entries: &[Entry]) -> anyhow::Result<()> {
+        let mut head = vec![("size", Align::Right), ("modified (UTC)", Align::Left)];
+        if self.is_long {
+            head.push(("type", Align::Left));
+        }
+        head.push(("name", Align::Left));
+        let row = |entry: &Entry| {
+            let is_folder = entry.kind == EntryKind::Folder;
+            let size = match (is_folder, self.is_long) {
+                (true, _) => "-".to_owned(),
+                (false, true) => entry.size.to_string(),
+                (false, false) => human::size(entry.size),
+            };
+            let mut row =
+                vec![Cell::new(size), Cell::new(human::time(entry.modified, self.is_long))];
+            if self.is_long {
+                let kind = if is_folder { "folder" } else { entry.media_type.as_str() };
+                row.push(Cell::new(human::escaped(kind)));
+            }
+            row.push(if is_folder {
+                Cell::styled(format!("{}/", entry.path), FOLDER)
+            } else {
+                Cell::new(entry.path.to_string())
+            });
+            row
+        };
+        let rows: Vec<_> = entries.iter().map(row).collect();
+        let mut out = anstream::stdout().lock();
+        if rows.is_empty() {
+            writeln!(anstream::stderr(), "nothing is there")?;
+        } else {
+            table::write(&mut out, &head, &rows)?;
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Every link of this machine, all at once.
+    async fn ask_everywhere(&self) -> anyhow::Result<ExitCode> {
+        let links = interfaces::ethernet_links();
+        if links.is_empty() {
+            let text = "no Ethernet interface of this machine is up, so there is no link to ask; name a server: cabo ls udp://HOST";
+            return Err(Failure::new(exit::UNREACHABLE, text).into());
+        }
+        let client = std::sync::Arc::new(session::client(self.is_plain)?);
+        let mut asking = tokio::task::JoinSet::new();
+        for link in links.clone() {
+            let client = client.clone();
+            asking.spawn(async move { client.endpoint().who_serves(&link, ASKING_TIME).await });
+        }
+        let (mut found, mut errors) = (Vec::new(), Vec::new());
+        for answer in asking.join_all().await {
+            match answer {
+                Ok(some) => found.extend(some),
+                Err(error) => errors.push(error),
+            }
+        }
+        match errors.pop() {
+            Some(error) if errors.len() + 1 == links.len() => {
+                return Err(Failure::from(error).into());
+            }
+            Some(error) => tracing::warn!("{error}"),
+            None => {}
+        }
+        if found.is_empty() {
+            let text = format!(
+                "nobody serves on {}; start `cabo serve FOLDER` on the other side, or name a server: cabo ls udp://HOST",
+                links.join(", ")
+            );
+            return Err(Failure::new(exit::UNREACHABLE, text).into());
+        }
+        self.show_found(&found)?;
+        Ok(ExitCode::from(exit::OK))
+    }
+
+    fn show_found(&self, found: &[Found]) -> anyhow::Result<()> {
+        let print = |found: &Found| Fingerprint::of_hash(&found.fingerprint).to_string();
+        if self.globals.json {
+            for found in found {
+                json::line(&json!({
+                    "type": "server",
+                    "url": found.address.to_string(),
+                    "fingerprint": print(found),
+                }))?;
+            }
+            return Ok(());
+        }
+        let row =
+            |found: &Found| vec![Cell::new(print(found)), Cell::new(found.address.to_string())];
+        let rows: Vec<_> = found.iter().map(row).collect();
+        let head = [("fingerprint (as it says)", Align::Left), ("server", Align::Left)];
+        Ok(table::write(&mut anstream::stdout().lock(), &head, &rows)?)
+    }
+}
+
+/// Folders before files, folder by folder, then by name.
+fn order(entry: &Entry) -> Vec<(bool, &[u8])> {
+    let count = entry.path.components().count();
+    let is_folder = |place: usize| place + 1 < count || entry.kind == EntryKind::Folder;
+    entry.path.components().enumerate().map(|(place, name)| (!is_folder(place), name)).collect()
+}
+
+fn text_or_null(name: &[u8]) -> Option<&str> {
+    str::from_utf8(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use cabo::service::media::Modified;
+
+    use super::*;
+
+    #[test]
+    fn folders_come_first_and_what_is_in_them_after_them() {
+        let entry = |path: &str, kind| Entry {
+            path: ItemPath::new(path).expect("good"),
+            kind,
+            is_link: false,
+            size: 0,
+            modified: Modified { seconds: 0, nanos: 0 },
+            media_type: String::new(),
+        };
+        let mut entries = [
+            entry("b", EntryKind::File),
+            entry("a", EntryKind::File),
+            entry("z/b", EntryKind::File),
+            entry("z/c/d", EntryKind::File),
+            entry("z/c", EntryKind::Folder),
+            entry("z", EntryKind::Folder),
+        ];
+        entries.sort_by(|a, b| order(a).cmp(&order(b)));
+        let names: Vec<_> = entries.iter().map(|entry| entry.path.to_string()).collect();
+        assert_eq!(names, ["z", "z/c", "z/c/d", "z/b", "a", "b"]);
+    }
+}

@@ -1,0 +1,366 @@
+//! `cabo serve`: a folder or a file, on any number of endpoints.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cabo::access::{Access, AllowFile, Cidr};
+use cabo::address::{Address, DEFAULT_PORT, Host, HostPort, Interface, Place};
+use cabo::carrier::OpenError;
+use cabo::endpoint::{Endpoint, Listening};
+use cabo::error::ListenError;
+use cabo::keys::Fingerprint;
+use cabo::server::{self, Server, ServerSettings};
+use cabo::service::media::{Catalogue, Limits, MediaServer};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing_subscriber::filter::LevelFilter;
+
+use self::ask::Asker;
+use self::tell::Teller;
+use super::{Globals, block_on};
+use crate::exit::{self, Failure};
+use crate::{interfaces, session};
+
+mod ask;
+mod tell;
+
+/// Serve a folder or a file
+///
+/// Without --on: UDP and TCP on port 5555 of all addresses, and raw Ethernet on every link that is up, where that is
+/// permitted. Your own other machines get in when they have your identity; about anybody else you are asked on the
+/// terminal. SIGTERM and Ctrl-C let transfers under way end; SIGHUP rereads the --allow file.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  cabo serve ~/Videos                                     and answer on the terminal who gets in
+  cabo serve ~/Videos --allow friends.txt                 fingerprints, one a line, as `cabo keys` shows them
+  cabo serve film.mp4 --on eth://enp3s0 --on tcp://:5555  on these endpoints alone
+  cabo serve . --on unix:///run/cabo.sock --open          anybody who can reach it gets in")]
+pub(crate) struct Args {
+    /// What to serve
+    #[arg(value_name = "FOLDER|FILE")]
+    what: PathBuf,
+    /// Listen here: udp://ADDRESS:PORT, tcp://:PORT, eth://INTERFACE, unix:///PATH; may be repeated
+    #[arg(long, value_name = "URL")]
+    on: Vec<OsString>,
+    /// Let in whose fingerprint stands in this file
+    #[arg(long, value_name = "FILE")]
+    allow: Option<PathBuf>,
+    /// Let anyone in
+    #[arg(long)]
+    open: bool,
+    /// Let in peers without an identity from this network, as in 192.168.1.0/24; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    from: Vec<String>,
+    /// Without identities and encryption: everybody on the wire can read and change what is served
+    #[arg(long)]
+    plain: bool,
+    /// Do not answer who asks a link who serves there
+    #[arg(long)]
+    hidden: bool,
+    /// Sessions at most
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_sessions: u32,
+}
+
+/// What the arguments mean.
+struct Wish {
+    what: PathBuf,
+    listen: Vec<Listen>,
+    allow: Option<PathBuf>,
+    is_open: bool,
+    from: Vec<Cidr>,
+    is_plain: bool,
+    is_hidden: bool,
+    sessions_max: usize,
+    globals: Globals,
+}
+
+/// An address to listen on, and what it means that it does not work.
+struct Listen {
+    address: Address,
+    is_needed: bool,
+    /// The same port as the one before: `tcp://:0` has one port for all addresses.
+    is_second: bool,
+}
+
+impl Args {
+    pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
+        globals.log(LevelFilter::INFO);
+        let wish = self.mean(globals)?;
+        block_on(async move { wish.serve().await })
+    }
+
+    fn mean(self, globals: Globals) -> anyhow::Result<Wish> {
+        if self.plain && self.allow.is_some() {
+            let text = "--plain proves nobody's identity, so --allow cannot hold; leave one of them out, or use --from";
+            return Err(Failure::usage(text).into());
+        }
+        let network = |text: &String| {
+            text.parse().map_err(|error| Failure::usage(format!("--from {text}: {error}")))
+        };
+        Ok(Wish {
+            from: self.from.iter().map(network).collect::<Result<_, _>>()?,
+            listen: if self.on.is_empty() { usual_places() } else { named_places(&self.on)? },
+            what: self.what,
+            allow: self.allow,
+            is_open: self.open,
+            is_plain: self.plain,
+            is_hidden: self.hidden,
+            sessions_max: usize::try_from(self.max_sessions).unwrap_or(usize::MAX),
+            globals,
+        })
+    }
+}
+
+/// UDP and TCP on all addresses, and every link that is up.
+fn usual_places() -> Vec<Listen> {
+    let anywhere = || HostPort { host: Host::Any, port: Some(DEFAULT_PORT) };
+    let ip = [Place::Udp(anywhere()), Place::Tcp(anywhere())];
+    let links = interfaces::ethernet_links();
+    let links = links.iter().filter_map(|name| Interface::new(name).ok()).map(|interface| {
+        let address = Place::Eth { mac: None, interface, port: Some(DEFAULT_PORT) }.into();
+        Listen { address, is_needed: false, is_second: false }
+    });
+    ip.into_iter().flat_map(|place| all_addresses(place.into())).chain(links).collect()
+}
+
+fn named_places(urls: &[OsString]) -> anyhow::Result<Vec<Listen>> {
+    let mut places = Vec::new();
+    for url in urls {
+        let bad = |error: cabo::address::AddressError| Failure::usage(error.to_string());
+        let address = Address::parse(url.as_bytes()).map_err(bad)?;
+        address.check_listen().map_err(bad)?;
+        address
+            .query
+            .check(&[])
+            .map_err(|problem| Failure::usage(format!("{address}: {problem}")))?;
+        places.extend(all_addresses(address));
+    }
+    Ok(places)
+}
+
+/// An address without a host is every address of this machine, of IPv4 and of IPv6; there may be no IPv6.
+fn all_addresses(address: Address) -> Vec<Listen> {
+    let with_host = |host: Host| {
+        let mut address = address.clone();
+        match &mut address.place {
+            Place::Udp(at) | Place::Tcp(at) | Place::Tls(at) => at.host = host,
+            Place::Eth { .. } | Place::Unix(_) | Place::Redes { .. } | Place::Name(_) => {}
+        }
+        address
+    };
+    match &address.place {
+        Place::Udp(HostPort { host: Host::Any, .. })
+        | Place::Tcp(HostPort { host: Host::Any, .. }) => {
+            let v4 = with_host(Host::Ip4(std::net::Ipv4Addr::UNSPECIFIED));
+            let v6 = with_host(Host::Ip6(std::net::Ipv6Addr::UNSPECIFIED, None));
+            vec![
+                Listen { address: v4, is_needed: true, is_second: false },
+                Listen { address: v6, is_needed: false, is_second: true },
+            ]
+        }
+        _ => vec![Listen { address, is_needed: true, is_second: false }],
+    }
+}
+
+impl Wish {
+    async fn serve(self) -> anyhow::Result<ExitCode> {
+        let own = session::Own::load()?;
+        let catalogue = Catalogue::open(&self.what).map_err(|error| {
+            let text = format!("cannot serve {}: {error}", self.what.display());
+            Failure::new(exit::FAILED, text)
+        })?;
+        let public = own.identity.public_key();
+        let asker = Asker::if_possible(self.is_open || self.is_plain);
+        let access = self.access(public, asker.is_some())?;
+        let mut settings = session::settings(self.is_plain)?;
+        settings.connections_max = self.sessions_max;
+        let endpoint = Endpoint::new(&own.identity, settings)?;
+        let listening = self.listen(&endpoint).await?;
+        if !self.is_hidden {
+            endpoint.answer_discovery(Fingerprint::hash(public));
+        }
+        let media = MediaServer::new(Arc::new(catalogue), Limits::default());
+        let settings =
+            ServerSettings { sessions_max: self.sessions_max, ..ServerSettings::default() };
+        let (questions, asked) = server::questions();
+        let (server, mut events) = Server::new(
+            endpoint,
+            access,
+            vec![Arc::new(media)],
+            settings,
+            asker.is_some().then_some(questions),
+        );
+        let teller = Teller::new(self.globals.json, self.allow.clone());
+        teller.ready(&self.opening(&listening, public, asker.is_some()))?;
+        if let Some(asker) = asker {
+            tokio::spawn(asker.run(asked));
+        }
+
+        let (stop, stopped) = oneshot::channel();
+        let mut stop = Some(stop);
+        let running = server.run(async move {
+            let _ = stopped.await; // dropped is as good as sent
+        });
+        tokio::pin!(running);
+        let mut signals = Signals::new()?;
+        loop {
+            tokio::select! {
+                () = &mut running => break,
+                Some(event) = events.recv() => teller.event(&event)?,
+                signal = signals.next() => match (signal, &self.allow) {
+                    (Signal::Reload, Some(_)) => teller.reloaded(server.reload_access())?,
+                    // The terminal is gone, and nothing is there to be read again.
+                    (Signal::Reload, None) | (Signal::Stop, _) => match stop.take() {
+                        Some(stop) => {
+                            let _ = stop.send(()); // the server has ended already
+                            teller.draining(server.session_count())?;
+                        }
+                        None => return Ok(ExitCode::from(exit::INTERRUPTED)),
+                    },
+                },
+            }
+        }
+        while let Ok(event) = events.try_recv() {
+            teller.event(&event)?;
+        }
+        teller.stopped()?;
+        Ok(ExitCode::from(exit::OK))
+    }
+
+    fn access(
+        &self,
+        own: cabo_proto::session::crypto::PublicKey,
+        can_ask: bool,
+    ) -> anyhow::Result<Access> {
+        let mut access = Access::new(own).from(self.from.clone());
+        if let Some(path) = &self.allow {
+            access = access.with_allow(AllowFile::load(path)?);
+        }
+        if self.is_open {
+            access = access.open();
+        }
+        Ok(if can_ask { access.asking() } else { access })
+    }
+
+    /// Listens on all that was wished; says once what does not work and need not.
+    async fn listen(&self, endpoint: &Endpoint) -> Result<Vec<Listening>, Failure> {
+        let mut listening: Vec<Listening> = Vec::new();
+        let mut advice: Vec<String> = Vec::new();
+        for wish in &self.listen {
+            let mut address = wish.address.clone();
+            if wish.is_second {
+                take_port(&mut address, listening.last());
+            }
+            match endpoint.listen(&address).await {
+                Ok(got) => listening.push(got),
+                Err(error) if wish.is_needed || is_taken(&error) => return Err(error.into()),
+                Err(ListenError::Carrier(error @ OpenError::NoPrivilege { .. })) => {
+                    advice.push(format!("not on raw Ethernet: {error}"));
+                }
+                Err(error) => tracing::debug!("{error}"),
+            }
+        }
+        advice.truncate(1); // one line, also for many links
+        advice.extend(listening.iter().filter_map(|got| got.advice.clone()).take(1));
+        advice.iter().for_each(|advice| tracing::warn!("{advice}"));
+        Ok(listening)
+    }
+
+    fn opening(
+        &self,
+        listening: &[Listening],
+        public: cabo_proto::session::crypto::PublicKey,
+        can_ask: bool,
+    ) -> tell::Opening {
+        let who = match (self.is_open, &self.allow, self.is_plain, can_ask) {
+            (true, ..) => "anyone".to_owned(),
+            (_, _, true, _) if self.from.is_empty() => {
+                "this machine alone (--from, --open)".to_owned()
+            }
+            (_, _, true, _) => "this machine and the networks of --from".to_owned(),
+            (_, Some(path), _, true) => {
+                format!("you, whom {} lists, and whom you say yes to here", path.display())
+            }
+            (_, Some(path), _, false) => format!("you, and whom {} lists", path.display()),
+            (_, None, _, true) => "you, and whom you say yes to here".to_owned(),
+            (_, None, _, false) => "you alone (--allow FILE, --open)".to_owned(),
+        };
+        tell::Opening {
+            what: self.what.clone(),
+            addresses: listening.iter().map(|got| got.address.clone()).collect(),
+            fingerprint: Fingerprint::of(public),
+            is_plain: self.is_plain,
+            who,
+        }
+    }
+}
+
+fn is_taken(error: &ListenError) -> bool {
+    matches!(error, ListenError::Carrier(OpenError::InUse { .. }))
+}
+
+fn take_port(address: &mut Address, before: Option<&Listening>) {
+    let got = match before.map(|before| &before.address.place) {
+        Some(Place::Udp(at) | Place::Tcp(at)) => at.port,
+        _ => None,
+    };
+    match &mut address.place {
+        Place::Udp(at) | Place::Tcp(at) => at.port = got.or(at.port),
+        Place::Tls(_)
+        | Place::Eth { .. }
+        | Place::Unix(_)
+        | Place::Redes { .. }
+        | Place::Name(_) => {}
+    }
+}
+
+enum Signal {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.hang_up.recv() => Signal::Reload,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_host_is_all_of_both_families() {
+        let places = |url: &str| -> Vec<String> {
+            let places = named_places(&[url.into()]).unwrap();
+            places.iter().map(|listen| listen.address.to_string()).collect()
+        };
+        assert_eq!(places("tcp://:7"), ["tcp://0.0.0.0:7", "tcp://[::]:7"]);
+        assert_eq!(places("udp://"), ["udp://0.0.0.0", "udp://[::]"]);
+        assert_eq!(places("udp://127.0.0.1:0"), ["udp://127.0.0.1:0"]);
+        assert_eq!(places("unix:@x"), ["unix:@x"]);
+    }
+}

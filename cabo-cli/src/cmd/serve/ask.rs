@@ -1,0 +1,80 @@
+//! The question on the terminal: does somebody new get in?
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use cabo::server::Question;
+use rustix::termios::{QueueSelector, tcflush, tcgetpgrp};
+use tokio::sync::mpsc;
+
+use crate::show::human::escaped;
+
+/// Lines that were typed and not read yet.
+const LINES_MAX: usize = 16;
+
+/// Asks whoever sits at the terminal.
+pub(super) struct Asker(());
+
+impl Asker {
+    /// Somebody can be asked only where both the question and the answer are at a terminal.
+    pub(super) fn if_possible(is_needless: bool) -> Option<Self> {
+        let is_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+        (is_terminal && !is_needless).then_some(Self(()))
+    }
+
+    /// Asks one question after the other. What is not answered in time is dropped by the server.
+    pub(super) async fn run(self, mut questions: mpsc::Receiver<Question>) {
+        let mut lines: Option<mpsc::Receiver<String>> = None;
+        while let Some(question) = questions.recv().await {
+            if question.answer.is_closed() {
+                continue;
+            }
+            if !is_in_foreground() {
+                // To read would stop the whole program; who wants in is told what to do.
+                tracing::warn!(
+                    fingerprint = %question.fingerprint,
+                    "somebody wants in, and this is in the background: bring it to the foreground to be asked"
+                );
+                continue;
+            }
+            let lines = lines.get_or_insert_with(read_lines);
+            let _ = tcflush(io::stdin(), QueueSelector::IFlush); // what was typed before was no answer
+            while lines.try_recv().is_ok() {}
+            ask(question, lines).await;
+        }
+    }
+}
+
+async fn ask(question: Question, lines: &mut mpsc::Receiver<String>) {
+    let Question { fingerprint, agent, from, mut answer } = question;
+    let name = escaped(agent.as_deref().unwrap_or("somebody"));
+    let name: String = name.chars().take(80).collect();
+    let _ = write!(anstream::stderr(), "{name} {fingerprint} (from {from}) wants in: y/N ");
+    let line = tokio::select! {
+        line = lines.recv() => line,
+        () = answer.closed() => {
+            let _ = writeln!(anstream::stderr(), "\nnobody answered, so {fingerprint} was sent away");
+            return;
+        }
+    };
+    let Some(line) = line else { return }; // the end of stdin: dropped is "not known", and not "no"
+    let is_welcome = matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes");
+    let _ = answer.send(is_welcome); // the peer may have gone meanwhile
+}
+
+fn is_in_foreground() -> bool {
+    tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
+/// Lines of stdin, read on a thread of their own: a read of a terminal cannot be taken back.
+fn read_lines() -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel(LINES_MAX);
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        while let Ok(1..) = io::stdin().read_line(&mut line) {
+            if sender.blocking_send(std::mem::take(&mut line)).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}

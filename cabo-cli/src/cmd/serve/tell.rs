@@ -1,0 +1,186 @@
+//! What a server says while it runs: its first lines, then one log line or one JSON object an event.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use anstyle::Style;
+use cabo::access::AllowError;
+use cabo::address::{Address, Host, Place};
+use cabo::keys::Fingerprint;
+use cabo::server::{ServerEvent, SessionInfo};
+use serde_json::{Value, json};
+
+use crate::interfaces;
+use crate::show::human::escaped;
+use crate::show::json;
+
+const ADDRESSES_SHOWN: usize = 4;
+
+/// What there is to say at the start.
+pub(super) struct Opening {
+    pub(super) what: PathBuf,
+    pub(super) addresses: Vec<Address>,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) is_plain: bool,
+    pub(super) who: String,
+}
+
+pub(super) struct Teller {
+    is_json: bool,
+    allow: Option<PathBuf>,
+}
+
+impl Teller {
+    pub(super) fn new(is_json: bool, allow: Option<PathBuf>) -> Self {
+        Self { is_json, allow }
+    }
+
+    pub(super) fn ready(&self, opening: &Opening) -> io::Result<()> {
+        if self.is_json {
+            for address in &opening.addresses {
+                json::line(&json!({"event": "listening", "url": address.to_string()}))?;
+            }
+            return json::line(&json!({
+                "event": "ready",
+                "fingerprint": opening.fingerprint.to_string(),
+                "is_plain": opening.is_plain,
+            }));
+        }
+        let (bold, mut out) = (Style::new().bold(), anstream::stdout().lock());
+        writeln!(out, "{bold}serving{bold:#} {}", escaped(&opening.what.to_string_lossy()))?;
+        for address in &opening.addresses {
+            writeln!(out, "  on {address}")?;
+        }
+        match opening.is_plain {
+            true => {
+                writeln!(out, "{bold}plain{bold:#}: everybody on the wire can read and change it")?
+            }
+            false => writeln!(out, "{bold}fingerprint{bold:#} {}", opening.fingerprint)?,
+        }
+        writeln!(out, "{bold}who gets in{bold:#} {}", opening.who)?;
+        writeln!(out, "{bold}others reach it by{bold:#}")?;
+        for line in reached_by(&opening.addresses) {
+            let plain = if opening.is_plain { " --plain" } else { "" };
+            writeln!(out, "  cabo ls{plain} {line}")?;
+        }
+        out.flush()
+    }
+
+    pub(super) fn event(&self, event: &ServerEvent) -> io::Result<()> {
+        match event {
+            ServerEvent::Admitted(info) => self.session("admitted", info, &[]),
+            ServerEvent::Refused(info, refusal) => {
+                let remedy = refusal.remedy(self.allow.as_deref());
+                self.session("refused", info, &[("why", refusal.to_string()), ("remedy", remedy)])
+            }
+            ServerEvent::Ended(info, ended) => {
+                self.session("ended", info, &[("why", escaped(&ended.to_string()))])
+            }
+        }
+    }
+
+    pub(super) fn reloaded(&self, result: Result<usize, AllowError>) -> io::Result<()> {
+        match result {
+            Ok(ended) if self.is_json => json::line(&json!({"event": "reloaded", "ended": ended})),
+            Ok(ended) => {
+                tracing::info!(ended, "read the list of allowed peers again");
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!("the old list of allowed peers stays in force: {error}");
+                if self.is_json {
+                    json::line(&json!({"event": "reload_failed", "why": error.to_string()}))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn draining(&self, sessions: usize) -> io::Result<()> {
+        if self.is_json {
+            return json::line(&json!({"event": "draining", "sessions": sessions}));
+        }
+        tracing::info!(
+            sessions,
+            "going down when requests under way have ended; once more ends at once"
+        );
+        Ok(())
+    }
+
+    pub(super) fn stopped(&self) -> io::Result<()> {
+        if self.is_json { json::line(&json!({"event": "stopped"})) } else { Ok(()) }
+    }
+
+    fn session(&self, event: &str, info: &SessionInfo, more: &[(&str, String)]) -> io::Result<()> {
+        let peer = info.fingerprint.map(|fingerprint| fingerprint.to_string());
+        if self.is_json {
+            let mut object = json!({
+                "event": event,
+                "session": info.number,
+                "fingerprint": peer,
+                "carrier": info.carrier,
+                "from": info.from.to_string(),
+            });
+            for (key, value) in more {
+                object[key] = Value::String(value.clone());
+            }
+            return json::line(&object);
+        }
+        let field =
+            |name| more.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());
+        let peer = peer.as_deref().unwrap_or("-");
+        let (session, carrier, from) = (info.number, info.carrier, &info.from);
+        match field("remedy") {
+            Some(remedy) => {
+                tracing::warn!(session, peer, carrier, %from, "{event}; to let it in: {remedy}");
+            }
+            None => {
+                let why = field("why").unwrap_or_default();
+                let gap = if why.is_empty() { "" } else { ": " };
+                tracing::info!(session, peer, carrier, %from, "{event}{gap}{why}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What others may type to get here.
+fn reached_by(addresses: &[Address]) -> Vec<String> {
+    let own = interfaces::own_addresses();
+    let mut lines = Vec::new();
+    for address in addresses {
+        let mut address = address.clone();
+        match &mut address.place {
+            Place::Udp(at) | Place::Tcp(at) | Place::Tls(at) => {
+                if at.port == Some(cabo::address::DEFAULT_PORT) {
+                    at.port = None;
+                }
+                let is_v4 = match &at.host {
+                    Host::Ip4(ip) if ip.is_unspecified() => true,
+                    Host::Ip6(ip, _) if ip.is_unspecified() => false,
+                    Host::Any | Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => {
+                        lines.push(address.to_string());
+                        continue;
+                    }
+                };
+                for ip in own.iter().filter(|ip| ip.is_ipv4() == is_v4).take(ADDRESSES_SHOWN) {
+                    let mut address = address.clone();
+                    if let Place::Udp(at) | Place::Tcp(at) | Place::Tls(at) = &mut address.place {
+                        at.host = match ip {
+                            std::net::IpAddr::V4(ip) => Host::Ip4(*ip),
+                            std::net::IpAddr::V6(ip) => Host::Ip6(*ip, None),
+                        };
+                    }
+                    lines.push(address.to_string());
+                }
+            }
+            Place::Eth { interface, .. } => {
+                lines.push(format!("eth://INTERFACE  (theirs, on the link of {interface} here)"));
+            }
+            Place::Unix(_) | Place::Redes { .. } | Place::Name(_) => {
+                lines.push(address.to_string())
+            }
+        }
+    }
+    lines
+}

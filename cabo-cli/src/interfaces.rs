@@ -1,0 +1,70 @@
+//! The Ethernet links of this machine and its addresses, as `/sys` and `/proc` tell them without a privilege.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+const UP: u32 = 1;
+const LOOPBACK: u32 = 8;
+const ETHERNET: &str = "1"; // ARPHRD_ETHER
+
+/// The names of all interfaces that are up and speak Ethernet, without loopback, sorted.
+pub(crate) fn ethernet_links() -> Vec<String> {
+    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let is_link = |path: &Path| {
+        let read = |name| fs::read_to_string(path.join(name)).unwrap_or_default();
+        let flags = read("flags");
+        let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap_or(0);
+        flags & UP != 0 && flags & LOOPBACK == 0 && read("type").trim() == ETHERNET
+    };
+    let mut names: Vec<String> = entries
+        .filter(|entry| is_link(&entry.path()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Addresses under which others may reach this machine; none where `/proc` does not tell.
+pub(crate) fn own_addresses() -> Vec<IpAddr> {
+    let v4 = ipv4(&fs::read_to_string("/proc/net/fib_trie").unwrap_or_default());
+    let v6 = ipv6(&fs::read_to_string("/proc/net/if_inet6").unwrap_or_default());
+    v4.into_iter().map(IpAddr::V4).chain(v6.into_iter().map(IpAddr::V6)).collect()
+}
+
+/// The kernel's routing tree: an address stands on the line above its `host LOCAL`.
+fn ipv4(tree: &str) -> Vec<Ipv4Addr> {
+    let mut found = Vec::new();
+    let mut last = None;
+    for line in tree.lines() {
+        if let Some((_, address)) = line.split_once("|-- ") {
+            last = address.trim().parse::<Ipv4Addr>().ok();
+        } else if line.contains("/32 host LOCAL")
+            && let Some(address) = last.filter(|address| !address.is_loopback())
+            && !found.contains(&address)
+        {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// One line an address: 32 digits, index, prefix, scope (0 is global), flags, name.
+fn ipv6(table: &str) -> Vec<Ipv6Addr> {
+    let global = table.lines().filter(|line| line.split_whitespace().nth(3) == Some("00"));
+    let address = |line: &str| u128::from_str_radix(line.split_whitespace().next()?, 16).ok();
+    global.filter_map(address).map(Ipv6Addr::from_bits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_from_what_the_kernel_shows() {
+        let tree = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /24 link UNICAST\n     |-- 10.0.0.7\n        /32 host LOCAL\n     |-- 127.0.0.1\n        /32 host LOCAL\nLocal:\n     |-- 10.0.0.7\n        /32 host LOCAL\n";
+        assert_eq!(ipv4(tree), [Ipv4Addr::new(10, 0, 0, 7)]);
+        let table = "00000000000000000000000000000001 01 80 10 80       lo\nfe800000000000000000000000000001 02 40 20 80     eth0\n20010db8000000000000000000000007 02 40 00 80     eth0\n";
+        assert_eq!(ipv6(table), ["2001:db8::7".parse::<Ipv6Addr>().expect("good")]);
+    }
+}

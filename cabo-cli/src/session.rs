@@ -1,0 +1,113 @@
+//! Who we are to others, and sessions with servers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cabo::address::{Address, Item};
+use cabo::client::{Client, Session};
+use cabo::config::ConfigDir;
+use cabo::crypto::KeyLogFile;
+use cabo::endpoint::{Endpoint, Settings};
+use cabo::keys::known::{Acquaintance, Known};
+use cabo::keys::{Fingerprint, Identity};
+use cabo::service::media::ItemPath;
+
+use crate::exit::Failure;
+
+/// A lost server is noticed within this; it outlasts a cable that is pulled for half a minute.
+const IDLE_TIME: Duration = Duration::from_secs(40);
+/// How long a goodbye may take to leave.
+const GOODBYE_TIME: Duration = Duration::from_millis(20);
+
+/// What others are told about us: `user@host`.
+pub(crate) fn agent() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    match user {
+        Ok(user) if !user.is_empty() => format!("{user}@{host}"),
+        Ok(_) | Err(_) => host,
+    }
+}
+
+/// Our own directory and identity.
+pub(crate) struct Own {
+    pub(crate) dir: ConfigDir,
+    pub(crate) identity: Identity,
+}
+
+impl Own {
+    /// Reads them; makes them on first use.
+    pub(crate) fn load() -> anyhow::Result<Self> {
+        let dir = ConfigDir::of_user()?;
+        let identity = Identity::load_or_create(&dir)?;
+        Ok(Self { dir, identity })
+    }
+}
+
+/// What every endpoint of ours starts from.
+pub(crate) fn settings(is_plain: bool) -> anyhow::Result<Settings> {
+    let mut settings =
+        Settings { key_log: KeyLogFile::from_env()?.map(Arc::new), ..Settings::default() };
+    settings.session.is_plain = is_plain;
+    settings.session.agent = agent();
+    Ok(settings)
+}
+
+/// A client of our own identity, which knows servers again.
+pub(crate) fn client(is_plain: bool) -> anyhow::Result<Client> {
+    let own = Own::load()?;
+    let mut settings = settings(is_plain)?;
+    settings.session.idle_timeout = IDLE_TIME;
+    settings.session.keep_alive = true;
+    let endpoint = Endpoint::new(&own.identity, settings)?;
+    Ok(Client::new(endpoint, Some(Known::new(own.dir))))
+}
+
+/// Connects, and says so where the server is a new one.
+pub(crate) async fn connect(
+    client: &Client,
+    address: &Address,
+    is_quiet: bool,
+) -> Result<Session, Failure> {
+    let session = client.connect(address).await?;
+    if let (Some(Acquaintance::FirstUse), Some(key), false) =
+        (session.acquaintance, session.connection.peer_key(), is_quiet)
+    {
+        let place = &session.address.place;
+        anstream::eprintln!(
+            "first time at {place}: its fingerprint is {}, and only that is accepted there from now on",
+            Fingerprint::of(key)
+        );
+    }
+    Ok(session)
+}
+
+/// Ends a session; the server hears of it.
+pub(crate) async fn leave(session: &Session) {
+    session.connection.close(0, "");
+    tokio::time::sleep(GOODBYE_TIME).await;
+}
+
+/// An address with an item that may stand beside it: `URL/ITEM`, or `URL` and `ITEM`.
+pub(crate) fn address_and_item(
+    url: &[u8],
+    beside: Option<&[u8]>,
+) -> anyhow::Result<(Address, ItemPath)> {
+    let mut address = Address::parse(url).map_err(|error| Failure::usage(error.to_string()))?;
+    address.query.check(&[]).map_err(|problem| Failure::usage(format!("{address}: {problem}")))?;
+    if let Some(beside) = beside {
+        if !address.item.is_empty() {
+            return Err(Failure::usage(format!(
+                "{address} names an item, and another stands beside it; leave one of them out"
+            ))
+            .into());
+        }
+        let bad =
+            |problem| Failure::usage(format!("{}: {problem}", String::from_utf8_lossy(beside)));
+        address.item = Item::from_path(beside).map_err(bad)?;
+    }
+    let path: Vec<&[u8]> = address.item.names().collect();
+    let path = ItemPath::new(path.join(&b'/'))
+        .map_err(|error| Failure::usage(format!("{address}: this names no item: {error}")))?;
+    Ok((address, path))
+}
