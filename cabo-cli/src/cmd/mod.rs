@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod demo;
+mod lab;
+pub(crate) mod relay;
+
 /// Messages and streams over any wire, and a clear picture of what crosses it.
 #[derive(Debug, Parser)]
 #[command(name = "cabo", version, about, propagate_version = true, max_term_width = 100)]
@@ -13,11 +17,19 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Demo(demo::DemoArgs),
+    Lab(lab::LabArgs),
+    Relay(relay::RelayArgs),
+}
 
 impl Cli {
     /// Does it.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        match self.command {}
+        match self.command {
+            Command::Demo(args) => args.run(),
+            Command::Lab(args) => args.run(),
+            Command::Relay(args) => args.run(),
+        }
     }
 }

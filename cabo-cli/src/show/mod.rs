@@ -1,1 +1,3 @@
 //! What a person or a machine sees: tables, progress, JSON.
+
+pub(crate) mod table;
