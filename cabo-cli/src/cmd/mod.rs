@@ -11,11 +11,14 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
 mod completions;
+mod demo;
 mod get;
 mod help;
 mod keys;
+mod lab;
 mod ls;
 mod man;
+pub(crate) mod relay;
 mod serve;
 
 /// Messages and streams over any wire, and a clear picture of what crosses it.
@@ -49,12 +52,15 @@ pub(crate) struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Serve(serve::Args),
     Ls(ls::Args),
     Get(get::Args),
     Keys(keys::Args),
     Completions(completions::Args),
     Man(man::Args),
+    Relay(relay::RelayArgs),
+    Lab(lab::LabArgs),
     Help(help::Args),
 }
 
@@ -81,6 +87,9 @@ impl Cli {
             Command::Keys(args) => args.run(globals),
             Command::Completions(args) => args.run(),
             Command::Man(args) => args.run(),
+            Command::Demo(args) => args.run(globals),
+            Command::Relay(args) => args.run(globals),
+            Command::Lab(args) => args.run(),
             Command::Help(args) => args.run(),
         }
     }

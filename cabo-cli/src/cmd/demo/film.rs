@@ -1,0 +1,180 @@
+//! The scene `film`: every item over every carrier, each byte compared with what it has to be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cabo::address::Address;
+use cabo::connection::Connection;
+use cabo::endpoint::{Endpoint, Settings};
+use cabo::error::ConnectError;
+use cabo::keys::Identity;
+use cabo::service::media::tree::{Hash, RootBuilder};
+use cabo::service::media::{BlockRange, ItemPath, MediaClient, MediaError, PathError};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use super::samples::{SAMPLES, Sample};
+use super::stage::Resent;
+use crate::show::table::Row;
+
+/// All items of one carrier have to be here within this; four carriers then take less than 30 s.
+pub(super) const CARRIER_TIME: Duration = Duration::from_millis(6500);
+
+/// Why a row is not verified.
+#[derive(Clone, Debug, thiserror::Error)]
+enum RowError {
+    /// There is no session.
+    #[error("no session: {0}")]
+    Connect(Arc<ConnectError>),
+    /// The service failed.
+    #[error("{0}")]
+    Media(Arc<MediaError>),
+    /// The catalogue does not have it.
+    #[error("not listed")]
+    NotListed,
+    /// The catalogue has it in another size.
+    #[error("listed with {listed} bytes")]
+    WrongSize { listed: u64 },
+    /// Its name cannot be asked for.
+    #[error("{0}")]
+    Name(#[from] PathError),
+    /// Bytes differ although their hash was right.
+    #[error("wrong bytes in block {block}")]
+    WrongBytes { block: u64 },
+    /// The root differs.
+    #[error("the root is {got}, not {expected}")]
+    WrongRoot { got: Hash, expected: Hash },
+    /// Out of time.
+    #[error("not done within {CARRIER_TIME:?} of its carrier")]
+    Late,
+}
+
+impl From<MediaError> for RowError {
+    fn from(error: MediaError) -> Self {
+        Self::Media(Arc::new(error))
+    }
+}
+
+/// The client's thread.
+pub(super) struct Client {
+    pub(super) identity: Identity,
+    pub(super) server: Arc<Identity>,
+    pub(super) addresses: Vec<Address>,
+    pub(super) resent: Resent,
+    pub(super) rows: mpsc::UnboundedSender<Row>, // one for each item and carrier
+}
+
+impl Client {
+    /// Plays the scene; the rows end when it is over.
+    pub(super) fn run(self) {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+            return;
+        };
+        runtime.block_on(self.play());
+        runtime.shutdown_timeout(Duration::from_millis(100));
+    }
+
+    async fn play(&self) {
+        let Ok(endpoint) = Endpoint::new(&self.identity, Settings::default()) else { return };
+        for address in &self.addresses {
+            self.play_over(&endpoint, address).await;
+        }
+    }
+
+    async fn play_over(&self, endpoint: &Endpoint, address: &Address) {
+        let deadline = Instant::now() + CARRIER_TIME;
+        let (connection, listed) = match in_time(deadline, self.open(endpoint, address)).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                for sample in SAMPLES {
+                    self.tell(address.scheme(), sample, Duration::ZERO, None, Err(error.clone()));
+                }
+                return;
+            }
+        };
+        let media = MediaClient::new(connection.clone());
+        for sample in SAMPLES {
+            let before = self.resent.packets(address.scheme());
+            let started = Instant::now();
+            let result = in_time(deadline, stream(&media, sample, &listed)).await;
+            let elapsed = started.elapsed();
+            let after = self.resent.packets(address.scheme());
+            let resent = after.zip(before).map(|(after, before)| after.saturating_sub(before));
+            self.tell(address.scheme(), sample, elapsed, resent, result);
+        }
+        connection.close(0, "the scene is over");
+    }
+
+    /// A session with the server, proved to be the one we mean, and its list.
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+        address: &Address,
+    ) -> Result<(Connection, BTreeMap<Vec<u8>, u64>), RowError> {
+        let connection = endpoint
+            .connect(address, Some(self.server.public_key()))
+            .await
+            .map_err(|error| RowError::Connect(Arc::new(error)))?;
+        let media = MediaClient::new(connection.clone());
+        let mut listing = media.list(&ItemPath::new("")?, true).await?;
+        let mut listed = BTreeMap::new();
+        while let Some(entry) = listing.next().await? {
+            listed.insert(entry.path.as_bytes().to_vec(), entry.size);
+        }
+        Ok((connection, listed))
+    }
+
+    fn tell(
+        &self,
+        carrier: &'static str,
+        sample: &Sample,
+        elapsed: Duration,
+        resent: Option<u64>,
+        result: Result<(), RowError>,
+    ) {
+        let row = Row {
+            carrier,
+            item: sample.path,
+            bytes: sample.bytes.len() as u64,
+            elapsed,
+            resent,
+            error: result.err().map(|error| error.to_string()),
+        };
+        let _ = self.rows.send(row); // nobody looks any more: the program is ending
+    }
+}
+
+/// Streams one item and compares: size, each block with its hash, each byte, and the root.
+async fn stream(
+    media: &MediaClient,
+    sample: &Sample,
+    listed: &BTreeMap<Vec<u8>, u64>,
+) -> Result<(), RowError> {
+    match listed.get(sample.path.as_bytes()) {
+        None => return Err(RowError::NotListed),
+        Some(&listed) if listed != sample.bytes.len() as u64 => {
+            return Err(RowError::WrongSize { listed });
+        }
+        Some(_) => {}
+    }
+    let mut blocks = media.read(&ItemPath::new(sample.path)?, None, BlockRange::ALL, 0).await?;
+    let (mut builder, mut rest) = (RootBuilder::default(), sample.bytes);
+    while let Some(block) = blocks.next().await? {
+        rest =
+            rest.strip_prefix(&*block.bytes).ok_or(RowError::WrongBytes { block: block.index })?;
+        builder.push(block.hash);
+    }
+    let (got, expected) = (builder.root(), sample.root());
+    if !rest.is_empty() || got != expected || blocks.root() != Some(expected) {
+        return Err(RowError::WrongRoot { got, expected });
+    }
+    Ok(())
+}
+
+async fn in_time<T>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, RowError>>,
+) -> Result<T, RowError> {
+    timeout_at(deadline, work).await.unwrap_or(Err(RowError::Late))
+}

@@ -1,0 +1,209 @@
+//! `cabo demo`: scenes on two hosts that it builds on this machine without root.
+//!
+//! `stage` has the hosts, the cable and the server; `film` is the first scene; `samples` is what it plays.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cabo::keys::Identity;
+use cabo::lab::{Lab, LabError};
+use cabo::relay::LinkConfig;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use self::film::Client;
+use self::samples::{Folder, SAMPLES};
+use self::stage::{Lan, Place, Serving};
+use super::relay::flags::{CableFlags, describe};
+use super::Globals;
+use super::relay::summary_json;
+use crate::exit;
+use crate::show::demo::{Row, Table};
+
+mod film;
+mod samples;
+mod stage;
+
+/// Nothing takes longer, whatever hangs.
+const SCENE_TIME: Duration = Duration::from_millis(28_500);
+const SEED: u64 = 7;
+
+/// Two hosts on this machine, a bad cable between them, and what cabo makes of it
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  cabo demo
+  cabo demo --loss 10% --delay 50ms --seed 3
+  cabo demo --json
+
+Each row is one item of the sample catalogue, streamed over one carrier and compared byte for byte. `resent` counts
+packets that the server sent again (for TCP the kernel did). The exit code is 0 only if every row is verified.")]
+pub(crate) struct DemoArgs {
+    /// What to show
+    #[arg(value_enum, default_value_t = Scene::Film)]
+    scene: Scene,
+    #[command(flatten)]
+    cable: CableFlags,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Scene {
+    /// Every item of a catalogue over every carrier
+    Film,
+}
+
+/// How a scene ended.
+enum Ending {
+    Over,
+    Late,
+    Interrupted,
+}
+
+impl DemoArgs {
+    pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
+        match self.scene {
+            Scene::Film => self.film(globals.json),
+        }
+    }
+
+    fn film(self, is_json: bool) -> anyhow::Result<ExitCode> {
+        let deadline = Instant::now() + SCENE_TIME;
+        let folder = Folder::lay_out()?;
+        let config = self.cable.config(&bad_cable(), SEED);
+        let items = SAMPLES.iter().map(|sample| sample.path);
+        let mut table = Table::new(anstream::stdout(), is_json, items);
+        let place = match Lab::enter() {
+            Ok(lab) => Place::Lan(Lan::build(&lab, config.clone(), self.cable.mtu_bytes())?),
+            Err(error @ LabError::Forbidden { .. }) => {
+                anstream::eprintln!("cabo: {error}");
+                Place::Loopback
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (server, client) = (Arc::new(Identity::generate()?), Identity::generate()?);
+        let serving = Serving::start(&place, &folder, Arc::clone(&server), client.fingerprint())?;
+        match &place {
+            Place::Lan(lan) => {
+                let [ana, bob] = lan.describe();
+                table.line(&format!("{ana}  serves, as {}", server.fingerprint().short()))?;
+                table.line(&format!("{bob}  asks, as {}", client.fingerprint().short()))?;
+                table.line(&format!("cable     {}", describe(&config)))?;
+                table.line("sealed    each side takes exactly the other's key; unix does not cross the cable")?;
+            }
+            Place::Loopback => {
+                table.line("both sides are this machine: no cable, and no raw Ethernet")?;
+                table.line("sealed    each side takes exactly the other's key")?;
+            }
+        }
+        table.line("")?;
+        table.head()?;
+        let expected = serving.addresses.len() * SAMPLES.len();
+        let (sender, mut rows) = mpsc::unbounded_channel();
+        let addresses = serving.addresses.clone();
+        let client = Client {
+            identity: client,
+            server,
+            addresses,
+            resent: serving.resent.clone(),
+            rows: sender,
+        };
+        place.spawn_client(move || client.run())?;
+
+        let started = Instant::now();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (seen, ending) = runtime.block_on(show(&mut table, &mut rows, deadline))?;
+        let elapsed = started.elapsed();
+        let cable = match place {
+            Place::Lan(lan) => Some(lan.take_down()?),
+            Place::Loopback => None,
+        };
+        drop(serving);
+        let verified = seen.iter().filter(|row| row.error.is_none()).count();
+        let is_good = verified == expected;
+        let mut text =
+            format!("{verified} of {expected} rows verified in {:.1} s", elapsed.as_secs_f64());
+        match ending {
+            Ending::Over => {}
+            Ending::Late => text.push_str("; the scene was cut off"),
+            Ending::Interrupted => text.push_str("; interrupted"),
+        }
+        if let Some(stats) = &cable {
+            let sum = |count: fn(&cabo::relay::LinkStats) -> u64| {
+                count(&stats.forward) + count(&stats.backward)
+            };
+            text.push_str(&format!(
+                ". Of {} frames the cable lost {}, broke {}, doubled {} and reordered {}",
+                sum(|link| link.offered),
+                sum(|link| link.lost + link.queue_full),
+                sum(|link| link.corrupted),
+                sum(|link| link.duplicated),
+                sum(|link| link.reordered),
+            ));
+        }
+        let object = json!({
+            "summary": true,
+            "rows": expected,
+            "verified": verified,
+            "seconds": elapsed.as_secs_f64(),
+            "cable": cable.as_ref().map_or(Value::Null, summary_json),
+        });
+        table.end(is_good, &text, &object)?;
+        Ok(match (ending, is_good) {
+            (Ending::Interrupted, _) => ExitCode::from(exit::INTERRUPTED),
+            (Ending::Over | Ending::Late, true) => ExitCode::SUCCESS,
+            (Ending::Over | Ending::Late, false) => ExitCode::from(exit::INCOMPLETE),
+        })
+    }
+}
+
+/// Bad enough to see it at work, good enough for a quick look.
+fn bad_cable() -> LinkConfig {
+    LinkConfig {
+        loss: 0.01,
+        burst: 3.0,
+        corrupt: 0.002,
+        reorder: 0.005,
+        duplicate: 0.005,
+        delay: Duration::from_millis(10),
+        jitter: Duration::from_millis(1),
+        rate_bits_per_second: 50_000_000,
+        ..LinkConfig::default()
+    }
+}
+
+/// Writes rows as they come, until the client is through, the time is over, or somebody has seen enough.
+async fn show(
+    table: &mut Table<impl io::Write>,
+    rows: &mut mpsc::UnboundedReceiver<Row>,
+    deadline: Instant,
+) -> io::Result<(Vec<Row>, Ending)> {
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut seen: Vec<Row> = Vec::new();
+    let mut first = 0; // of the carrier that plays
+    let ending = loop {
+        let row = tokio::select! {
+            row = timeout_at(deadline, rows.recv()) => match row {
+                Ok(Some(row)) => row,
+                Ok(None) => break Ending::Over,
+                Err(_) => break Ending::Late,
+            },
+            _ = interrupted.recv() => break Ending::Interrupted,
+            _ = terminated.recv() => break Ending::Interrupted,
+        };
+        if seen.last().is_some_and(|last| last.carrier != row.carrier) {
+            table.subtotal(&seen[first..])?;
+            first = seen.len();
+        }
+        table.row(&row)?;
+        seen.push(row);
+    };
+    table.subtotal(&seen[first..])?;
+    table.line("")?;
+    Ok((seen, ending))
+}
