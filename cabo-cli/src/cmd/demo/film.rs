@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::samples::{SAMPLES, Sample};
 use super::stage::Resent;
-use crate::show::table::Row;
+use crate::show::demo::Row;
 
 /// All items of one carrier have to be here within this; four carriers then take less than 30 s.
 pub(super) const CARRIER_TIME: Duration = Duration::from_millis(6500);

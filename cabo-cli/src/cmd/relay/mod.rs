@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use self::flags::CableFlags;
+use super::Globals;
 use crate::exit::{self, Failure};
 
 pub(crate) mod amount;
@@ -67,7 +68,8 @@ impl RelayArgs {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let running = Running::start(relay)?;
-        let stats = runtime.block_on(running.until_over(self.lasting, !globals.json && !globals.quiet))?;
+        let stats =
+            runtime.block_on(running.until_over(self.lasting, !globals.json && !globals.quiet))?;
         let mut out = anstream::stdout().lock();
         if globals.json {
             writeln!(out, "{}", summary_json(&stats))?;
