@@ -1,7 +1,7 @@
 //! `cabo lab`: hosts on this machine for one's own experiments, without root, joined by cables as bad as asked.
 //!
-//! Host 1 is the middle of a star. The other hosts are entered by `cabo lab exec`, which finds the lab's process and its
-//! descriptors of the hosts in `CABO_LAB`, so it works from every process below the lab, whatever shell is between.
+//! Host 1 is the middle of a star. The other hosts are entered by `cabo lab exec`, which finds the lab's process and
+//! its descriptors of the hosts in `CABO_LAB`, so it works from every process below the lab, whatever shell is between.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -10,7 +10,7 @@ use cabo::endpoint::{Endpoint, Settings};
 use cabo::error::ConnectError;
 use cabo::keys::Identity;
 use cabo::service::media::tree::{Hash, RootBuilder};
-use cabo::service::media::{BlockRange, ItemPath, MediaClient, MediaError, PathError};
+use cabo::service::media::{BlockRange, EntryKind, ItemPath, MediaClient, MediaError, PathError};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
@@ -56,13 +56,38 @@ impl From<MediaError> for RowError {
     }
 }
 
+/// What the client has to show.
+pub(super) enum Shown {
+    /// A session is open and the catalogue listed.
+    Listed {
+        /// The carrier's scheme.
+        carrier: &'static str,
+        /// How many items there are.
+        items: usize,
+        /// From the first packet on.
+        elapsed: Duration,
+    },
+    /// An item was streamed, or not.
+    Row(Row),
+}
+
+impl Shown {
+    /// The carrier's scheme.
+    pub(super) fn carrier(&self) -> &'static str {
+        match self {
+            Self::Listed { carrier, .. } => carrier,
+            Self::Row(row) => row.carrier,
+        }
+    }
+}
+
 /// The client's thread.
 pub(super) struct Client {
     pub(super) identity: Identity,
     pub(super) server: Arc<Identity>,
     pub(super) addresses: Vec<Address>,
     pub(super) resent: Resent,
-    pub(super) rows: mpsc::UnboundedSender<Row>, // one for each item and carrier
+    pub(super) shown: mpsc::UnboundedSender<Shown>, // bounded by carriers and items
 }
 
 impl Client {
@@ -83,30 +108,33 @@ impl Client {
     }
 
     async fn play_over(&self, endpoint: &Endpoint, address: &Address) {
-        let deadline = Instant::now() + CARRIER_TIME;
+        let carrier = address.scheme();
+        let started = Instant::now();
+        let deadline = started + CARRIER_TIME;
         let (connection, listed) = match in_time(deadline, self.open(endpoint, address)).await {
             Ok(opened) => opened,
             Err(error) => {
-                for sample in SAMPLES {
-                    self.tell(address.scheme(), sample, Duration::ZERO, None, Err(error.clone()));
-                }
-                return;
+                let error = error.to_string();
+                let row = |sample| row(carrier, sample, Duration::ZERO, None, Some(error.clone()));
+                return SAMPLES.iter().map(row).for_each(|row| self.tell(Shown::Row(row)));
             }
         };
+        self.tell(Shown::Listed { carrier, items: listed.len(), elapsed: started.elapsed() });
         let media = MediaClient::new(connection.clone());
         for sample in SAMPLES {
-            let before = self.resent.packets(address.scheme());
+            let before = self.resent.packets(carrier);
             let started = Instant::now();
             let result = in_time(deadline, stream(&media, sample, &listed)).await;
             let elapsed = started.elapsed();
-            let after = self.resent.packets(address.scheme());
+            let after = self.resent.packets(carrier);
             let resent = after.zip(before).map(|(after, before)| after.saturating_sub(before));
-            self.tell(address.scheme(), sample, elapsed, resent, result);
+            let error = result.err().map(|error| error.to_string());
+            self.tell(Shown::Row(row(carrier, sample, elapsed, resent, error)));
         }
         connection.close(0, "the scene is over");
     }
 
-    /// A session with the server, proved to be the one we mean, and its list.
+    /// A session with the server, proved to be the one we mean, and its files with their sizes.
     async fn open(
         &self,
         endpoint: &Endpoint,
@@ -120,29 +148,28 @@ impl Client {
         let mut listing = media.list(&ItemPath::new("")?, true).await?;
         let mut listed = BTreeMap::new();
         while let Some(entry) = listing.next().await? {
-            listed.insert(entry.path.as_bytes().to_vec(), entry.size);
+            if entry.kind == EntryKind::File {
+                listed.insert(entry.path.as_bytes().to_vec(), entry.size);
+            }
         }
         Ok((connection, listed))
     }
 
-    fn tell(
-        &self,
-        carrier: &'static str,
-        sample: &Sample,
-        elapsed: Duration,
-        resent: Option<u64>,
-        result: Result<(), RowError>,
-    ) {
-        let row = Row {
-            carrier,
-            item: sample.path,
-            bytes: sample.bytes.len() as u64,
-            elapsed,
-            resent,
-            error: result.err().map(|error| error.to_string()),
-        };
-        let _ = self.rows.send(row); // nobody looks any more: the program is ending
+    fn tell(&self, shown: Shown) {
+        let _ = self.shown.send(shown); // nobody looks any more: the program is ending
     }
+}
+
+fn row(
+    carrier: &'static str,
+    sample: &Sample,
+    elapsed: Duration,
+    resent: Option<u64>,
+    error: Option<String>,
+) -> Row {
+    let is_on_cable = carrier != "unix";
+    let bytes = sample.bytes.len() as u64;
+    Row { carrier, item: sample.path, bytes, elapsed, resent, is_on_cable, error }
 }
 
 /// Streams one item and compares: size, each block with its hash, each byte, and the root.

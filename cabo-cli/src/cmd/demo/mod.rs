@@ -7,16 +7,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cabo::keys::Identity;
+use cabo::keys::{Fingerprint, Identity};
 use cabo::lab::{Lab, LabError};
-use cabo::relay::LinkConfig;
+use cabo::relay::{LinkConfig, LinkStats, RelayStats};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use self::film::Client;
+use self::film::{Client, Shown};
 use self::samples::{Folder, SAMPLES};
 use self::stage::{Lan, Place, Serving};
 use super::Globals;
@@ -58,6 +58,7 @@ enum Scene {
 }
 
 /// How a scene ended.
+#[derive(Clone, Copy)]
 enum Ending {
     Over,
     Late,
@@ -73,12 +74,17 @@ impl DemoArgs {
 
     fn film(self, is_json: bool) -> anyhow::Result<ExitCode> {
         let deadline = Instant::now() + SCENE_TIME;
+        // Of a single thread, or the lab could not be entered; before the folder, which no signal may leave behind.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut signals = runtime.block_on(async { Signals::new() })?;
         let folder = Folder::lay_out()?;
         let config = self.cable.config(&bad_cable(), SEED);
         let items = SAMPLES.iter().map(|sample| sample.path);
         let mut table = Table::new(anstream::stdout(), is_json, items);
         let place = match Lab::enter() {
-            Ok(lab) => Place::Lan(Lan::build(&lab, config.clone(), self.cable.mtu_bytes())?),
+            Ok(lab) => {
+                Place::Lan(Box::new(Lan::build(&lab, config.clone(), self.cable.mtu_bytes())?))
+            }
             Err(error @ LabError::Forbidden { .. }) => {
                 anstream::eprintln!("cabo: {error}");
                 Place::Loopback
@@ -87,64 +93,27 @@ impl DemoArgs {
         };
         let (server, client) = (Arc::new(Identity::generate()?), Identity::generate()?);
         let serving = Serving::start(&place, &folder, Arc::clone(&server), client.fingerprint())?;
-        match &place {
-            Place::Lan(lan) => {
-                let [ana, bob] = lan.describe();
-                table.line(&format!("{ana}  serves, as {}", server.fingerprint().short()))?;
-                table.line(&format!("{bob}  asks, as {}", client.fingerprint().short()))?;
-                table.line(&format!("cable     {}", describe(&config)))?;
-                table.line("sealed    each side takes exactly the other's key; unix does not cross the cable")?;
-            }
-            Place::Loopback => {
-                table.line("both sides are this machine: no cable, and no raw Ethernet")?;
-                table.line("sealed    each side takes exactly the other's key")?;
-            }
-        }
-        table.line("")?;
-        table.head()?;
-        let expected = serving.addresses.len() * SAMPLES.len();
-        let (sender, mut rows) = mpsc::unbounded_channel();
-        let addresses = serving.addresses.clone();
-        let client = Client {
-            identity: client,
-            server,
-            addresses,
-            resent: serving.resent.clone(),
-            rows: sender,
-        };
-        place.spawn_client(move || client.run())?;
+        let keys = [server.fingerprint(), client.fingerprint()];
+        introduce(&mut table, &place, &describe(&config), keys)?;
 
         let started = Instant::now();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (seen, ending) = runtime.block_on(show(&mut table, &mut rows, deadline))?;
+        let expected = serving.addresses.len() * SAMPLES.len();
+        let (sender, mut scenes) = mpsc::unbounded_channel();
+        let addresses = serving.addresses.clone();
+        let resent = serving.resent.clone();
+        let client = Client { identity: client, server, addresses, resent, shown: sender };
+        place.spawn_client(move || client.run())?;
+        let showing = show(&mut table, &mut scenes, &mut signals, deadline);
+        let (rows, ending) = runtime.block_on(showing)?;
+
         let elapsed = started.elapsed();
         let cable = match place {
             Place::Lan(lan) => Some(lan.take_down()?),
             Place::Loopback => None,
         };
-        drop(serving);
-        let verified = seen.iter().filter(|row| row.error.is_none()).count();
+        let verified = rows.iter().filter(|row| row.error.is_none()).count();
         let is_good = verified == expected;
-        let mut text =
-            format!("{verified} of {expected} rows verified in {:.1} s", elapsed.as_secs_f64());
-        match ending {
-            Ending::Over => {}
-            Ending::Late => text.push_str("; the scene was cut off"),
-            Ending::Interrupted => text.push_str("; interrupted"),
-        }
-        if let Some(stats) = &cable {
-            let sum = |count: fn(&cabo::relay::LinkStats) -> u64| {
-                count(&stats.forward) + count(&stats.backward)
-            };
-            text.push_str(&format!(
-                ". Of {} frames the cable lost {}, broke {}, doubled {} and reordered {}",
-                sum(|link| link.offered),
-                sum(|link| link.lost + link.queue_full),
-                sum(|link| link.corrupted),
-                sum(|link| link.duplicated),
-                sum(|link| link.reordered),
-            ));
-        }
+        let text = conclusion(verified, expected, elapsed, ending, cable.as_ref());
         let object = json!({
             "summary": true,
             "rows": expected,
@@ -159,6 +128,61 @@ impl DemoArgs {
             (Ending::Over | Ending::Late, false) => ExitCode::from(exit::INCOMPLETE),
         })
     }
+}
+
+/// Who plays, and where.
+fn introduce(
+    table: &mut Table<impl io::Write>,
+    place: &Place,
+    cable: &str,
+    [server, client]: [Fingerprint; 2],
+) -> io::Result<()> {
+    match place {
+        Place::Lan(lan) => {
+            let [ana, bob] = lan.describe();
+            table.line(&format!("{ana}  serves, as {}", server.short()))?;
+            table.line(&format!("{bob}  asks, as {}", client.short()))?;
+            table.line(&format!("cable     {cable}"))?;
+        }
+        Place::Loopback => {
+            table.line("both sides are this machine: no cable, and no raw Ethernet")?;
+            let keys = format!("{} serves, {} asks", server.short(), client.short());
+            table.line(&format!("keys      {keys}"))?;
+        }
+    }
+    table.line("sealed    each side takes exactly the other's key")?;
+    table.line("")?;
+    table.head()
+}
+
+/// How it went, in one line.
+fn conclusion(
+    verified: usize,
+    expected: usize,
+    elapsed: Duration,
+    ending: Ending,
+    cable: Option<&RelayStats>,
+) -> String {
+    let seconds = elapsed.as_secs_f64();
+    let mut text = format!("{verified} of {expected} rows verified in {seconds:.1} s");
+    match ending {
+        Ending::Over => {}
+        Ending::Late => text.push_str("; the scene was cut off"),
+        Ending::Interrupted => text.push_str("; interrupted"),
+    }
+    if let Some(stats) = cable {
+        let sum = |count: fn(&LinkStats) -> u64| count(&stats.forward) + count(&stats.backward);
+        text.push_str(&format!(
+            ". Of {} frames the cable lost {}, had no room for {}, broke {}, doubled {} and reordered {}",
+            sum(|link| link.offered),
+            sum(|link| link.lost),
+            sum(|link| link.queue_full),
+            sum(|link| link.corrupted),
+            sum(|link| link.duplicated),
+            sum(|link| link.reordered),
+        ));
+    }
+    text
 }
 
 /// Bad enough to see it at work, good enough for a quick look.
@@ -176,34 +200,57 @@ fn bad_cable() -> LinkConfig {
     }
 }
 
+/// What ends the program early.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
+    }
+
+    async fn any(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
 /// Writes rows as they come, until the client is through, the time is over, or somebody has seen enough.
 async fn show(
     table: &mut Table<impl io::Write>,
-    rows: &mut mpsc::UnboundedReceiver<Row>,
+    shown: &mut mpsc::UnboundedReceiver<Shown>,
+    signals: &mut Signals,
     deadline: Instant,
 ) -> io::Result<(Vec<Row>, Ending)> {
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut terminated = signal(SignalKind::terminate())?;
-    let mut seen: Vec<Row> = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     let mut first = 0; // of the carrier that plays
     let ending = loop {
-        let row = tokio::select! {
-            row = timeout_at(deadline, rows.recv()) => match row {
-                Ok(Some(row)) => row,
+        let next = tokio::select! {
+            next = timeout_at(deadline, shown.recv()) => match next {
+                Ok(Some(next)) => next,
                 Ok(None) => break Ending::Over,
                 Err(_) => break Ending::Late,
             },
-            _ = interrupted.recv() => break Ending::Interrupted,
-            _ = terminated.recv() => break Ending::Interrupted,
+            () = signals.any() => break Ending::Interrupted,
         };
-        if seen.last().is_some_and(|last| last.carrier != row.carrier) {
-            table.subtotal(&seen[first..])?;
-            first = seen.len();
+        if rows.last().is_some_and(|last| first < rows.len() && last.carrier != next.carrier()) {
+            table.subtotal(&rows[first..])?;
+            first = rows.len();
         }
-        table.row(&row)?;
-        seen.push(row);
+        match next {
+            Shown::Listed { carrier, items, elapsed } => table.listed(carrier, items, elapsed)?,
+            Shown::Row(row) => {
+                table.row(&row)?;
+                rows.push(row);
+            }
+        }
     };
-    table.subtotal(&seen[first..])?;
+    table.subtotal(&rows[first..])?;
     table.line("")?;
-    Ok((seen, ending))
+    Ok((rows, ending))
 }

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
 use cabo::service::media::tree::{BLOCK_BYTES, Hash, block_hash, root};
 
@@ -54,10 +55,15 @@ pub(super) struct Folder(tempfile::TempDir);
 impl Folder {
     /// Makes it, with the samples in it.
     pub(super) fn lay_out() -> io::Result<Self> {
-        let folder = Self(tempfile::Builder::new().prefix("cabo-demo-").tempdir()?);
+        let private = fs::Permissions::from_mode(0o700);
+        let folder =
+            tempfile::Builder::new().prefix("cabo-demo-").permissions(private).tempdir()?;
+        let folder = Self(folder);
         for sample in SAMPLES {
             let path = folder.catalogue().join(sample.path);
-            fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
             fs::write(path, sample.bytes)?;
         }
         Ok(folder)
@@ -76,6 +82,8 @@ impl Folder {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -90,7 +98,6 @@ mod tests {
 
     #[test]
     fn the_folder_is_private_and_does_not_stay() {
-        use std::os::unix::fs::PermissionsExt as _;
         let folder = Folder::lay_out().unwrap();
         let place = folder.0.path().to_owned();
         assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o700);

@@ -65,7 +65,7 @@ impl Lan {
 /// Where the two sides are.
 pub(super) enum Place {
     /// On two hosts.
-    Lan(Lan),
+    Lan(Box<Lan>),
     /// Both here.
     Loopback,
 }

@@ -62,7 +62,7 @@ impl RelayArgs {
             relay = relay.with_trace(create(path)?);
         }
         let here = relay.local_addr();
-        if !globals.json && !globals.quiet {
+        if !globals.quiet {
             let from = here.map_or_else(|| self.a.clone(), |here| format!("{} at {here}", self.a));
             anstream::eprintln!("cabo relay: {from} to {}; Ctrl-C ends it", self.b);
         }
