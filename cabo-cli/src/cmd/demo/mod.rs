@@ -1,6 +1,7 @@
 //! `cabo demo`: scenes on two hosts that it builds on this machine without root.
 //!
-//! `stage` has the hosts, the cable and the server; `film` is the first scene; `samples` is what it plays.
+//! `stage` has the hosts and the server, `bad_cable` what is between them; `film` is the first scene; `samples` is what
+//! it plays.
 
 use std::io;
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use cabo::keys::{Fingerprint, Identity};
 use cabo::lab::{Lab, LabError};
-use cabo::relay::{LinkConfig, LinkStats, RelayStats};
+use cabo::relay::LinkConfig;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,14 +22,16 @@ use self::samples::{Folder, SAMPLES};
 use self::stage::{Lan, Place, Serving};
 use super::Globals;
 use super::relay::flags::{CableFlags, describe};
-use super::relay::summary_json;
 use crate::exit;
 use crate::show::demo::{Row, Table};
 
+mod bad_cable;
 mod film;
 mod samples;
 mod stage;
 
+/// The client gives up before this.
+const PLAY_TIME: Duration = Duration::from_millis(27_500);
 /// Nothing takes longer, whatever hangs.
 const SCENE_TIME: Duration = Duration::from_millis(28_500);
 const SEED: u64 = 7;
@@ -73,7 +76,7 @@ impl DemoArgs {
     }
 
     fn film(self, is_json: bool) -> anyhow::Result<ExitCode> {
-        let deadline = Instant::now() + SCENE_TIME;
+        let start = Instant::now();
         // Of a single thread, or the lab could not be entered; before the folder, which no signal may leave behind.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut signals = runtime.block_on(async { Signals::new() })?;
@@ -82,9 +85,7 @@ impl DemoArgs {
         let items = SAMPLES.iter().map(|sample| sample.path);
         let mut table = Table::new(anstream::stdout(), is_json, items);
         let place = match Lab::enter() {
-            Ok(lab) => {
-                Place::Lan(Box::new(Lan::build(&lab, config.clone(), self.cable.mtu_bytes())?))
-            }
+            Ok(lab) => Place::Lan(Box::new(Lan::build(&lab, &config, self.cable.mtu_bytes())?)),
             Err(error @ LabError::Forbidden { .. }) => {
                 anstream::eprintln!("cabo: {error}");
                 Place::Loopback
@@ -101,9 +102,11 @@ impl DemoArgs {
         let (sender, mut scenes) = mpsc::unbounded_channel();
         let addresses = serving.addresses.clone();
         let resent = serving.resent.clone();
-        let client = Client { identity: client, server, addresses, resent, shown: sender };
+        let deadline = start + PLAY_TIME;
+        let client =
+            Client { identity: client, server, addresses, resent, deadline, shown: sender };
         place.spawn_client(move || client.run())?;
-        let showing = show(&mut table, &mut scenes, &mut signals, deadline);
+        let showing = show(&mut table, &mut scenes, &mut signals, start + SCENE_TIME);
         let (rows, ending) = runtime.block_on(showing)?;
 
         let elapsed = started.elapsed();
@@ -119,7 +122,7 @@ impl DemoArgs {
             "rows": expected,
             "verified": verified,
             "seconds": elapsed.as_secs_f64(),
-            "cable": cable.as_ref().map_or(Value::Null, summary_json),
+            "cable": cable,
         });
         table.end(is_good, &text, &object)?;
         Ok(match (ending, is_good) {
@@ -161,7 +164,7 @@ fn conclusion(
     expected: usize,
     elapsed: Duration,
     ending: Ending,
-    cable: Option<&RelayStats>,
+    cable: Option<&Value>,
 ) -> String {
     let seconds = elapsed.as_secs_f64();
     let mut text = format!("{verified} of {expected} rows verified in {seconds:.1} s");
@@ -170,16 +173,19 @@ fn conclusion(
         Ending::Late => text.push_str("; the scene was cut off"),
         Ending::Interrupted => text.push_str("; interrupted"),
     }
-    if let Some(stats) = cable {
-        let sum = |count: fn(&LinkStats) -> u64| count(&stats.forward) + count(&stats.backward);
+    if let Some(cable) = cable {
+        let both = |name: &str| {
+            let count = |direction: &str| cable[direction][name].as_u64().unwrap_or_default();
+            count("forward") + count("backward")
+        };
         text.push_str(&format!(
             ". Of {} frames the cable lost {}, had no room for {}, broke {}, doubled {} and reordered {}",
-            sum(|link| link.offered),
-            sum(|link| link.lost),
-            sum(|link| link.queue_full),
-            sum(|link| link.corrupted),
-            sum(|link| link.duplicated),
-            sum(|link| link.reordered),
+            both("offered"),
+            both("lost"),
+            both("queue_full"),
+            both("corrupted"),
+            both("duplicated"),
+            both("reordered"),
         ));
     }
     text

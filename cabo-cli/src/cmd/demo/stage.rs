@@ -15,13 +15,14 @@ use cabo::connection::Connection;
 use cabo::endpoint::{Endpoint, Settings};
 use cabo::keys::{Fingerprint, Identity};
 use cabo::lab::{Cable, CableConfig, Host, Lab};
-use cabo::relay::{RelayConfig, RelayStats};
+use cabo::relay::RelayConfig;
 use cabo::service::media::{Catalogue, Limits, MediaServer, SERVICE};
 use cabo::service::{Service as _, read_opening};
+use serde_json::Value;
 use tokio::sync::oneshot;
 
+use super::bad_cable::BadCable;
 use super::samples::Folder;
-use crate::cmd::relay::Running;
 
 const LISTENING_TIME: Duration = Duration::from_secs(5);
 const OPENING_TIME: Duration = Duration::from_secs(5);
@@ -31,27 +32,28 @@ pub(super) struct Lan {
     ana: Host,
     bob: Host,
     cable: Cable,
-    relay: Running,
+    relay: BadCable,
 }
 
 impl Lan {
     /// Builds them and starts the relay.
     pub(super) fn build(
         lab: &Lab,
-        config: RelayConfig,
+        config: &RelayConfig,
         mtu_bytes: Option<usize>,
     ) -> anyhow::Result<Self> {
         let (ana, bob) = (lab.host("ana")?, lab.host("bob")?);
         let mtu_bytes = u32::try_from(mtu_bytes.unwrap_or(1500)).unwrap_or(u32::MAX);
         let laying = CableConfig { mtu_bytes, is_relayed: true, offloads: None };
         let cable = lab.cable(&ana, "eth0", &bob, "eth0", &laying)?;
-        let relay = Running::start(lab.relay(&cable, config)?)?;
+        let (to_ana, to_bob) = cable.middle.as_ref().context("the cable has no middle")?;
+        let relay = BadCable::lay(lab.room(), (to_ana, to_bob), config)?;
         Ok(Self { ana, bob, cable, relay })
     }
 
     /// Takes the cable away and says what it did.
-    pub(super) fn take_down(self) -> anyhow::Result<RelayStats> {
-        Ok(self.relay.stop()?)
+    pub(super) fn take_down(self) -> anyhow::Result<Value> {
+        self.relay.remove()
     }
 
     pub(super) fn describe(&self) -> [String; 2] {

@@ -96,6 +96,28 @@ impl CableFlags {
     }
 }
 
+/// The flags that say `config`, for a relay in a process of its own.
+pub(crate) fn arguments(config: &RelayConfig) -> Vec<String> {
+    let link = &config.forward;
+    let share = |share: f64| if share < 1.0 { share.to_string() } else { "100%".to_owned() };
+    let time = |time: Duration| format!("{}us", time.as_secs_f64() * 1e6);
+    let mut arguments = vec![
+        format!("--loss={}", share(link.loss)),
+        format!("--burst={}", link.burst),
+        format!("--delay={}", time(link.delay)),
+        format!("--jitter={}", time(link.jitter)),
+        format!("--reorder={}", share(link.reorder)),
+        format!("--duplicate={}", share(link.duplicate)),
+        format!("--corrupt={}", share(link.corrupt)),
+        format!("--seed={}", config.seed),
+    ];
+    if link.rate_bits_per_second > 0 {
+        arguments.push(format!("--rate={}bit", link.rate_bits_per_second));
+    }
+    arguments.extend(link.queue_bytes.map(|bytes| format!("--queue={bytes}")));
+    arguments
+}
+
 /// True for a cable that does nothing to what crosses it.
 pub(crate) fn is_perfect(link: &LinkConfig) -> bool {
     *link
@@ -168,6 +190,34 @@ mod tests {
         let config = flags.config_of_frames();
         assert_eq!(describe(&config), "50 Mbit/s, 10ms delay, 1% loss in runs of 3, seed 7");
         assert_eq!(describe(&CableFlags::default().config_of_frames()), "perfect");
+    }
+
+    #[test]
+    fn a_relay_in_another_process_hears_the_same() {
+        #[derive(clap::Parser)]
+        struct Typed {
+            #[command(flatten)]
+            cable: CableFlags,
+        }
+        let bad = CableFlags {
+            loss: Some(1.0),
+            burst: Some(2.5),
+            delay: Some(Duration::from_nanos(10_000_001)),
+            jitter: Some(Duration::from_micros(333)),
+            reorder: Some(0.07),
+            duplicate: Some(1e-9),
+            corrupt: Some(0.123_456_789),
+            rate: Some(999_999_999),
+            queue: Some(12_345),
+            seed: Some(u64::MAX),
+            mtu: None,
+        };
+        for flags in [bad, CableFlags::default()] {
+            let config = flags.config_of_frames();
+            let words = std::iter::once("cabo".to_owned()).chain(arguments(&config));
+            let typed = <Typed as clap::Parser>::try_parse_from(words).unwrap();
+            assert_eq!(typed.cable.config_of_frames(), config);
+        }
     }
 
     #[test]
