@@ -1,7 +1,7 @@
 //! What a file gets through wires of all kinds, as a table that is compared line by line (`golden/goodput.txt`).
 //!
-//! Virtual time only: the same on every machine. `CABO_BLESS=1 cargo test -p cabo-proto --test goodput` writes the table
-//! anew; the difference in the commit says what a change of the transport did.
+//! Virtual time only: the same on every machine. `CABO_BLESS=1 cargo test -p cabo-proto --test goodput` writes the
+//! table anew; the difference in the commit says what a change of the transport did.
 #![allow(
     clippy::type_complexity,
     clippy::unnecessary_fold,

@@ -1,5 +1,5 @@
-//! A stranger on the wire who sees every packet and sends what he likes (S-1.2, S-4.3, S-5.3, W-2.10): he can cost time, and
-//! never a connection, a byte or a panic.
+//! A stranger on the wire who sees every packet and sends what he likes (S-1.2, S-4.3, S-5.3, W-2.10): he can cost
+//! time, and never a connection, a byte or a panic.
 #![allow(
     clippy::type_complexity,
     clippy::unnecessary_fold,

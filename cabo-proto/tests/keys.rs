@@ -81,10 +81,11 @@ fn too_many_packets_that_do_not_open_end_the_connection() {
     let mut count = 0;
     net.filter = Some(Box::new(move |from, packet| {
         count += 1;
-        if from == CLIENT && count % 2 == 0 {
-            if let Some(last) = packet.last_mut() {
-                *last ^= 1;
-            }
+        if from == CLIENT
+            && count % 2 == 0
+            && let Some(last) = packet.last_mut()
+        {
+            *last ^= 1;
         }
         true
     }));

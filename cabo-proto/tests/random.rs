@@ -1,5 +1,5 @@
-//! Random operations over random links, beside a model that cannot be wrong: what was written is what is read, in order,
-//! once. After every step the connection's own accounts must hold.
+//! Random operations over random links, beside a model that cannot be wrong: what was written is what is read, in
+//! order, once. After every step the connection's own accounts must hold.
 #![allow(
     clippy::type_complexity,
     clippy::unnecessary_fold,

@@ -53,8 +53,8 @@ impl Client {
         &self.endpoint
     }
 
-    /// Connects to `address` and waits until the server has proved itself. Whether it lets us in shows on the first use,
-    /// so that the first request need not wait for that.
+    /// Connects to `address` and waits until the server has proved itself. Whether it lets us in shows on the first
+    /// use, so that the first request need not wait for that.
     pub async fn connect(&self, address: &Address) -> Result<Session, ClientError> {
         let address = self.endpoint.locate(address).await?;
         let words = address.server_words();
@@ -71,7 +71,7 @@ impl Client {
                 Acquaintance::Changed { old } => {
                     return Err(ChangedServer { words, old, new: key }.into());
                 }
-                acquaintance => Some(acquaintance),
+                acquaintance @ (Acquaintance::FirstUse | Acquaintance::Same) => Some(acquaintance),
             },
             _ => None,
         };
@@ -90,12 +90,12 @@ impl Client {
             &error,
             ConnectError::Ended { ended, .. } if matches!(&**ended, Ended::Crypto(error) if error.is_wrong_peer())
         );
-        if let (true, Some(old), Some(words)) = (is_wrong_peer, expected, address.server_words()) {
-            if let Ok(stranger) = self.endpoint.connect(address, None).await {
-                stranger.close(0, "");
-                if let Some(new) = stranger.peer_key() {
-                    return ChangedServer { words, old, new }.into();
-                }
+        if let (true, Some(old), Some(words)) = (is_wrong_peer, expected, address.server_words())
+            && let Ok(stranger) = self.endpoint.connect(address, None).await
+        {
+            stranger.close(0, "");
+            if let Some(new) = stranger.peer_key() {
+                return ChangedServer { words, old, new }.into();
             }
         }
         error.into()

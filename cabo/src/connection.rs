@@ -1,7 +1,7 @@
 //! One session as the application sees it: open and accept streams, send datagrams, close.
 //!
-//! A [`Connection`] is a handle; clones are the same session, and when the last handle and the last stream are gone it is
-//! closed. The state machine behind it is driven by a task of `endpoint`, whatever the carrier.
+//! A [`Connection`] is a handle; clones are the same session, and when the last handle and the last stream are gone it
+//! is closed. The state machine behind it is driven by a task of `endpoint`, whatever the carrier.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

@@ -17,8 +17,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`endpoint`] is where to begin; [`server`] and [`client`] add who may enter and who is known; [`service`] holds what is
-//! spoken inside a session. `ARCHITECTURE.md` is the map.
+//! [`endpoint`] is where to begin; [`server`] and [`client`] add who may enter and who is known; [`service`] holds
+//! what is spoken inside a session. `ARCHITECTURE.md` is the map.
 
 pub mod access;
 pub mod address;
@@ -35,3 +35,7 @@ pub mod relay;
 pub mod server;
 pub mod service;
 pub mod stream;
+
+#[cfg(test)]
+#[path = "../../tests/needs.rs"]
+mod needs;

@@ -1,7 +1,7 @@
 //! The two halves of a stream, as tokio's `AsyncRead` and `AsyncWrite`.
 //!
-//! Dropping a [`SendStream`] that was not finished resets it; dropping a [`RecvStream`] tells the peer that nobody reads
-//! any more.
+//! Dropping a [`SendStream`] that was not finished resets it; dropping a [`RecvStream`] tells the peer that nobody
+//! reads any more.
 
 use std::io;
 use std::pin::Pin;
@@ -202,7 +202,7 @@ impl AsyncRead for RecvStream {
             Err(error) => Poll::Ready(Err(inner
                 .ended
                 .as_ref()
-                .map_or_else(|| stream_error(error), |ended| session_error(ended)))),
+                .map_or_else(|| stream_error(error), session_error))),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The harness is its own: [`Lab::enter`] wants a process with a single thread, and the standard one has more. Where
 //! namespaces are forbidden every test says SKIPPED and why.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

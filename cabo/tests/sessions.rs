@@ -1,4 +1,5 @@
 //! Sessions over real sockets: the same list of behaviours on every carrier that needs no privilege.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::time::Duration;
 

@@ -1,8 +1,10 @@
 //! Fuzz targets as plain functions: any bytes in, a panic out where a promise is broken.
 //!
-//! `cargo test --manifest-path fuzz/Cargo.toml` replays `corpus/<target>/` and mutates it by seed. `CABO_FUZZ_ROUNDS` and
+//! `cargo test --manifest-path fuzz/Cargo.toml` replays `corpus/<target>/` and mutates it by seed. `CABO_FUZZ_ROUNDS`
+//! and
 //! `CABO_FUZZ_SEED` make it longer or other; a failure prints both, and the bytes. An input that broke something once
-//! is kept as a file of the corpus. A coverage-guided fuzzer needs no more than `fuzz_target!(|data: &[u8]| frames(data))`.
+//! is kept as a file of the corpus. A coverage-guided fuzzer needs no more than `fuzz_target!(|data: &[u8]|
+//! frames(data))`.
 
 mod connection;
 mod forge;

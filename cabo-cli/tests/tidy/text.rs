@@ -6,7 +6,7 @@ use crate::{
 };
 
 const MAX_LINES: usize = 800;
-const MAX_COLUMNS: usize = 120;
+const MAX_COLUMNS: usize = 128; // rustfmt keeps code at 100; the rest is for texts and drawings
 
 pub(crate) fn file_name(source: &Source) -> Vec<Finding> {
     const VAGUE: &[&str] = &["util", "utils", "common", "helper", "helpers", "types", "misc"];

@@ -1,7 +1,8 @@
 //! The [`Crypto`] that seals nothing (S-2): two messages carry the parameters, and a CRC finds accidents.
 //!
 //! It hides nothing, authenticates nothing and names nobody: whoever is on the wire can read and forge all of it. It
-//! exists for teaching and for looking, and only where both sides asked for it. `standin` shares the message form below.
+//! exists for teaching and for looking, and only where both sides asked for it. `standin` shares the message form
+//! below.
 //!
 //! ```text
 //!   0      1        3                    byte, big-endian

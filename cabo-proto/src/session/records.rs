@@ -482,7 +482,8 @@ impl RecordConnection {
         self.core.poll_event()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) must be called: the handshake has a limit, silence has none of ours.
+    /// When [`handle_timeout`](Self::handle_timeout) must be called: the handshake has a limit, silence has none of
+    /// ours.
     pub fn deadline(&self) -> Option<Instant> {
         let is_waiting = self.state == State::Open && !self.core.is_handshaken();
         is_waiting.then(|| self.started + self.core.config.handshake_timeout)

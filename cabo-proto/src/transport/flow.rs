@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn credit_is_renewed_when_half_of_it_is_used() {
-        let now = Instant::now();
+        let now = crate::sim::origin();
         let mut credit = RecvCredit::new(1000, 1000, Budget::new(0));
         assert_eq!(credit.on_received(600), Ok(600));
         assert_eq!(credit.on_consumed(now, 400, RTT), None);
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_window_grows_with_a_fast_reader_within_its_budget_and_gives_it_back() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let budget = Budget::new(5000);
         let mut credit = RecvCredit::new(1000, 16_000, budget.clone());
         for round in 0..20 {
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_keeps_a_small_window() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut credit = RecvCredit::new(1000, 16_000, Budget::new(1 << 20));
         for round in 0..20 {
             credit.on_received_more(credit.limit() - credit.received).expect("within the limit");

@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn only_the_first_packet_into_a_silence_restarts_the_timer() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut idle = Idle::new(start, 40 * SECOND, false);
         assert_eq!(idle.deadline(PTO), start + 40 * SECOND);
         idle.on_sent(start + 10 * SECOND);
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_lower_timeout_of_both_counts_but_leaves_time_for_probes() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut idle = Idle::new(start, 40 * SECOND, false);
         idle.on_peer_timeout(Duration::ZERO);
         assert_eq!(idle.deadline(PTO), start + 40 * SECOND);
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn keep_alives_leave_room_for_three_to_fail() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut idle = Idle::new(start, 40 * SECOND, true);
         for expected in [10, 20, 30] {
             let at = start + expected * SECOND;

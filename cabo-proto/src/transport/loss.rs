@@ -120,8 +120,8 @@ impl<F> Loss<F> {
         number
     }
 
-    /// Takes the ranges of an acknowledgement, disjoint, in any order. Call [`detect`](Self::detect) after the estimate of the
-    /// round trip has heard of the sample.
+    /// Takes the ranges of an acknowledgement, disjoint, in any order. Call [`detect`](Self::detect) after the
+    /// estimate of the round trip has heard of the sample.
     pub fn on_ack(
         &mut self,
         now: Instant,

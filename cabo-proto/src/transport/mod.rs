@@ -13,7 +13,10 @@
 //! 4. at [`loss::Loss::loss_deadline`]: `detect` and [`path::Path::on_lost`];
 //!    at [`loss::Loss::pto_deadline`]: [`loss::Loss::on_pto`], then a probe past the window.
 
-#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests need some instant to count from"))]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests need some instant to count from")
+)]
 
 pub mod ack;
 #[cfg(test)]

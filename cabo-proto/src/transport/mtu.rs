@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn it_climbs_the_ladder_to_the_limit() {
-        let mut now = Instant::now();
+        let mut now = crate::sim::origin();
         let mut mtu = Mtu::new(65_507, OVERHEAD);
         let sizes = search(&mut mtu, &mut now, usize::MAX);
         assert_eq!(sizes, [1472, 3972, 8968, 16_356, 32_740, 65_507]);
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn an_ethernet_path_is_searched_once_and_left_alone() {
-        let mut now = Instant::now();
+        let mut now = crate::sim::origin();
         let mut mtu = Mtu::new(1472, OVERHEAD);
         assert_eq!(search(&mut mtu, &mut now, 1472), [1472]);
         assert_eq!(mtu.deadline(), Some(now + SEARCH_AGAIN));
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn an_odd_path_is_found_by_halves() {
         for passes in [1500, 2000, 5000, 8999, 60_000] {
-            let mut now = Instant::now();
+            let mut now = crate::sim::origin();
             let mut mtu = Mtu::new(65_507, OVERHEAD);
             let sizes = search(&mut mtu, &mut now, passes);
             let found = sizes.last().copied().unwrap_or(0);
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn neither_limit_is_ever_exceeded() {
-        let mut now = Instant::now();
+        let mut now = crate::sim::origin();
         let mut mtu = Mtu::new(9000, OVERHEAD);
         mtu.on_peer_limit(2000);
         assert_eq!(search(&mut mtu, &mut now, usize::MAX), [1472, 2000]);
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_black_hole_returns_to_the_base_and_is_searched_again() {
-        let mut now = Instant::now();
+        let mut now = crate::sim::origin();
         let mut mtu = Mtu::new(8968, OVERHEAD);
         search(&mut mtu, &mut now, usize::MAX);
         for number in 1000..1000 + u64::from(LOST_FULL_SIZE) - 1 {
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_large_packet_that_passes_is_no_black_hole() {
-        let mut now = Instant::now();
+        let mut now = crate::sim::origin();
         let mut mtu = Mtu::new(8968, OVERHEAD);
         search(&mut mtu, &mut now, usize::MAX);
         for number in 1000..1100 {
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_the_carrier_refuses_is_not_tried_three_times() {
-        let now = Instant::now();
+        let now = crate::sim::origin();
         let mut mtu = Mtu::new(9000, OVERHEAD);
         let size = mtu.probe_size(now).unwrap_or(0);
         mtu.on_probe_sent(now, 7, size);
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_hint_starts_the_search_at_once() {
-        let mut now = Instant::now();
+        let mut now = crate::sim::origin();
         let mut mtu = Mtu::new(9000, OVERHEAD);
         search(&mut mtu, &mut now, 1472);
         assert_eq!(mtu.probe_size(now), None);

@@ -23,8 +23,8 @@ const FIRST_ID: u64 = 0x0B;
 const OWN_ID: u64 = 0x0C;
 const AGENT: u64 = 0x0D;
 
-/// One side's parameters. The default is what holds where nothing was said. The numbers are the peer's own: whoever acts on
-/// one bounds it first.
+/// One side's parameters. The default is what holds where nothing was said. The numbers are the peer's own: whoever
+/// acts on one bounds it first.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Params {
     /// Silence after which the connection is over, in whole milliseconds; zero for never.

@@ -1,8 +1,9 @@
 //! Who may enter a server: by fingerprint, or, without an identity, by where they come from.
 //!
-//! One's own identity always may, and over a Unix socket one's own user. Others may when they stand in the `--allow` file,
-//! when everybody may (`--open`), or when somebody at the server's terminal said so, who is asked once about each. A peer
-//! without an identity (plain, a dialect, `redes`) may from this host, from a `--from` network, or with `--open`.
+//! One's own identity always may, and over a Unix socket one's own user. Others may when they stand in the `--allow`
+//! file, when everybody may (`--open`), or when somebody at the server's terminal said so, who is asked once about
+//! each. A peer without an identity (plain, a dialect, `redes`) may from this host, from a `--from` network, or with
+//! `--open`.
 //!
 //! The `--allow` file has one fingerprint a line, and after it a name, if one likes; `#` begins a comment.
 

@@ -4,13 +4,14 @@
 //! eth://enp3s0  eth://lo:7000                    an interface: to listen there, or to ask that link who serves
 //! eth://52-54-00-12-34-56%25enp3s0:5555/item     a station on an interface's link
 //! udp://host/item  udp://[fe80::1%25eth0]:5555   a host; no host means every address of this machine
-//! tcp://:5555  tls://:5556?cert=…&key=…
+//! tcp://:5555  tls://:5556?cert=..&key=..
 //! unix:///run/cabo.sock  unix:@abstract          a Unix socket; has no item of its own
 //! redes://veth0?layout=c69                       the raw-Ethernet course protocol
 //! //kitchen/item                                 a name found by discovery
 //! ```
 //!
-//! What is printed is canonical, and reading it gives the same address back. Items and names are bytes, percent-encoded.
+//! What is printed is canonical, and reading it gives the same address back. Items and names are bytes,
+//! percent-encoded.
 //! `parse` holds the reading; what a query parameter means is known to whoever uses the address ([`Query::check`]).
 
 use std::fmt;

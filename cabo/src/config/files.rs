@@ -50,7 +50,8 @@ impl Files {
         self.path.join(name)
     }
 
-    /// Reads a whole file of at most `max` bytes; `None` where there is none. Refuses one whose mode has any of the bits
+    /// Reads a whole file of at most `max` bytes; `None` where there is none. Refuses one whose mode has any of the
+    /// bits
     /// `forbidden`, or that belongs to others.
     pub fn read(
         &self,
@@ -293,8 +294,7 @@ mod tests {
     #[test]
     fn what_root_makes_under_sudo_belongs_to_the_user() {
         if super::super::euid() != 0 {
-            eprintln!("SKIPPED: needs root to give files away");
-            return;
+            return crate::needs::skip("giving files away needs root");
         }
         let temp = tempfile::tempdir().expect("a directory");
         let dir = ConfigDir {

@@ -38,7 +38,10 @@ pub enum ConfigError {
         fix: u32,
     },
     /// It belongs to somebody else.
-    #[error("{} belongs to user {owner}, not to {wanted}; correct it with: chown {wanted} {}", path.display(), shell_word(path))]
+    #[error(
+        "{} belongs to user {owner}, not to {wanted}; correct it with: chown {wanted} {}",
+        path.display(), shell_word(path)
+    )]
     Foreign {
         /// The file or directory.
         path: PathBuf,

@@ -1,7 +1,7 @@
 //! Raw Ed25519 keys in the place of certificates (RFC 7250): the verifiers that rustls asks.
 //!
-//! A key comes as a SubjectPublicKeyInfo, which for Ed25519 is always the same 12 bytes and the key (RFC 8410), so it is
-//! compared, not parsed. The verifiers check that the peer holds the key that it shows, by its signature over the
+//! A key comes as a SubjectPublicKeyInfo, which for Ed25519 is always the same 12 bytes and the key (RFC 8410), so it
+//! is compared, not parsed. The verifiers check that the peer holds the key that it shows, by its signature over the
 //! handshake. Whether that key may enter is not their business but `access`'s, once the handshake is done; only the key
 //! that a client expects of a server is compared here, after it was proved.
 

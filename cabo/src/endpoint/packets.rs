@@ -283,7 +283,7 @@ impl PacketDriver {
                 if let Machine::Packets(machine) = &mut inner.machine {
                     machine.handle_packet(now, &packet, datagram);
                 }
-                if !self.active.back().is_some_and(|last| *last == handle) {
+                if self.active.back().is_none_or(|last| *last != handle) {
                     self.active.push_back(handle);
                 }
             }
@@ -342,7 +342,13 @@ impl PacketDriver {
                     }); // a full channel has answers enough
                 }
             }
-            _ => {}
+            Kind::Initial { .. }
+            | Kind::Handshake { .. }
+            | Kind::Data { .. }
+            | Kind::Cookie { .. }
+            | Kind::Reset { .. }
+            | Kind::VersionAnswer { .. }
+            | Kind::UnknownVersion { .. } => {}
         }
     }
 
@@ -404,13 +410,15 @@ impl PacketDriver {
         match send_failure(error) {
             SendFailure::TooBig => {
                 let shared = self.endpoint.lock().connections.get(&handle).cloned();
-                if let Some(shared) = shared {
-                    if let Machine::Packets(machine) = &mut shared.lock().machine {
-                        machine.on_packet_refused(Instant::now(), segment);
-                    }
+                if let Some(shared) = shared
+                    && let Machine::Packets(machine) = &mut shared.lock().machine
+                {
+                    machine.on_packet_refused(Instant::now(), segment);
                 }
             }
-            failure => tracing::debug!(%error, ?failure, "a batch counts as lost"),
+            failure @ (SendFailure::Lost | SendFailure::Fatal) => {
+                tracing::debug!(%error, ?failure, "a batch counts as lost");
+            }
         }
     }
 

@@ -267,10 +267,10 @@ impl RecordDriver {
         let state = (machine.is_gone(), machine.deadline());
         news.is_handshaken |= inner.pump().is_handshaken;
         drop(inner);
-        if news.is_handshaken {
-            if let Some(incoming) = self.incoming.take() {
-                super::announce(&incoming, Connection::new(self.shared.clone()));
-            }
+        if news.is_handshaken
+            && let Some(incoming) = self.incoming.take()
+        {
+            super::announce(&incoming, Connection::new(self.shared.clone()));
         }
         state
     }

@@ -1,8 +1,8 @@
 //! Servers met before: their keys, by the words under which they were reached (trust on first use).
 //!
-//! The file `known` in our directory has one server a line: the words (an address with its port, or `//name`), the key in
-//! hexadecimal, and its fingerprint for people, which is not read. A line that cannot be read is an error and not skipped:
-//! its server would be trusted anew.
+//! The file `known` in our directory has one server a line: the words (an address with its port, or `//name`), the key
+//! in hexadecimal, and its fingerprint for people, which is not read. A line that cannot be read is an error and not
+//! skipped: its server would be trusted anew.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

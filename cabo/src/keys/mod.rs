@@ -1,7 +1,7 @@
 //! Who we are and whom we know: the static identity, fingerprints, and the servers met before.
 //!
-//! An identity is an Ed25519 key pair, PKCS#8 where it is stored. `crypto` proves it in a handshake, `store` keeps it in
-//! a file, [`fingerprint`] prints its public half, [`known`] remembers servers, and `access` decides who may enter.
+//! An identity is an Ed25519 key pair, PKCS#8 where it is stored. `crypto` proves it in a handshake, `store` keeps it
+//! in a file, [`fingerprint`] prints its public half, [`known`] remembers servers, and `access` decides who may enter.
 
 use std::fmt;
 

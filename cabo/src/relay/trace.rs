@@ -38,7 +38,15 @@ impl Trace {
                 let delay_us = at.saturating_duration_since(now).as_micros();
                 writeln!(
                     self.writer,
-                    r#"{head}"delivered","delay_us":{delay_us},"duplicated":{duplicated},"corrupted":{corrupted},"reordered":{reordered}}}"#
+                    concat!(
+                        r#"{head}"delivered","delay_us":{delay_us},"duplicated":{duplicated},"#,
+                        r#""corrupted":{corrupted},"reordered":{reordered}}}"#
+                    ),
+                    head = head,
+                    delay_us = delay_us,
+                    duplicated = duplicated,
+                    corrupted = corrupted,
+                    reordered = reordered,
                 )
             }
             Verdict::Lost => writeln!(self.writer, r#"{head}"lost"}}"#),

@@ -5,8 +5,8 @@
 //! Everything goes through four kinds of calls. *Inputs*: [`PacketConnection::handle_packet`],
 //! [`PacketConnection::handle_timeout`] and the calls on streams. After any of them, ask the *outputs* until they have
 //! nothing: [`PacketConnection::poll_transmit`] for packets, [`PacketConnection::poll_event`] for events, and last
-//! [`PacketConnection::deadline`] for the time at which to call `handle_timeout`. The rest are *questions*, which change
-//! nothing.
+//! [`PacketConnection::deadline`] for the time at which to call `handle_timeout`. The rest are *questions*, which
+//! change nothing.
 //!
 //! `input` takes packets apart, `output` puts them together, `timer` holds what time brings.
 

@@ -12,8 +12,8 @@ use crate::transport::sent::Sent;
 use crate::wire::frame::{self, Close, Frame};
 use crate::wire::packet;
 
-/// A gap is told even when nothing else asks for an answer: after so many bare ACKs one of them asks, so that the peer's
-/// answer lets us forget old ranges (T-2.6).
+/// A gap is told even when nothing else asks for an answer: after so many bare ACKs one of them asks, so that the
+/// peer's answer lets us forget old ranges (T-2.6).
 const SILENT_ACKS_MAX: u32 = 32;
 /// The least room in which it is worth to begin a packet.
 const LEAST_ROOM_BYTES: usize = 64;
@@ -147,8 +147,8 @@ impl PacketConnection {
         self.core.is_handshaken()
     }
 
-    /// True if more could be sent with the window's leave. A handshake that waits for its peer says nothing about the path
-    /// (T-7.3).
+    /// True if more could be sent with the window's leave. A handshake that waits for its peer says nothing about the
+    /// path (T-7.3).
     fn has_more(&self) -> bool {
         let spaces = [Space::Initial, Space::Handshake, Space::Data];
         spaces.into_iter().any(|space| self.can_seal(space) && self.wants_data(space))

@@ -3,8 +3,9 @@
 //!
 //! As with TLS 1.3 the client's hello and the server's cross in the Initial space, each too long for one packet of 1200
 //! bytes or nearly so; the server's parameters and both identities cross in the Handshake space with a proof over all
-//! that was said. Packets carry a tag of 16 bytes that covers number, header and body under the keys of both sides' data:
-//! a bit flipped, a packet of another connection, phase, space or direction does not open. Messages have the form of
+//! that was said. Packets carry a tag of 16 bytes that covers number, header and body under the keys of both sides'
+//! data: a bit flipped, a packet of another connection, phase, space or direction does not open. Messages have the
+//! form of
 //! `plain`. Never use it on a wire: whoever reads a handshake can forge what follows.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -190,7 +190,7 @@ mod tests {
     /// A packet of 1000 bytes each millisecond, acknowledged 10 ms later: a megabyte a second.
     #[test]
     fn a_steady_stream_is_measured_exactly() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut sampler = Sampler::new(start);
         let mut sent = std::collections::VecDeque::new();
         let mut last = None;
@@ -216,7 +216,7 @@ mod tests {
     /// The draft's guard: what arrives in less than a round trip was held up on the way back.
     #[test]
     fn compressed_acknowledgements_give_no_sample() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut sampler = Sampler::new(start);
         let snapshot = sampler.on_sent(start, 1000, 0);
         sampler.on_acked(start + ms(5), 1000, start, &snapshot);
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn packets_that_the_application_held_back_are_marked_until_they_are_through() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut sampler = Sampler::new(start);
         let first = sampler.on_sent(start, 1000, 0);
         sampler.on_app_limited(1000);
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn losses_are_counted_within_the_interval_and_forgiven() {
-        let start = Instant::now();
+        let start = crate::sim::origin();
         let mut sampler = Sampler::new(start);
         sampler.on_lost(5000);
         let snapshot = sampler.on_sent(start, 1000, 0);

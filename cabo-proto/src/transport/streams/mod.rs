@@ -248,8 +248,8 @@ impl Streams {
         Ok(room)
     }
 
-    /// T-16.4: each stream may hold a large multiple of what is left, so that one has nearly all the buffer, and yet there is
-    /// something for the next, which may be urgent.
+    /// T-16.4: each stream may hold a large multiple of what is left, so that one has nearly all the buffer, and yet
+    /// there is something for the next, which may be urgent.
     fn buffer_room(&self, half: &SendHalf) -> u64 {
         let left = self.send_buffer_bytes.saturating_sub(self.held - self.parked);
         (left * SHARE_OF_LEFT).saturating_sub(half.held() - half.parked()) / (SHARE_OF_LEFT + 1)

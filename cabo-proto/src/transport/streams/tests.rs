@@ -19,7 +19,8 @@ fn bytes(from: u64, len: u64) -> Vec<u8> {
     (from..from + len).map(byte_at).collect()
 }
 
-// --- the sending half ---------------------------------------------------------------------------------------------------
+// --- the sending half
+// ---------------------------------------------------------------------------------------------------
 
 /// A half, the pieces under way, and what the peer has of it: one entry a byte.
 struct SendModel {
@@ -196,7 +197,8 @@ fn a_stream_may_be_reset_while_bytes_before_its_acknowledged_end_are_missing() {
     assert!(model.half.reset(7));
 }
 
-// --- the receiving half -------------------------------------------------------------------------------------------------
+// --- the receiving half
+// -------------------------------------------------------------------------------------------------
 
 #[test]
 fn a_receiving_half_puts_pieces_in_order_however_they_are_cut_and_repeated() {
@@ -288,7 +290,8 @@ fn holes_are_counted_and_have_an_end() {
     assert_eq!(refused, Some(1 << 15));
 }
 
-// --- the table ----------------------------------------------------------------------------------------------------------
+// --- the table
+// ----------------------------------------------------------------------------------------------------------
 
 /// Two tables and packets between them, each with what it carried for its sender.
 struct Ends {

@@ -252,7 +252,8 @@ fn check_end(offset: u64, data: &[u8], at: usize) -> Result<u64, Malformed> {
 }
 
 impl Frame<'_> {
-    /// Whether a packet with this frame calls for an acknowledgement. An unknown extension does: its sender counts on it.
+    /// Whether a packet with this frame calls for an acknowledgement. An unknown extension does: its sender counts on
+    /// it.
     pub const fn is_ack_eliciting(&self) -> bool {
         !matches!(self, Self::Pad(_) | Self::Ack(_) | Self::Close(_))
     }
@@ -313,8 +314,8 @@ impl Frame<'_> {
         }
     }
 
-    /// Appends the frame. A STREAM gets its length written, so that other frames may follow; a reason that is too long is
-    /// cut.
+    /// Appends the frame. A STREAM gets its length written, so that other frames may follow; a reason that is too long
+    /// is cut.
     pub fn put(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Pad(run) => out.resize(out.len() + run, 0),

@@ -1,7 +1,7 @@
 //! Packet headers of datagram carriers (W-2): found, checked and written.
 //!
-//! A header is read before anything of the packet is proved, so nothing here believes a length. What the body holds is in
-//! [`frame`](super::frame); sealing it is the session's work.
+//! A header is read before anything of the packet is proved, so nothing here believes a length. What the body holds is
+//! in [`frame`](super::frame); sealing it is the session's work.
 //!
 //! ```text
 //!  0        1        2        4                12              20
@@ -69,8 +69,8 @@ pub struct Packet {
     pub kind: Kind,
 }
 
-/// What kind of packet, and the fields that only this kind has (W-2.5). Every `body` is followed by at least one byte of
-/// frames and the tag.
+/// What kind of packet, and the fields that only this kind has (W-2.5). Every `body` is followed by at least one byte
+/// of frames and the tag.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// The first flight of each side.

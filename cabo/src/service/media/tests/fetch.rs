@@ -5,8 +5,8 @@ use std::process::Command;
 
 use rustix::fs::{CWD, FlockOperation, Mode, flock, mkfifoat};
 
-use super::needs::{Need, skip_without};
 use super::*;
+use crate::needs::{Need, skip_without};
 use crate::service::media::target::Partial;
 
 struct Goal {

@@ -19,8 +19,6 @@ use crate::service::read_opening;
 mod catalogue;
 mod fetch;
 mod liars;
-#[path = "../../../../../tests/needs.rs"]
-mod needs;
 mod serve;
 mod wire;
 
