@@ -52,6 +52,14 @@ impl Failure {
         Self { code, text: text.into() }
     }
 
+    /// The same, and what next: where something is here, another run takes it up.
+    pub(crate) fn with_next(mut self) -> Self {
+        if self.code == INCOMPLETE {
+            self.text.push_str("; what arrived is kept: run the same command again to resume");
+        }
+        self
+    }
+
     /// A command line that cannot be meant.
     pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self::new(USAGE, text)
@@ -112,7 +120,6 @@ pub(crate) fn of_fetch(place: &str, error: &FetchError, here_bytes: u64) -> Fail
     };
     if here_bytes > 0 && failure.code != REFUSED {
         failure.code = INCOMPLETE;
-        failure.text.push_str("; what arrived is kept: run the same command again to resume");
     }
     failure
 }

@@ -1,10 +1,11 @@
 //! Sessions that are lost and found again: what goes on is tried anew until the patience ends without progress.
 
+use std::convert::Infallible;
 use std::ops::AsyncFnMut;
 use std::time::{Duration, Instant};
 
 use cabo::address::Address;
-use cabo::client::Client;
+use cabo::client::{Client, Session};
 use cabo::service::media::{ErrorCode, FetchError, MediaClient, MediaError};
 use cabo_proto::session::config::Ended;
 use cabo_proto::wire::code::Code;
@@ -15,6 +16,8 @@ use crate::show::human;
 use crate::show::progress::Bar;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// With nothing arriving for so long, the server is asked for a sign of life.
+const NUDGE_AFTER: Duration = Duration::from_secs(2);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Tries again for so long.
@@ -52,7 +55,11 @@ impl Persist<'_> {
                     address.clone_from(&session.address); // the same one again, where a link was asked
                     let media = MediaClient::new(session.connection.clone());
                     let place = self.address.to_string();
-                    match work(&media).await {
+                    let done = tokio::select! {
+                        done = work(&media) => done,
+                        never = nudge(&session, &here) => match never {},
+                    };
+                    match done {
                         Ok(done) => {
                             session::leave(&session).await;
                             return Ok(done);
@@ -60,7 +67,7 @@ impl Persist<'_> {
                         Err(error) if is_passing(&error) => exit::of_fetch(&place, &error, here()),
                         Err(error) => {
                             session::leave(&session).await;
-                            return Err(exit::of_fetch(&place, &error, here()));
+                            return Err(exit::of_fetch(&place, &error, here()).with_next());
                         }
                     }
                 }
@@ -74,11 +81,7 @@ impl Persist<'_> {
         }
     }
 
-    async fn connect(
-        &self,
-        address: &Address,
-        lost: Option<&Lost>,
-    ) -> Result<cabo::client::Session, Failure> {
+    async fn connect(&self, address: &Address, lost: Option<&Lost>) -> Result<Session, Failure> {
         let connecting = session::connect(self.client, address, self.is_quiet);
         let Some(lost) = lost else { return connecting.await };
         let left = self.patience.saturating_sub(lost.since.elapsed());
@@ -100,11 +103,8 @@ impl Persist<'_> {
         if lost.since.elapsed() + lost.pause > self.patience {
             if here_bytes > 0 && failure.code == exit::UNREACHABLE {
                 failure.code = exit::INCOMPLETE;
-                failure
-                    .text
-                    .push_str("; what arrived is kept: run the same command again to resume");
             }
-            return Err(failure);
+            return Err(failure.with_next());
         }
         if is_new && !self.is_quiet {
             let (text, patience) = (human::escaped(&failure.text), human::duration(self.patience));
@@ -113,6 +113,18 @@ impl Persist<'_> {
         tokio::time::sleep(lost.pause).await;
         lost.pause = (lost.pause * 2).min(LAST_PAUSE);
         Ok(lost)
+    }
+}
+
+/// Says something into a silence: whoever only listens would not notice that the server was started anew.
+async fn nudge(session: &Session, here: &impl Fn() -> u64) -> Infallible {
+    loop {
+        let before = here();
+        tokio::time::sleep(NUDGE_AFTER).await;
+        if here() == before {
+            // Nobody reads it, but it has to be acknowledged; if it cannot be sent, the end of the session tells why.
+            let _ = session.connection.send_datagram(Default::default(), None);
+        }
     }
 }
 

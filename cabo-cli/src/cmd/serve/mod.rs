@@ -20,7 +20,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use self::ask::Asker;
 use self::tell::Teller;
-use super::{Globals, block_on};
+use super::{Globals, block_on_guarded, give_up_raw_sockets};
 use crate::exit::{self, Failure};
 use crate::{interfaces, session};
 
@@ -91,7 +91,7 @@ impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log(LevelFilter::INFO);
         let wish = self.mean(globals)?;
-        block_on(async move { wish.serve().await })
+        block_on_guarded(async move { wish.serve().await })
     }
 
     fn mean(self, globals: Globals) -> anyhow::Result<Wish> {
@@ -181,6 +181,7 @@ impl Wish {
         settings.connections_max = self.sessions_max;
         let endpoint = Endpoint::new(&own.identity, settings)?;
         let listening = self.listen(&endpoint).await?;
+        give_up_raw_sockets();
         if !self.is_hidden {
             endpoint.answer_discovery(Fingerprint::hash(public));
         }

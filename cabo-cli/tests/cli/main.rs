@@ -1,0 +1,14 @@
+//! The program as a user meets it: every test starts `cabo` itself, in a world of its own.
+//!
+//! `world.rs` makes that world: a configuration directory, folders, servers on ports that the system chose.
+
+mod access;
+mod disk;
+mod errors;
+mod get;
+mod help;
+mod list;
+#[path = "../../../tests/needs.rs"]
+mod needs;
+mod resume;
+mod world;
