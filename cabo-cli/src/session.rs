@@ -16,9 +16,6 @@ use crate::exit::Failure;
 
 /// A lost server is noticed within this; it outlasts a cable that is pulled for half a minute.
 const IDLE_TIME: Duration = Duration::from_secs(40);
-/// How long a goodbye may take to leave.
-const GOODBYE_TIME: Duration = Duration::from_millis(20);
-
 /// What others are told about us: `user@host`.
 pub(crate) fn agent() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
@@ -84,8 +81,7 @@ pub(crate) async fn connect(
 
 /// Ends a session; the server hears of it.
 pub(crate) async fn leave(session: &Session) {
-    session.connection.close(0, "");
-    tokio::time::sleep(GOODBYE_TIME).await;
+    session.connection.say_goodbye(0, "").await;
 }
 
 /// An address with an item that may stand beside it: `URL/ITEM`, or `URL` and `ITEM`.

@@ -452,6 +452,11 @@ impl Connection {
         .await
     }
 
+    /// Whether something is under way on a stream: not read to its end, or not yet with the peer.
+    pub fn has_open_streams(&self) -> bool {
+        self.shared().lock().machine.streams().any_open()
+    }
+
     /// Ends the session; the peer hears code and reason. What is still under way on streams may not arrive.
     pub fn close(&self, code: u64, reason: &str) {
         self.shared().close(code, reason);
