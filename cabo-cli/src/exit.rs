@@ -5,11 +5,10 @@ use std::process::ExitCode;
 
 use cabo::carrier::OpenError;
 use cabo::client::ClientError;
+use cabo::connection::{Code, Ended};
 use cabo::error::{ConnectError, ListenError};
 use cabo::service::media::{ErrorCode, FetchError, MediaError};
 use cabo::stream::SessionEnded;
-use cabo_proto::session::config::Ended;
-use cabo_proto::wire::code::Code;
 
 use crate::show::human::escaped;
 

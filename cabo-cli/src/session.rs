@@ -60,21 +60,20 @@ pub(crate) fn client(is_plain: bool) -> anyhow::Result<Client> {
     Ok(Client::new(endpoint, Some(Known::new(own.dir))))
 }
 
-/// Connects, and says so where the server is a new one.
+/// Connects, and gives `say` a line about a server that is a new one.
 pub(crate) async fn connect(
     client: &Client,
     address: &Address,
-    is_quiet: bool,
+    say: impl Fn(&str),
 ) -> Result<Session, Failure> {
     let session = client.connect(address).await?;
-    if let (Some(Acquaintance::FirstUse), Some(key), false) =
-        (session.acquaintance, session.connection.peer_key(), is_quiet)
+    if let (Some(Acquaintance::FirstUse), Some(key)) =
+        (session.acquaintance, session.connection.peer_key())
     {
-        let place = &session.address.place;
-        anstream::eprintln!(
-            "first time at {place}: its fingerprint is {}, and only that is accepted there from now on",
-            Fingerprint::of(key)
-        );
+        let (place, print) = (&session.address.place, Fingerprint::of(key));
+        say(&format!(
+            "first time at {place}: its fingerprint is {print}, and only that is accepted there from now on"
+        ));
     }
     Ok(session)
 }

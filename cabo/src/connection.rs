@@ -11,14 +11,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cabo_proto::session::config::Ended;
 use cabo_proto::session::core::Event;
 use cabo_proto::session::crypto::PublicKey;
 use cabo_proto::session::packets::{PacketConnection, PathState, Stats};
 use cabo_proto::session::records::RecordConnection;
 use cabo_proto::transport::streams::{StreamEvent, Streams};
-use cabo_proto::wire::code::Code;
 use cabo_proto::wire::frame::{Direction, StreamId};
+
+pub use cabo_proto::session::config::Ended;
+pub use cabo_proto::wire::code::Code;
 
 use crate::carrier::Peer;
 use crate::stream::{RecvStream, SendStream};

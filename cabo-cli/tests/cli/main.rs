@@ -2,6 +2,8 @@
 //!
 //! `world.rs` makes that world: a configuration directory, folders, servers on ports that the system chose.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod access;
 mod disk;
 mod errors;

@@ -71,6 +71,27 @@ fn a_server_that_was_killed_and_started_again_is_found_again() {
 }
 
 #[test]
+fn a_catalogue_goes_on_after_its_server_was_started_again() {
+    let world = World::new();
+    let names: Vec<String> = (0..4).map(|number| format!("served/{number}.bin")).collect();
+    let files: Vec<_> = names.iter().map(|name| world.write_large(name, 50)).collect();
+    let served = world.serve(&["served", "--on", "udp://127.0.0.1:0"]);
+    let url = served.url().to_owned();
+    let mut get = world.cabo();
+    get.args(["get", "--all", &url, "-o", "copy", "-j", "2"]);
+    let fetching = std::thread::spawn(move || crate::world::finish(&mut get));
+    until_midway(&world.path("copy/0.bin.cabo-partial"));
+    served.kill();
+    let _served = world.serve(&["served", "--on", &url]);
+    let done = fetching.join().unwrap().good();
+    assert!(done.err.contains("connected again"), "{done:?}");
+    assert!(done.out.starts_with("4 items, 210 MB in "), "{done:?}");
+    for (number, file) in files.iter().enumerate() {
+        assert_same_file(file, &world.path(&format!("copy/{number}.bin")));
+    }
+}
+
+#[test]
 fn without_patience_a_lost_server_ends_it_and_the_next_run_goes_on() {
     let world = World::new();
     let big = world.write_large("served/big.bin", MEBIBYTES);

@@ -11,7 +11,7 @@ use cabo::address::{Address, DEFAULT_PORT, Host, HostPort, Interface, Place};
 use cabo::carrier::OpenError;
 use cabo::endpoint::{Endpoint, Listening};
 use cabo::error::ListenError;
-use cabo::keys::Fingerprint;
+use cabo::keys::{Fingerprint, PublicKey};
 use cabo::server::{self, Server, ServerSettings};
 use cabo::service::media::{Catalogue, Limits, MediaServer};
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,8 +30,8 @@ mod tell;
 /// Serve a folder or a file
 ///
 /// Without --on: UDP and TCP on port 5555 of all addresses, and raw Ethernet on every link that is up, where that is
-/// permitted. Your own other machines get in when they have your identity; about anybody else you are asked on the
-/// terminal. SIGTERM and Ctrl-C let transfers under way end; SIGHUP rereads the --allow file.
+/// permitted. Who has your identity gets in; about anybody else you are asked on the terminal. SIGTERM and Ctrl-C let
+/// transfers under way end; SIGHUP rereads the --allow file.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -62,7 +62,8 @@ pub(crate) struct Args {
     #[arg(long)]
     hidden: bool,
     /// Sessions at most
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_sessions: u32,
 }
 
@@ -163,7 +164,13 @@ fn all_addresses(address: Address) -> Vec<Listen> {
                 Listen { address: v6, is_needed: false, is_second: true },
             ]
         }
-        _ => vec![Listen { address, is_needed: true, is_second: false }],
+        Place::Udp(_)
+        | Place::Tcp(_)
+        | Place::Tls(_)
+        | Place::Eth { .. }
+        | Place::Unix(_)
+        | Place::Redes { .. }
+        | Place::Name(_) => vec![Listen { address, is_needed: true, is_second: false }],
     }
 }
 
@@ -233,11 +240,7 @@ impl Wish {
         Ok(ExitCode::from(exit::OK))
     }
 
-    fn access(
-        &self,
-        own: cabo_proto::session::crypto::PublicKey,
-        can_ask: bool,
-    ) -> anyhow::Result<Access> {
+    fn access(&self, own: PublicKey, can_ask: bool) -> anyhow::Result<Access> {
         let mut access = Access::new(own).from(self.from.clone());
         if let Some(path) = &self.allow {
             access = access.with_allow(AllowFile::load(path)?);
@@ -272,16 +275,11 @@ impl Wish {
         Ok(listening)
     }
 
-    fn opening(
-        &self,
-        listening: &[Listening],
-        public: cabo_proto::session::crypto::PublicKey,
-        can_ask: bool,
-    ) -> tell::Opening {
+    fn opening(&self, listening: &[Listening], public: PublicKey, can_ask: bool) -> tell::Opening {
         let who = match (self.is_open, &self.allow, self.is_plain, can_ask) {
             (true, ..) => "anyone".to_owned(),
             (_, _, true, _) if self.from.is_empty() => {
-                "this machine alone (--from, --open)".to_owned()
+                "this machine alone; for others: --from CIDR, or --open".to_owned()
             }
             (_, _, true, _) => "this machine and the networks of --from".to_owned(),
             (_, Some(path), _, true) => {
@@ -289,7 +287,7 @@ impl Wish {
             }
             (_, Some(path), _, false) => format!("you, and whom {} lists", path.display()),
             (_, None, _, true) => "you, and whom you say yes to here".to_owned(),
-            (_, None, _, false) => "you alone (--allow FILE, --open)".to_owned(),
+            (_, None, _, false) => "you alone; for others: --allow FILE, or --open".to_owned(),
         };
         tell::Opening {
             what: self.what.clone(),

@@ -4,8 +4,9 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use anstyle::Style;
-use cabo::access::AllowError;
+use cabo::access::{AllowError, Refusal};
 use cabo::address::{Address, Host, Place};
+use cabo::connection::Ended;
 use cabo::keys::Fingerprint;
 use cabo::server::{ServerEvent, SessionInfo};
 use serde_json::{Value, json};
@@ -46,22 +47,27 @@ impl Teller {
                 "is_plain": opening.is_plain,
             }));
         }
-        let (bold, mut out) = (Style::new().bold(), anstream::stdout().lock());
-        writeln!(out, "{bold}serving{bold:#} {}", escaped(&opening.what.to_string_lossy()))?;
-        for address in &opening.addresses {
-            writeln!(out, "  on {address}")?;
+        let mut out = anstream::stdout().lock();
+        let bold = Style::new().bold();
+        let label = |label: &str| format!("{bold}{label:13}{bold:#}");
+        writeln!(out, "{}{}", label("serving"), escaped(&opening.what.to_string_lossy()))?;
+        for (number, address) in opening.addresses.iter().enumerate() {
+            writeln!(out, "{}{address}", label(if number == 0 { "on" } else { "" }))?;
         }
         match opening.is_plain {
             true => {
-                writeln!(out, "{bold}plain{bold:#}: everybody on the wire can read and change it")?
+                writeln!(out, "{}everybody on the wire can read and change it", label("plain"))?
             }
-            false => writeln!(out, "{bold}fingerprint{bold:#} {}", opening.fingerprint)?,
+            false => writeln!(out, "{}{}", label("fingerprint"), opening.fingerprint)?,
         }
-        writeln!(out, "{bold}who gets in{bold:#} {}", opening.who)?;
-        writeln!(out, "{bold}others reach it by{bold:#}")?;
-        for line in reached_by(&opening.addresses) {
-            let plain = if opening.is_plain { " --plain" } else { "" };
-            writeln!(out, "  cabo ls{plain} {line}")?;
+        writeln!(out, "{}{}", label("who gets in"), opening.who)?;
+        let plain = if opening.is_plain { " --plain" } else { "" };
+        for (number, line) in reached_by(&opening.addresses).iter().enumerate() {
+            writeln!(
+                out,
+                "{}cabo ls{plain} {line}",
+                label(if number == 0 { "reached by" } else { "" })
+            )?;
         }
         out.flush()
     }
@@ -69,12 +75,18 @@ impl Teller {
     pub(super) fn event(&self, event: &ServerEvent) -> io::Result<()> {
         match event {
             ServerEvent::Admitted(info) => self.session("admitted", info, &[]),
+            ServerEvent::Refused(info, refusal @ Refusal::Denied(_)) => {
+                self.session("refused", info, &[("why", refusal.to_string())])
+            }
             ServerEvent::Refused(info, refusal) => {
                 let remedy = refusal.remedy(self.allow.as_deref());
                 self.session("refused", info, &[("why", refusal.to_string()), ("remedy", remedy)])
             }
             ServerEvent::Ended(info, ended) => {
-                self.session("ended", info, &[("why", escaped(&ended.to_string()))])
+                let has_left =
+                    matches!(&**ended, Ended::Peer { code: 0, reason } if reason.is_empty());
+                let why = if has_left { "it left".to_owned() } else { escaped(&ended.to_string()) };
+                self.session("ended", info, &[("why", why)])
             }
         }
     }
