@@ -24,6 +24,8 @@ use crate::{interfaces, session};
 
 /// How long a link is asked who serves.
 const ASKING_TIME: Duration = Duration::from_secs(1);
+/// Entries that are sorted; a server that never ends its list must not fill our memory.
+const ENTRIES_MAX: usize = 1_000_000;
 const FOLDER: Style = AnsiColor::Blue.on_default().bold();
 
 /// List what a server has; without a URL: who serves here
@@ -145,6 +147,11 @@ impl Wish {
         let mut listing = media.list(folder, self.is_recursive).await.map_err(failed)?;
         let mut entries = Vec::new();
         while let Some(entry) = listing.next().await.map_err(failed)? {
+            if entries.len() == ENTRIES_MAX {
+                let text =
+                    format!("{address}: more than {ENTRIES_MAX} entries; name one of its folders");
+                return Err(Failure::new(exit::FAILED, text).into());
+            }
             entries.push(entry);
         }
         session::leave(&session).await;

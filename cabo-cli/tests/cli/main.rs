@@ -7,6 +7,7 @@
 mod access;
 mod disk;
 mod errors;
+mod ether;
 mod get;
 mod help;
 mod list;

@@ -36,7 +36,7 @@ mod tell;
 #[command(after_help = "\
 Examples:
   cabo serve ~/Videos                                     and answer on the terminal who gets in
-  cabo serve ~/Videos --allow friends.txt                 fingerprints, one a line, as `cabo keys` shows them
+  cabo serve ~/Videos --allow friends.txt                 one line of `cabo keys` a friend
   cabo serve film.mp4 --on eth://enp3s0 --on tcp://:5555  on these endpoints alone
   cabo serve . --on unix:///run/cabo.sock --open          anybody who can reach it gets in")]
 pub(crate) struct Args {
@@ -236,7 +236,7 @@ impl Wish {
         while let Ok(event) = events.try_recv() {
             teller.event(&event)?;
         }
-        teller.stopped()?;
+        teller.stopped(&server.endpoint().drops())?;
         Ok(ExitCode::from(exit::OK))
     }
 

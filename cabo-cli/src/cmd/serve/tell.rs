@@ -7,9 +7,10 @@ use anstyle::Style;
 use cabo::access::{AllowError, Refusal};
 use cabo::address::{Address, Host, Place};
 use cabo::connection::Ended;
+use cabo::endpoint::Drops;
 use cabo::keys::Fingerprint;
 use cabo::server::{ServerEvent, SessionInfo};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::interfaces;
 use crate::show::human::escaped;
@@ -119,8 +120,23 @@ impl Teller {
         Ok(())
     }
 
-    pub(super) fn stopped(&self) -> io::Result<()> {
-        if self.is_json { json::line(&json!({"event": "stopped"})) } else { Ok(()) }
+    /// The last word, with what came in and made no sense.
+    pub(super) fn stopped(&self, drops: &Drops) -> io::Result<()> {
+        let counts = drops.by_reason.iter().filter(|(_, count)| *count > 0);
+        let counts: Map<String, Value> =
+            counts.map(|(why, count)| (words(&format!("{why:?}")), json!(count))).collect();
+        if self.is_json {
+            return json::line(&json!({
+                "event": "stopped",
+                "dropped": counts,
+                "dropped_by_kernel": drops.kernel,
+            }));
+        }
+        if !counts.is_empty() || drops.kernel > 0 {
+            let (reasons, kernel) = (Value::Object(counts), drops.kernel);
+            tracing::info!(%reasons, kernel, "packets that were dropped");
+        }
+        Ok(())
     }
 
     fn session(&self, event: &str, info: &SessionInfo, more: &[(&str, String)]) -> io::Result<()> {
@@ -154,6 +170,18 @@ impl Teller {
         }
         Ok(())
     }
+}
+
+/// `UnknownId` as `unknown_id`.
+fn words(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !words.is_empty() {
+            words.push('_');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
 }
 
 /// What others may type to get here.
