@@ -5,11 +5,10 @@ use std::process::ExitCode;
 
 use cabo::carrier::OpenError;
 use cabo::client::ClientError;
+use cabo::connection::{Code, Ended};
 use cabo::error::{ConnectError, ListenError};
 use cabo::service::media::{ErrorCode, FetchError, MediaError};
 use cabo::stream::SessionEnded;
-use cabo_proto::session::config::Ended;
-use cabo_proto::wire::code::Code;
 
 use crate::show::human::escaped;
 
@@ -50,6 +49,14 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
+    }
+
+    /// The same, and what next: where something is here, another run takes it up.
+    pub(crate) fn with_next(mut self) -> Self {
+        if self.code == INCOMPLETE {
+            self.text.push_str("; what arrived is kept: run the same command again to resume");
+        }
+        self
     }
 
     /// A command line that cannot be meant.
@@ -112,7 +119,6 @@ pub(crate) fn of_fetch(place: &str, error: &FetchError, here_bytes: u64) -> Fail
     };
     if here_bytes > 0 && failure.code != REFUSED {
         failure.code = INCOMPLETE;
-        failure.text.push_str("; what arrived is kept: run the same command again to resume");
     }
     failure
 }

@@ -62,9 +62,25 @@ mod tests {
 
     #[test]
     fn addresses_are_read_from_what_the_kernel_shows() {
-        let tree = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /24 link UNICAST\n     |-- 10.0.0.7\n        /32 host LOCAL\n     |-- 127.0.0.1\n        /32 host LOCAL\nLocal:\n     |-- 10.0.0.7\n        /32 host LOCAL\n";
+        let tree = "\
+Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 10.0.0.0
+        /24 link UNICAST
+     |-- 10.0.0.7
+        /32 host LOCAL
+     |-- 127.0.0.1
+        /32 host LOCAL
+Local:
+     |-- 10.0.0.7
+        /32 host LOCAL
+";
         assert_eq!(ipv4(tree), [Ipv4Addr::new(10, 0, 0, 7)]);
-        let table = "00000000000000000000000000000001 01 80 10 80       lo\nfe800000000000000000000000000001 02 40 20 80     eth0\n20010db8000000000000000000000007 02 40 00 80     eth0\n";
+        let table = "\
+00000000000000000000000000000001 01 80 10 80       lo
+fe800000000000000000000000000001 02 40 20 80     eth0
+20010db8000000000000000000000007 02 40 00 80     eth0
+";
         assert_eq!(ipv6(table), ["2001:db8::7".parse::<Ipv6Addr>().expect("good")]);
     }
 }

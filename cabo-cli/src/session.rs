@@ -16,9 +16,6 @@ use crate::exit::Failure;
 
 /// A lost server is noticed within this; it outlasts a cable that is pulled for half a minute.
 const IDLE_TIME: Duration = Duration::from_secs(40);
-/// How long a goodbye may take to leave.
-const GOODBYE_TIME: Duration = Duration::from_millis(20);
-
 /// What others are told about us: `user@host`.
 pub(crate) fn agent() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
@@ -63,29 +60,27 @@ pub(crate) fn client(is_plain: bool) -> anyhow::Result<Client> {
     Ok(Client::new(endpoint, Some(Known::new(own.dir))))
 }
 
-/// Connects, and says so where the server is a new one.
+/// Connects, and gives `say` a line about a server that is a new one.
 pub(crate) async fn connect(
     client: &Client,
     address: &Address,
-    is_quiet: bool,
+    say: impl Fn(&str),
 ) -> Result<Session, Failure> {
     let session = client.connect(address).await?;
-    if let (Some(Acquaintance::FirstUse), Some(key), false) =
-        (session.acquaintance, session.connection.peer_key(), is_quiet)
+    if let (Some(Acquaintance::FirstUse), Some(key)) =
+        (session.acquaintance, session.connection.peer_key())
     {
-        let place = &session.address.place;
-        anstream::eprintln!(
-            "first time at {place}: its fingerprint is {}, and only that is accepted there from now on",
-            Fingerprint::of(key)
-        );
+        let (place, print) = (&session.address.place, Fingerprint::of(key));
+        say(&format!(
+            "first time at {place}: its fingerprint is {print}, and only that is accepted there from now on"
+        ));
     }
     Ok(session)
 }
 
 /// Ends a session; the server hears of it.
 pub(crate) async fn leave(session: &Session) {
-    session.connection.close(0, "");
-    tokio::time::sleep(GOODBYE_TIME).await;
+    session.connection.say_goodbye(0, "").await;
 }
 
 /// An address with an item that may stand beside it: `URL/ITEM`, or `URL` and `ITEM`.

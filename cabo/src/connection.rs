@@ -11,14 +11,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cabo_proto::session::config::Ended;
 use cabo_proto::session::core::Event;
 use cabo_proto::session::crypto::PublicKey;
 use cabo_proto::session::packets::{PacketConnection, PathState, Stats};
 use cabo_proto::session::records::RecordConnection;
 use cabo_proto::transport::streams::{StreamEvent, Streams};
-use cabo_proto::wire::code::Code;
 use cabo_proto::wire::frame::{Direction, StreamId};
+
+pub use cabo_proto::session::config::Ended;
+pub use cabo_proto::wire::code::Code;
 
 use crate::carrier::Peer;
 use crate::stream::{RecvStream, SendStream};
@@ -450,6 +451,11 @@ impl Connection {
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether something is under way on a stream: not read to its end, or not yet with the peer.
+    pub fn has_open_streams(&self) -> bool {
+        self.shared().lock().machine.streams().any_open()
     }
 
     /// Ends the session; the peer hears code and reason. What is still under way on streams may not arrive.

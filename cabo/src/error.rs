@@ -46,7 +46,7 @@ pub enum ConnectError {
     },
     /// Nobody answered on the link.
     #[error(
-        "{place}: nobody serves on this link (asked for {within:?}); start `cabo serve --on {place}` on the other side"
+        "{place}: nobody serves on this link (asked for {within:?}); start `cabo serve FOLDER` on the other side"
     )]
     NobodyThere {
         /// As it was written.

@@ -28,6 +28,8 @@ const OPENING_TIME: Duration = Duration::from_secs(30);
 const ASKING_TIME: Duration = Duration::from_secs(120);
 /// New peers that are asked about at once.
 const QUESTIONS_MAX: usize = 16;
+/// A server that goes down looks this often whether all answers have arrived.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
 /// Requests of one session that are answered at once.
 const REQUESTS_PER_SESSION: usize = 64;
 /// The code of a stream whose service we do not have.
@@ -160,8 +162,7 @@ impl Server {
             }
         }
         self.endpoint.drain();
-        let idle = self.shared.requests.acquire_many(REQUESTS_MAX);
-        let _ = timeout(self.shared.settings.drain_time, idle).await; // who is not done by then is cut off
+        let _ = timeout(self.shared.settings.drain_time, self.idle()).await; // who is not done by then is cut off
         let sessions = std::mem::take(&mut *self.shared.sessions());
         for known in sessions.values() {
             known.connection.close_protocol(Code::DRAINING, "the server is going down");
@@ -172,6 +173,16 @@ impl Server {
             }
         };
         let _ = timeout(GOODBYE_TIME, goodbyes).await; // who takes no goodbye will notice the silence
+    }
+
+    /// Waits until all requests are answered, and the answers are with those who asked.
+    async fn idle(&self) {
+        let _permits = self.shared.requests.acquire_many(REQUESTS_MAX).await;
+        let is_busy =
+            || self.shared.sessions().values().any(|known| known.connection.has_open_streams());
+        while is_busy() {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
     }
 
     /// Reads the list of allowed peers again, and ends sessions of those who were removed. Returns how many ended.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use cabo::address::{Address, Item, Place};
+use cabo::address::{Address, Interface, Item, Place};
 use cabo::client::Client;
 use cabo::endpoint::Found;
 use cabo::keys::Fingerprint;
@@ -24,6 +24,8 @@ use crate::{interfaces, session};
 
 /// How long a link is asked who serves.
 const ASKING_TIME: Duration = Duration::from_secs(1);
+/// Entries that are sorted; a server that never ends its list must not fill our memory.
+const ENTRIES_MAX: usize = 1_000_000;
 const FOLDER: Style = AnsiColor::Blue.on_default().bold();
 
 /// List what a server has; without a URL: who serves here
@@ -87,35 +89,45 @@ impl Wish {
         let client = session::client(self.is_plain)?;
         match &address.place {
             Place::Eth { mac: None, interface, port } if folder.is_root() => {
-                let mut found = client
-                    .endpoint()
-                    .who_serves(interface.as_str(), ASKING_TIME)
-                    .await
-                    .map_err(Failure::from)?;
-                found.retain(|found| {
-                    let is_at =
-                        |at: &Place| matches!(at, Place::Eth { port: at, .. } if at == port);
-                    port.is_none() || is_at(&found.address.place)
-                });
-                if found.is_empty() {
-                    let place = &address.place;
-                    let text = format!(
-                        "{place}: nobody serves on this link; start `cabo serve FOLDER` on the other side, or see `cabo ls` for all links"
-                    );
-                    return Err(Failure::new(exit::UNREACHABLE, text).into());
-                }
+                let found = self.found_on(&client, interface, *port).await?;
                 self.show_found(&found)?;
                 for (number, found) in found.iter().enumerate() {
                     if !self.globals.json {
                         let gap = if number == 0 { "" } else { "\n" };
-                        write!(anstream::stdout(), "{gap}{}:\n", found.address)?;
+                        writeln!(anstream::stdout(), "{gap}{}:", found.address)?;
                     }
                     self.list_one(&client, &found.address, folder).await?;
                 }
             }
-            _ => self.list_one(&client, address, folder).await?,
+            Place::Eth { .. }
+            | Place::Udp(_)
+            | Place::Tcp(_)
+            | Place::Tls(_)
+            | Place::Unix(_)
+            | Place::Redes { .. }
+            | Place::Name(_) => self.list_one(&client, address, folder).await?,
         }
         Ok(ExitCode::from(exit::OK))
+    }
+
+    /// Who serves on a link, at `port` if one is asked for.
+    async fn found_on(
+        &self,
+        client: &Client,
+        interface: &Interface,
+        port: Option<u16>,
+    ) -> Result<Vec<Found>, Failure> {
+        let mut found = client.endpoint().who_serves(interface.as_str(), ASKING_TIME).await?;
+        let is_wanted = |found: &Found| matches!(found.address.place, Place::Eth { port: at, .. } if at == port);
+        found.retain(|found| port.is_none() || is_wanted(found));
+        if found.is_empty() {
+            let text = format!(
+                "eth://{interface}: nobody serves on this link; start `cabo serve FOLDER` on the other side, \
+                 or see `cabo ls` for all links"
+            );
+            return Err(Failure::new(exit::UNREACHABLE, text));
+        }
+        Ok(found)
     }
 
     async fn list_one(
@@ -124,12 +136,22 @@ impl Wish {
         address: &Address,
         folder: &ItemPath,
     ) -> anyhow::Result<()> {
-        let session = session::connect(client, address, self.globals.quiet).await?;
+        let say = |text: &str| {
+            if !self.globals.quiet {
+                anstream::eprintln!("{text}");
+            }
+        };
+        let session = session::connect(client, address, say).await?;
         let media = MediaClient::new(session.connection.clone());
         let failed = |error| exit::of_media(&address.to_string(), &error);
         let mut listing = media.list(folder, self.is_recursive).await.map_err(failed)?;
         let mut entries = Vec::new();
         while let Some(entry) = listing.next().await.map_err(failed)? {
+            if entries.len() == ENTRIES_MAX {
+                let text =
+                    format!("{address}: more than {ENTRIES_MAX} entries; name one of its folders");
+                return Err(Failure::new(exit::FAILED, text).into());
+            }
             entries.push(entry);
         }
         session::leave(&session).await;
@@ -150,10 +172,8 @@ impl Wish {
         for entry in entries {
             let path = folder.join(&entry.path)?;
             let item = Item::from_path(path.as_bytes())?;
-            let url = match place {
-                Place::Unix(_) => serde_json::Value::Null, // the item stands beside such an address
-                _ => json!(Address { item, ..place.clone().into() }.to_string()),
-            };
+            let has_items = !matches!(place, Place::Unix(_)); // there the item stands beside the address
+            let url = has_items.then(|| Address { item, ..place.clone().into() }.to_string());
             json::line(&json!({
                 "name": entry.path.to_string(),
                 "item": text_or_null(path.as_bytes()),

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::Builder;
 use tracing_subscriber::filter::LevelFilter;
 
 mod completions;
@@ -117,7 +118,21 @@ impl Globals {
 
 /// Runs a command that waits for sockets. What still blocks on a disk at its end is left behind.
 pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    run(Builder::new_multi_thread(), work)
+}
+
+/// The same, and only the thread that waits keeps the privilege to open raw sockets, until it gives that up.
+fn block_on_guarded<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let mut builder = Builder::new_multi_thread();
+    builder.on_thread_start(give_up_raw_sockets);
+    run(builder, work)
+}
+
+fn run<T>(
+    mut builder: Builder,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let runtime = builder.enable_all().build()?;
     let result = runtime.block_on(work);
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
@@ -133,4 +148,18 @@ pub(crate) async fn interrupted() -> anyhow::Result<()> {
         _ = terminate.recv() => {}
     }
     Ok(())
+}
+
+/// Gives up CAP_NET_RAW on this thread, as soon as what needs it is open.
+fn give_up_raw_sockets() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let Ok(mut sets) = capabilities(None) else { return };
+    if sets.permitted.contains(CapabilitySet::NET_RAW) {
+        sets.effective.remove(CapabilitySet::NET_RAW);
+        sets.permitted.remove(CapabilitySet::NET_RAW);
+        sets.inheritable.remove(CapabilitySet::NET_RAW);
+        if let Err(error) = set_capabilities(None, sets) {
+            tracing::debug!(%error, "cannot give up CAP_NET_RAW");
+        }
+    }
 }

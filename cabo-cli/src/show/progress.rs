@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const REFRESH_HZ: u8 = 10;
 const WITH_TOTAL: &str =
-    "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left";
+    "{msg} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left";
 const UNTIL_TOTAL: &str = "{spinner} {msg}";
 
 /// What a transfer shows while it runs, on stderr.

@@ -8,8 +8,7 @@ use std::fmt;
 use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin};
 use aws_lc_rs::hkdf;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use cabo_proto::session::crypto::PublicKey;
-
+pub use cabo_proto::session::crypto::PublicKey;
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use store::StoreError;
 

@@ -1,13 +1,15 @@
 //! Sessions that are lost and found again: what goes on is tried anew until the patience ends without progress.
 
+use std::convert::Infallible;
+use std::io;
 use std::ops::AsyncFnMut;
 use std::time::{Duration, Instant};
 
 use cabo::address::Address;
-use cabo::client::Client;
+use cabo::client::{Client, Session};
+use cabo::connection::{Code, Ended};
 use cabo::service::media::{ErrorCode, FetchError, MediaClient, MediaError};
-use cabo_proto::session::config::Ended;
-use cabo_proto::wire::code::Code;
+use cabo::stream::SessionEnded;
 
 use crate::exit::{self, Failure};
 use crate::session;
@@ -15,6 +17,8 @@ use crate::show::human;
 use crate::show::progress::Bar;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// With nothing arriving for so long, the server is asked for a sign of life.
+const NUDGE_AFTER: Duration = Duration::from_secs(2);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Tries again for so long.
@@ -33,8 +37,8 @@ struct Lost {
 }
 
 impl Persist<'_> {
-    /// Does `work` over one session after the other until it is done or fails for good. `here` tells how many bytes have
-    /// arrived: where they grow, the patience starts anew.
+    /// Does `work` over one session after the other until it is done or fails for good. `here` tells how many bytes
+    /// have arrived: where they grow, the patience starts anew.
     pub(super) async fn run<T>(
         &self,
         here: impl Fn() -> u64,
@@ -46,13 +50,17 @@ impl Persist<'_> {
             let before = here();
             let failure = match self.connect(&address, lost.as_ref()).await {
                 Ok(session) => {
-                    if lost.is_some() && !self.is_quiet {
-                        self.bar.say("connected again, going on");
+                    if lost.is_some() {
+                        self.say("connected again, going on");
                     }
                     address.clone_from(&session.address); // the same one again, where a link was asked
                     let media = MediaClient::new(session.connection.clone());
                     let place = self.address.to_string();
-                    match work(&media).await {
+                    let done = tokio::select! {
+                        done = work(&media) => done,
+                        never = nudge(&session, &here) => match never {},
+                    };
+                    match done.map_err(|error| with_end(error, &session)) {
                         Ok(done) => {
                             session::leave(&session).await;
                             return Ok(done);
@@ -60,7 +68,7 @@ impl Persist<'_> {
                         Err(error) if is_passing(&error) => exit::of_fetch(&place, &error, here()),
                         Err(error) => {
                             session::leave(&session).await;
-                            return Err(exit::of_fetch(&place, &error, here()));
+                            return Err(exit::of_fetch(&place, &error, here()).with_next());
                         }
                     }
                 }
@@ -74,12 +82,14 @@ impl Persist<'_> {
         }
     }
 
-    async fn connect(
-        &self,
-        address: &Address,
-        lost: Option<&Lost>,
-    ) -> Result<cabo::client::Session, Failure> {
-        let connecting = session::connect(self.client, address, self.is_quiet);
+    fn say(&self, text: &str) {
+        if !self.is_quiet {
+            self.bar.say(text);
+        }
+    }
+
+    async fn connect(&self, address: &Address, lost: Option<&Lost>) -> Result<Session, Failure> {
+        let connecting = session::connect(self.client, address, |text| self.say(text));
         let Some(lost) = lost else { return connecting.await };
         let left = self.patience.saturating_sub(lost.since.elapsed());
         tokio::time::timeout(left.max(FIRST_PAUSE), connecting).await.unwrap_or_else(|_| {
@@ -96,23 +106,42 @@ impl Persist<'_> {
         here_bytes: u64,
     ) -> Result<Lost, Failure> {
         let is_new = lost.is_none();
-        let mut lost = lost.unwrap_or(Lost { since: Instant::now(), pause: FIRST_PAUSE });
+        let mut lost = lost.unwrap_or_else(|| Lost { since: Instant::now(), pause: FIRST_PAUSE });
         if lost.since.elapsed() + lost.pause > self.patience {
             if here_bytes > 0 && failure.code == exit::UNREACHABLE {
                 failure.code = exit::INCOMPLETE;
-                failure
-                    .text
-                    .push_str("; what arrived is kept: run the same command again to resume");
             }
-            return Err(failure);
+            return Err(failure.with_next());
         }
-        if is_new && !self.is_quiet {
+        if is_new {
             let (text, patience) = (human::escaped(&failure.text), human::duration(self.patience));
-            self.bar.say(&format!("{text}; looking for the server for {patience}"));
+            self.say(&format!("{text}; looking for the server for {patience}"));
         }
         tokio::time::sleep(lost.pause).await;
         lost.pause = (lost.pause * 2).min(LAST_PAUSE);
         Ok(lost)
+    }
+}
+
+/// Says something into a silence: whoever only listens would not notice that the server was started anew.
+async fn nudge(session: &Session, here: &impl Fn() -> u64) -> Infallible {
+    loop {
+        let before = here();
+        tokio::time::sleep(NUDGE_AFTER).await;
+        if here() == before {
+            // Nobody reads it, but it has to be acknowledged; if it cannot be sent, the end of the session tells why.
+            let _ = session.connection.send_datagram(Default::default(), None);
+        }
+    }
+}
+
+/// Where a session ended under a request, that is what the request failed of.
+fn with_end(error: FetchError, session: &Session) -> FetchError {
+    match (error, session.connection.ended()) {
+        (FetchError::Media(MediaError::Broken(_)), Some(ended)) => {
+            MediaError::Broken(io::Error::other(SessionEnded(ended))).into()
+        }
+        (error, _) => error,
     }
 }
 

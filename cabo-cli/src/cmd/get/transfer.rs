@@ -288,7 +288,7 @@ impl Transfer {
                     let mut out = std::io::stdout().lock();
                     out.write_all(&bytes).and_then(|()| out.flush())
                 });
-                if let Err(error) = written.await.unwrap_or_else(|_| Ok(())) {
+                if let Err(error) = written.await.unwrap_or(Ok(())) {
                     return Ok(Err(error));
                 }
                 next = block.index + 1;

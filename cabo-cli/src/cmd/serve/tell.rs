@@ -4,11 +4,13 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use anstyle::Style;
-use cabo::access::AllowError;
+use cabo::access::{AllowError, Refusal};
 use cabo::address::{Address, Host, Place};
+use cabo::connection::Ended;
+use cabo::endpoint::Drops;
 use cabo::keys::Fingerprint;
 use cabo::server::{ServerEvent, SessionInfo};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::interfaces;
 use crate::show::human::escaped;
@@ -46,22 +48,27 @@ impl Teller {
                 "is_plain": opening.is_plain,
             }));
         }
-        let (bold, mut out) = (Style::new().bold(), anstream::stdout().lock());
-        writeln!(out, "{bold}serving{bold:#} {}", escaped(&opening.what.to_string_lossy()))?;
-        for address in &opening.addresses {
-            writeln!(out, "  on {address}")?;
+        let mut out = anstream::stdout().lock();
+        let bold = Style::new().bold();
+        let label = |label: &str| format!("{bold}{label:13}{bold:#}");
+        writeln!(out, "{}{}", label("serving"), escaped(&opening.what.to_string_lossy()))?;
+        for (number, address) in opening.addresses.iter().enumerate() {
+            writeln!(out, "{}{address}", label(if number == 0 { "on" } else { "" }))?;
         }
         match opening.is_plain {
             true => {
-                writeln!(out, "{bold}plain{bold:#}: everybody on the wire can read and change it")?
+                writeln!(out, "{}everybody on the wire can read and change it", label("plain"))?
             }
-            false => writeln!(out, "{bold}fingerprint{bold:#} {}", opening.fingerprint)?,
+            false => writeln!(out, "{}{}", label("fingerprint"), opening.fingerprint)?,
         }
-        writeln!(out, "{bold}who gets in{bold:#} {}", opening.who)?;
-        writeln!(out, "{bold}others reach it by{bold:#}")?;
-        for line in reached_by(&opening.addresses) {
-            let plain = if opening.is_plain { " --plain" } else { "" };
-            writeln!(out, "  cabo ls{plain} {line}")?;
+        writeln!(out, "{}{}", label("who gets in"), opening.who)?;
+        let plain = if opening.is_plain { " --plain" } else { "" };
+        for (number, line) in reached_by(&opening.addresses).iter().enumerate() {
+            writeln!(
+                out,
+                "{}cabo ls{plain} {line}",
+                label(if number == 0 { "reached by" } else { "" })
+            )?;
         }
         out.flush()
     }
@@ -69,12 +76,18 @@ impl Teller {
     pub(super) fn event(&self, event: &ServerEvent) -> io::Result<()> {
         match event {
             ServerEvent::Admitted(info) => self.session("admitted", info, &[]),
+            ServerEvent::Refused(info, refusal @ Refusal::Denied(_)) => {
+                self.session("refused", info, &[("why", refusal.to_string())])
+            }
             ServerEvent::Refused(info, refusal) => {
                 let remedy = refusal.remedy(self.allow.as_deref());
                 self.session("refused", info, &[("why", refusal.to_string()), ("remedy", remedy)])
             }
             ServerEvent::Ended(info, ended) => {
-                self.session("ended", info, &[("why", escaped(&ended.to_string()))])
+                let has_left =
+                    matches!(&**ended, Ended::Peer { code: 0, reason } if reason.is_empty());
+                let why = if has_left { "it left".to_owned() } else { escaped(&ended.to_string()) };
+                self.session("ended", info, &[("why", why)])
             }
         }
     }
@@ -107,8 +120,23 @@ impl Teller {
         Ok(())
     }
 
-    pub(super) fn stopped(&self) -> io::Result<()> {
-        if self.is_json { json::line(&json!({"event": "stopped"})) } else { Ok(()) }
+    /// The last word, with what came in and made no sense.
+    pub(super) fn stopped(&self, drops: &Drops) -> io::Result<()> {
+        let counts = drops.by_reason.iter().filter(|(_, count)| *count > 0);
+        let counts: Map<String, Value> =
+            counts.map(|(why, count)| (words(&format!("{why:?}")), json!(count))).collect();
+        if self.is_json {
+            return json::line(&json!({
+                "event": "stopped",
+                "dropped": counts,
+                "dropped_by_kernel": drops.kernel,
+            }));
+        }
+        if !counts.is_empty() || drops.kernel > 0 {
+            let (reasons, kernel) = (Value::Object(counts), drops.kernel);
+            tracing::info!(%reasons, kernel, "packets that were dropped");
+        }
+        Ok(())
     }
 
     fn session(&self, event: &str, info: &SessionInfo, more: &[(&str, String)]) -> io::Result<()> {
@@ -142,6 +170,18 @@ impl Teller {
         }
         Ok(())
     }
+}
+
+/// `UnknownId` as `unknown_id`.
+fn words(name: &str) -> String {
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !words.is_empty() {
+            words.push('_');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
 }
 
 /// What others may type to get here.

@@ -101,7 +101,8 @@ impl MediaClient {
         let mut bytes = opening(SERVICE).map_err(|_| MediaError::Malformed("our own opening"))?;
         bytes.extend_from_slice(&request.encode());
         write_moving(&mut send, &bytes, self.stall).await?;
-        super::wire::moving(self.stall, send.shutdown()).await?;
+        // A server that has read the request may close its side of it first; what else there is, reading tells.
+        let _ = super::wire::moving(self.stall, send.shutdown()).await;
         Ok(Answers { reader: MessageReader::new(recv, self.stall), _send: send })
     }
 }

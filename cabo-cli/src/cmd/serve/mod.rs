@@ -11,7 +11,7 @@ use cabo::address::{Address, DEFAULT_PORT, Host, HostPort, Interface, Place};
 use cabo::carrier::OpenError;
 use cabo::endpoint::{Endpoint, Listening};
 use cabo::error::ListenError;
-use cabo::keys::Fingerprint;
+use cabo::keys::{Fingerprint, PublicKey};
 use cabo::server::{self, Server, ServerSettings};
 use cabo::service::media::{Catalogue, Limits, MediaServer};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +20,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use self::ask::Asker;
 use self::tell::Teller;
-use super::{Globals, block_on};
+use super::{Globals, block_on_guarded, give_up_raw_sockets};
 use crate::exit::{self, Failure};
 use crate::{interfaces, session};
 
@@ -30,13 +30,13 @@ mod tell;
 /// Serve a folder or a file
 ///
 /// Without --on: UDP and TCP on port 5555 of all addresses, and raw Ethernet on every link that is up, where that is
-/// permitted. Your own other machines get in when they have your identity; about anybody else you are asked on the
-/// terminal. SIGTERM and Ctrl-C let transfers under way end; SIGHUP rereads the --allow file.
+/// permitted. Who has your identity gets in; about anybody else you are asked on the terminal. SIGTERM and Ctrl-C let
+/// transfers under way end; SIGHUP rereads the --allow file.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
   cabo serve ~/Videos                                     and answer on the terminal who gets in
-  cabo serve ~/Videos --allow friends.txt                 fingerprints, one a line, as `cabo keys` shows them
+  cabo serve ~/Videos --allow friends.txt                 one line of `cabo keys` a friend
   cabo serve film.mp4 --on eth://enp3s0 --on tcp://:5555  on these endpoints alone
   cabo serve . --on unix:///run/cabo.sock --open          anybody who can reach it gets in")]
 pub(crate) struct Args {
@@ -62,7 +62,8 @@ pub(crate) struct Args {
     #[arg(long)]
     hidden: bool,
     /// Sessions at most
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_sessions: u32,
 }
 
@@ -91,7 +92,7 @@ impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log(LevelFilter::INFO);
         let wish = self.mean(globals)?;
-        block_on(async move { wish.serve().await })
+        block_on_guarded(async move { wish.serve().await })
     }
 
     fn mean(self, globals: Globals) -> anyhow::Result<Wish> {
@@ -163,7 +164,13 @@ fn all_addresses(address: Address) -> Vec<Listen> {
                 Listen { address: v6, is_needed: false, is_second: true },
             ]
         }
-        _ => vec![Listen { address, is_needed: true, is_second: false }],
+        Place::Udp(_)
+        | Place::Tcp(_)
+        | Place::Tls(_)
+        | Place::Eth { .. }
+        | Place::Unix(_)
+        | Place::Redes { .. }
+        | Place::Name(_) => vec![Listen { address, is_needed: true, is_second: false }],
     }
 }
 
@@ -181,6 +188,7 @@ impl Wish {
         settings.connections_max = self.sessions_max;
         let endpoint = Endpoint::new(&own.identity, settings)?;
         let listening = self.listen(&endpoint).await?;
+        give_up_raw_sockets();
         if !self.is_hidden {
             endpoint.answer_discovery(Fingerprint::hash(public));
         }
@@ -228,15 +236,11 @@ impl Wish {
         while let Ok(event) = events.try_recv() {
             teller.event(&event)?;
         }
-        teller.stopped()?;
+        teller.stopped(&server.endpoint().drops())?;
         Ok(ExitCode::from(exit::OK))
     }
 
-    fn access(
-        &self,
-        own: cabo_proto::session::crypto::PublicKey,
-        can_ask: bool,
-    ) -> anyhow::Result<Access> {
+    fn access(&self, own: PublicKey, can_ask: bool) -> anyhow::Result<Access> {
         let mut access = Access::new(own).from(self.from.clone());
         if let Some(path) = &self.allow {
             access = access.with_allow(AllowFile::load(path)?);
@@ -271,16 +275,11 @@ impl Wish {
         Ok(listening)
     }
 
-    fn opening(
-        &self,
-        listening: &[Listening],
-        public: cabo_proto::session::crypto::PublicKey,
-        can_ask: bool,
-    ) -> tell::Opening {
+    fn opening(&self, listening: &[Listening], public: PublicKey, can_ask: bool) -> tell::Opening {
         let who = match (self.is_open, &self.allow, self.is_plain, can_ask) {
             (true, ..) => "anyone".to_owned(),
             (_, _, true, _) if self.from.is_empty() => {
-                "this machine alone (--from, --open)".to_owned()
+                "this machine alone; for others: --from CIDR, or --open".to_owned()
             }
             (_, _, true, _) => "this machine and the networks of --from".to_owned(),
             (_, Some(path), _, true) => {
@@ -288,7 +287,7 @@ impl Wish {
             }
             (_, Some(path), _, false) => format!("you, and whom {} lists", path.display()),
             (_, None, _, true) => "you, and whom you say yes to here".to_owned(),
-            (_, None, _, false) => "you alone (--allow FILE, --open)".to_owned(),
+            (_, None, _, false) => "you alone; for others: --allow FILE, or --open".to_owned(),
         };
         tell::Opening {
             what: self.what.clone(),

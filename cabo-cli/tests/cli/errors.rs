@@ -1,0 +1,86 @@
+//! What is typed wrong, and what this machine does not have: one line of what, where, why and what next.
+
+use crate::world::{World, finish};
+
+#[test]
+fn a_bad_command_line_says_what_to_type_instead() {
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let cases: &[(&[&str], i32, &[&str])] = &[
+        (&["ls", "host"], 2, &["bad address host", "no scheme", "udp://"]),
+        (&["ls", "http://host"], 2, &["no scheme http", "udp, tcp"]),
+        (&["ls", "udp://"], 2, &["names no host", "tcp://HOST:5555"]),
+        (&["ls", "udp://:5555"], 2, &["names no host"]),
+        (&["ls", "udp://1.2.3.4:99999"], 2, &["port", "65535"]),
+        (&["ls", "udp://h/%zz"], 2, &["percent", "%25"]),
+        (&["ls", "udp://h/a/../b"], 2, &["`.` or `..`"]),
+        (&["ls", "udp://h?x=1"], 2, &["parameter x means nothing"]),
+        (&["ls", "eth://this-is-no-interface"], 2, &["interface", "ip link"]),
+        (&["ls", "eth://52-54-00-12-34-56"], 2, &["52-54-00-12-34-56", "MAC%INTERFACE"]),
+        (&["get", "udp://h/a", "b"], 2, &["leave one of them out"]),
+        (&["get", "udp://h/a.cabo-partial"], 2, &["names no item"]),
+        (&["get", "udp://h", "--all", "-o", "-"], 2, &["-o DIR"]),
+        (&["get", "udp://h/a", "-o", "x/.."], 2, &["no name for a file"]),
+        (&["ls", "tcp://127.0.0.1:1"], 3, &["tcp://127.0.0.1:1", "connection refused"]),
+        (&["ls", "unix:///nowhere/sock"], 3, &["unix:///nowhere/sock"]),
+        (
+            &["ls", "tcp://no.such.host.invalid"],
+            3,
+            &["no.such.host.invalid", "cannot find the host"],
+        ),
+        (&["ls", "tls://h"], 2, &["does not run over tls"]),
+        (&["ls", "//kitchen"], 2, &["//kitchen"]),
+        (
+            &["get", "tcp://127.0.0.1:1/a", "-o", "served/a.txt/"],
+            1,
+            &["cannot write into served/a.txt/", "-o DIR"],
+        ),
+        (&["serve", "missing"], 1, &["cannot serve missing", "No such file"]),
+        (&["serve", "/dev/null"], 1, &["/dev/null", "neither a folder nor a regular file"]),
+        (&["serve", "served", "--on", "udp://h/item"], 2, &["not on an item"]),
+        (&["serve", "served", "--on", "//kitchen"], 2, &["a name is for clients"]),
+        (&["serve", "served", "--on", "tls://:5556"], 2, &["does not listen on tls"]),
+        (&["serve", "served", "--on", "eth://nosuchif0"], 1, &["no interface \"nosuchif0\"", "lo"]),
+        (
+            &["serve", "served", "--on", "tcp://192.0.2.1:0"],
+            1,
+            &["192.0.2.1", "no interface of this machine"],
+        ),
+        (&["serve", "served", "--plain", "--allow", "x"], 2, &["--plain", "--allow", "leave one"]),
+        (&["serve", "served", "--from", "1.2.3.4/99"], 2, &["1.2.3.4/99", "ADDRESS/BITS"]),
+        (
+            &["serve", "served", "--allow", "missing.txt", "--on", "tcp://127.0.0.1:0"],
+            1,
+            &["missing.txt", "--allow names it"],
+        ),
+    ];
+    for (args, code, words) in cases {
+        let done = world.run(args).failed(*code, words);
+        assert_eq!(done.err.lines().count(), 1, "{args:?}: {done:?}");
+        assert_eq!(done.out, "", "{args:?}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let sock = format!("unix://{}", world.path("sock").display());
+    let on = ["--on", "udp://127.0.0.1:0", "--on", "tcp://127.0.0.1:0", "--on", &sock];
+    let served = world.serve(&[&["served"][..], &on].concat());
+    for url in &served.urls {
+        world.run(&["serve", "served", "--on", url]).failed(1, &[url, "is in use"]);
+    }
+}
+
+#[test]
+fn a_machine_without_a_home_says_what_to_name() {
+    let world = World::new();
+    let done = finish(
+        world.cabo().args(["keys"]).env("XDG_CONFIG_HOME", world.write("file", b"").join("x")),
+    );
+    done.failed(1, &["file"]);
+    let key_log = world.path("no/such/log");
+    let done = finish(world.cabo().args(["ls", "udp://h"]).env("CABO_KEYLOG", &key_log));
+    done.failed(1, &["cannot open the key log", "CABO_KEYLOG names it"]);
+}

@@ -1,0 +1,57 @@
+//! Raw Ethernet on the loopback interface of a namespace of its own: nobody has to be root.
+
+use std::process::Command;
+
+use crate::needs::{Need, skip_without};
+use crate::world::{Done, World, assert_same_file, finish};
+
+/// Starts a server on `lo`, and runs a script beside it that calls the program `$0`.
+fn beside_server(world: &World, script: &str) -> Done {
+    let all = format!(
+        r#"ip link set lo up || exit 99
+        "$0" serve served --on eth://lo:77 --json > events 2> errors &
+        server=$!
+        while ! grep -q ready events; do kill -0 $server || exit 98; sleep 0.02; done
+        {script}
+        code=$?
+        kill $server && wait $server && exit $code"#
+    );
+    let cabo = world.cabo();
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net", "sh", "-c", &all]).arg(cabo.get_program());
+    command.current_dir(world.path(".")).env_clear();
+    command.envs(cabo.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    finish(&mut command)
+}
+
+#[test]
+fn a_link_is_asked_listed_and_fetched_from() {
+    if skip_without(&[Need::Program("unshare"), Need::Program("ip"), Need::Namespaces]) {
+        return;
+    }
+    let world = World::new();
+    let film = world.write_large("served/trip/film.mp4", 5);
+    let script = r#""$0" ls eth://lo:77 && "$0" get eth://lo:77/trip/film.mp4 -o copy.mp4"#;
+    let done = beside_server(&world, script).good();
+    assert!(done.out.contains(&world.fingerprint("own")), "{done:?}");
+    assert!(done.out.contains("eth://00-00-00-00-00-00%25lo:77:\n"), "{done:?}");
+    assert!(done.out.contains("trip/\n"), "{done:?}");
+    assert_same_file(&film, &world.path("copy.mp4"));
+    let events = std::fs::read_to_string(world.path("events")).unwrap();
+    assert!(events.contains(r#""carrier":"eth""#), "{events}");
+}
+
+#[test]
+fn a_port_that_another_cabo_has_and_a_silent_link_are_named() {
+    if skip_without(&[Need::Program("unshare"), Need::Program("ip"), Need::Namespaces]) {
+        return;
+    }
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let taken = beside_server(&world, r#""$0" serve served --on eth://lo:77"#);
+    taken.failed(1, &["port 77 on eth://lo is in use"]);
+    let silent = beside_server(&world, r#""$0" ls eth://lo:78"#);
+    silent.failed(3, &["eth://lo", "nobody serves on this link", "cabo serve FOLDER"]);
+    let no_link = beside_server(&world, r#""$0" ls"#);
+    no_link.failed(3, &["no Ethernet interface", "cabo ls udp://HOST"]);
+}

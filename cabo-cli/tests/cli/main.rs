@@ -1,0 +1,17 @@
+//! The program as a user meets it: every test starts `cabo` itself, in a world of its own.
+//!
+//! `world.rs` makes that world: a configuration directory, folders, servers on ports that the system chose.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod access;
+mod disk;
+mod errors;
+mod ether;
+mod get;
+mod help;
+mod list;
+#[path = "../../../tests/needs.rs"]
+mod needs;
+mod resume;
+mod world;
