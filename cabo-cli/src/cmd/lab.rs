@@ -45,11 +45,11 @@ pub(crate) struct LabArgs {
     /// How many hosts
     #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=64))]
     hosts: u8,
-    #[command(flatten)]
-    cable: CableFlags,
     /// What to run on host 1 [default: your shell]
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
+    #[command(flatten)]
+    cable: CableFlags,
 }
 
 #[derive(Clone, Debug, Subcommand)]

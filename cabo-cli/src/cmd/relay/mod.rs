@@ -45,14 +45,14 @@ pub(crate) struct RelayArgs {
     a: String,
     /// The other interface, or the URL to forward to
     b: String,
-    #[command(flatten)]
-    cable: CableFlags,
     /// Ends by itself after this long
     #[arg(long = "for", value_name = "TIME", value_parser = amount::time)]
     lasting: Option<Duration>,
     /// Writes one JSON line for each packet: what became of it
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    #[command(flatten)]
+    cable: CableFlags,
 }
 
 impl RelayArgs {

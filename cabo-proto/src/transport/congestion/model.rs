@@ -393,9 +393,12 @@ impl Controller for Model {
     }
 
     fn pacing_rate(&self) -> Option<u64> {
-        let base = match self.max_rate.get() {
-            0 => rate(INITIAL_PACKETS * self.mtu, self.min_rtt.value?),
-            known => known,
+        // In startup what was measured is a lower bound, and of a sender with little to say a very low one.
+        let first = self.min_rtt.value.map(|rtt| rate(INITIAL_PACKETS * self.mtu, rtt));
+        let base = match (self.max_rate.get(), self.phase) {
+            (0, _) => first?,
+            (known, Phase::Startup) => first.map_or(known, |first| known.max(first)),
+            (known, _) => known,
         };
         Some((base as f64 * self.gain()) as u64)
     }
