@@ -1,7 +1,7 @@
 //! Films over real sessions, as players see them: served, sealed, over UDP, through the gateway, decoded without an error.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -67,6 +67,9 @@ async fn a_player_decodes_every_sample_without_an_error() {
         let url = url(&gateway, film);
         let (is_good, said) = run("ffmpeg", &["-v", "error", "-i", &url, "-f", "null", "-"]).await;
         assert!(is_good && said.is_empty(), "{film}: {said}");
+        if film.ends_with(".ts") {
+            continue; // has no index, so that a seek lands between pictures and says so, on a disk too
+        }
         let arguments =
             ["-v", "error", "-ss", "2", "-i", &url, "-frames:v", "1", "-f", "null", "-"];
         let (is_good, said) = run("ffmpeg", &arguments).await;
@@ -74,17 +77,19 @@ async fn a_player_decodes_every_sample_without_an_error() {
     }
 }
 
-/// The sample whose index lies behind its pictures, with 10 GB of nothing between them.
+/// The sample whose index lies behind its pictures, with 10 GB of nothing behind these in the same box.
 fn stretch(folder: &Path) {
-    let mut film = Vec::new();
-    File::open(format!("{SAMPLES}/films/counter.mp4")).unwrap().read_to_end(&mut film).unwrap();
-    let index = film.windows(4).rposition(|window| window == b"moov").unwrap() - 4;
+    let mut film = std::fs::read(format!("{SAMPLES}/films/counter.mp4")).unwrap();
+    let find = |name: &[u8]| film.windows(4).rposition(|window| window == name).unwrap() - 4;
+    let (pictures, index) = (find(b"mdat"), find(b"moov"));
+    assert_eq!(film[pictures - 8..pictures], *b"\0\0\0\x08free", "room for a size of 64 bits");
     let gap = 10_000_000_000_u64;
-    let mut file = File::create(folder.join("long.mp4")).unwrap();
-    file.write_all(&film[..index]).unwrap();
-    file.write_all(&[&[0, 0, 0, 1], b"free".as_slice(), &gap.to_be_bytes()].concat()).unwrap();
-    file.seek(SeekFrom::Start(index as u64 + gap)).unwrap();
-    file.write_all(&film[index..]).unwrap();
+    let size = (index - pictures + 8) as u64 + gap;
+    film[pictures - 8..pictures].copy_from_slice(b"\0\0\0\x01mdat");
+    film[pictures..pictures + 8].copy_from_slice(&size.to_be_bytes());
+    let file = File::create(folder.join("long.mp4")).unwrap();
+    file.write_all_at(&film[..index], 0).unwrap();
+    file.write_all_at(&film[index..], index as u64 + gap).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,6 +105,5 @@ async fn the_first_picture_of_ten_gigabytes_comes_after_three_requests_and_two_m
     let (is_good, said) = run("ffmpeg", &arguments).await;
     assert!(is_good && said.is_empty(), "{said}");
     let stats = gateway.stats();
-    println!("{stats:?}");
     assert!(stats.requests <= 3 && stats.blocks <= 2, "{stats:?}");
 }

@@ -18,6 +18,7 @@ mod keys;
 mod lab;
 mod ls;
 mod man;
+mod play;
 pub(crate) mod relay;
 mod serve;
 
@@ -56,6 +57,7 @@ enum Command {
     Serve(serve::Args),
     Ls(ls::Args),
     Get(get::Args),
+    Play(play::Args),
     Keys(keys::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -84,6 +86,7 @@ impl Cli {
             Command::Serve(args) => args.run(globals),
             Command::Ls(args) => args.run(globals),
             Command::Get(args) => args.run(globals),
+            Command::Play(args) => args.run(globals),
             Command::Keys(args) => args.run(globals),
             Command::Completions(args) => args.run(),
             Command::Man(args) => args.run(),
