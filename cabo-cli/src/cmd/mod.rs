@@ -19,6 +19,7 @@ mod keys;
 mod lab;
 mod ls;
 mod man;
+mod play;
 pub(crate) mod relay;
 mod serve;
 
@@ -57,6 +58,7 @@ enum Command {
     Serve(serve::Args),
     Ls(ls::Args),
     Get(get::Args),
+    Play(play::Args),
     Keys(keys::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -85,6 +87,7 @@ impl Cli {
             Command::Serve(args) => args.run(globals),
             Command::Ls(args) => args.run(globals),
             Command::Get(args) => args.run(globals),
+            Command::Play(args) => args.run(globals),
             Command::Keys(args) => args.run(globals),
             Command::Completions(args) => args.run(),
             Command::Man(args) => args.run(),

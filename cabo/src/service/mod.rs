@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::stream::{RecvStream, SendStream};
 
 pub mod echo;
+pub mod gateway;
 pub mod media;
 
 /// One request being answered.

@@ -127,7 +127,7 @@ fn place(output: &Path, is_all: bool) -> anyhow::Result<Place> {
 }
 
 /// Reads `90s`, `5m`, `1h`, `500ms`; a day at most.
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit_ms: u64 = match text.get(digits.len()..) {
         Some("ms") => 1,

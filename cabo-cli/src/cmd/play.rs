@@ -1,0 +1,300 @@
+//! `cabo play`: an item in a player of this machine, through a local gateway that verifies every byte.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cabo::address::Address;
+use cabo::client::Client;
+use cabo::service::gateway::{
+    CopyError, Gateway, GatewaySettings, PlayError, SessionSource, copy,
+};
+use cabo::service::media::{ErrorCode, ItemInfo, ItemPath, MediaClient, MediaError};
+use serde_json::json;
+use tracing_subscriber::filter::LevelFilter;
+
+use self::player::Player;
+use super::{Globals, block_on, interrupted};
+use crate::exit::{self, Failure};
+use crate::session;
+use crate::show::human;
+use crate::show::json;
+
+mod player;
+
+/// How long a player has to end after it was asked to.
+const END_TIME: Duration = Duration::from_secs(2);
+
+/// Play an item, from any place in it, while it arrives
+///
+/// The player gets the address of a gateway on this machine, which asks the server for no more than is played and proves
+/// every byte. Any player that opens http:// does; mpv, VLC, ffplay or the browser is found by itself. Without an item, or
+/// with a folder, the browser shows what is there. A server that is lost is looked for until the patience ends; the player
+/// waits for so long.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  cabo play udp://host/film.mp4                  in the first player that is found
+  cabo play eth://enp3s0/film.mp4 --player vlc   in this one
+  cabo play tcp://host                           the whole catalogue in the browser
+  cabo play udp://host/film.mp4 --url            prints the address and serves it until Ctrl-C
+  cabo play udp://host/film.mp4 --stdout | mpv -")]
+pub(crate) struct Args {
+    /// The server and the item: udp://HOST/ITEM, tcp://, eth://INTERFACE/ITEM, unix:///PATH
+    #[arg(value_name = "URL")]
+    url: OsString,
+    /// The item, as its name is and not percent-encoded
+    #[arg(value_name = "ITEM")]
+    item: Option<OsString>,
+    /// This player; words are parted by spaces, the address comes last
+    #[arg(long, value_name = "CMD", env = "CABO_PLAYER")]
+    player: Option<OsString>,
+    /// Write the item to stdout, every byte proved, instead of playing it
+    #[arg(long, conflicts_with = "url_only")]
+    stdout: bool,
+    /// Print the gateway's address and serve it until Ctrl-C
+    #[arg(long = "url")]
+    url_only: bool,
+    /// How long to look for a server that was lost: 90s, 5m, 0s
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = super::get::parse_time)]
+    patience: Duration,
+    /// Say at the end what was asked for and sent
+    #[arg(long)]
+    stats: bool,
+    /// Without identities and encryption; the server has to be plain too
+    #[arg(long)]
+    plain: bool,
+}
+
+/// What the arguments mean.
+struct Wish {
+    address: Address,
+    item: ItemPath,
+    how: How,
+    patience: Duration,
+    is_counting: bool,
+    is_plain: bool,
+    globals: Globals,
+}
+
+enum How {
+    Stdout,
+    Url,
+    Player(Option<Player>),
+}
+
+/// What stands at the item's place.
+enum What {
+    File(ItemInfo),
+    Folder,
+}
+
+impl Args {
+    pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
+        globals.log(LevelFilter::WARN);
+        let wish = self.mean(globals)?;
+        block_on(async move { wish.run().await })
+    }
+
+    fn mean(self, globals: Globals) -> anyhow::Result<Wish> {
+        let item = self.item.as_ref().map(|item| item.as_bytes());
+        let (address, item) = session::address_and_item(self.url.as_bytes(), item)?;
+        address.check_connect().map_err(|error| Failure::usage(error.to_string()))?;
+        let how = match (self.stdout, self.url_only, self.player) {
+            (true, _, _) => How::Stdout,
+            (_, true, _) => How::Url,
+            (_, _, Some(command)) => How::Player(Some(Player::from_words(&command)?)),
+            (_, _, None) => How::Player(None),
+        };
+        let (patience, is_counting, is_plain) = (self.patience, self.stats, self.plain);
+        Ok(Wish { address, item, how, patience, is_counting, is_plain, globals })
+    }
+}
+
+impl Wish {
+    async fn run(&self) -> anyhow::Result<ExitCode> {
+        let client = session::client(self.is_plain)?;
+        let (source, what) = self.connect(client).await?;
+        let settings = GatewaySettings { patience: self.patience, ..GatewaySettings::default() };
+        match &self.how {
+            How::Stdout => self.copy(source, settings).await,
+            How::Url | How::Player(_) => {
+                let here = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
+                let gateway = Gateway::bind(here, source, settings).await.map_err(|error| {
+                    Failure::new(exit::FAILED, format!("the gateway cannot listen: {error}"))
+                })?;
+                let code = self.serve(&gateway, &what).await;
+                self.tell_stats(&gateway)?;
+                code
+            }
+        }
+    }
+
+    /// A session, and what the server says stands there: errors come before any player starts.
+    async fn connect(&self, client: Client) -> anyhow::Result<(SessionSource, What)> {
+        let session = session::connect(&client, &self.address, self.globals.quiet).await?;
+        let media = MediaClient::new(session.connection.clone());
+        let what = match media.describe(&self.item).await {
+            Ok(info) => What::File(info),
+            Err(MediaError::Refused(refusal)) if refusal.code == ErrorCode::NotAFile => {
+                What::Folder
+            }
+            // A server of a single file has nothing but that.
+            Err(MediaError::Refused(_)) if self.item.is_root() => What::Folder,
+            Err(error) => return Err(exit::of_media(&self.address.to_string(), &error).into()),
+        };
+        let address = session.address.clone(); // the same one again, where a link was asked
+        Ok((SessionSource::new(client, address, Some(session.connection)), what))
+    }
+
+    async fn copy(&self, source: SessionSource, settings: GatewaySettings) -> anyhow::Result<ExitCode> {
+        let out = std::io::stdout().as_fd().try_clone_to_owned()?;
+        let mut out = tokio::fs::File::from_std(out.into());
+        let copied = tokio::select! {
+            copied = copy(source, settings, &self.item, &mut out) => copied,
+            caught = interrupted() => {
+                caught?;
+                return Ok(ExitCode::from(exit::INTERRUPTED));
+            }
+        };
+        match copied {
+            Ok(_) => Ok(ExitCode::from(exit::OK)),
+            Err(CopyError::Write(error)) => Err(error.into()), // a closed pipe is success
+            Err(CopyError::Play(error)) => Err(self.failure(&error).into()),
+        }
+    }
+
+    fn failure(&self, error: &PlayError) -> Failure {
+        let code = match error {
+            PlayError::Refused(refusal) if refusal.code == ErrorCode::AccessDenied => exit::REFUSED,
+            PlayError::Refused(refusal) if refusal.code == ErrorCode::Changed => exit::INCOMPLETE,
+            PlayError::Refused(_) | PlayError::Senseless(_) => exit::FAILED,
+            PlayError::Source(_) => exit::REFUSED,
+            PlayError::Lost { .. } => exit::UNREACHABLE,
+        };
+        Failure::new(code, format!("{}: {error}", self.address))
+    }
+
+    async fn serve(
+        &self,
+        gateway: &Gateway<SessionSource>,
+        what: &What,
+    ) -> anyhow::Result<ExitCode> {
+        let url = match what {
+            What::File(_) => gateway.item_url(&self.item),
+            What::Folder if self.item.is_root() => gateway.url(),
+            What::Folder => format!("{}/", gateway.item_url(&self.item)),
+        };
+        let player = match (&self.how, what) {
+            (How::Player(Some(player)), _) => Some(player.clone()),
+            (How::Player(None), What::File(info)) => Player::find(&info.media_type),
+            (How::Player(None), What::Folder) => Player::browser(),
+            (How::Url | How::Stdout, _) => None,
+        };
+        let stop = std::sync::Arc::new(tokio::sync::Notify::new());
+        let serving = gateway.run(stop.notified());
+        let playing = async {
+            let ended = self.play(player, &url, what).await;
+            stop.notify_one();
+            ended
+        };
+        tokio::join!(serving, playing).1
+    }
+
+    /// Starts the player and ends with it; where there is none, or one that hands the address on and ends at once, serves
+    /// until Ctrl-C.
+    async fn play(
+        &self,
+        player: Option<Player>,
+        url: &str,
+        what: &What,
+    ) -> anyhow::Result<ExitCode> {
+        self.tell(player.as_ref(), url, what)?;
+        let Some(player) = player else {
+            interrupted().await?;
+            return Ok(ExitCode::from(exit::OK));
+        };
+        let mut child = player.start(url)?;
+        let status = tokio::select! {
+            status = child.wait() => status?,
+            caught = interrupted() => {
+                caught?;
+                // A terminal has told the player too; a `kill` has not.
+                let _ = child.start_kill();
+                let _ = tokio::time::timeout(END_TIME, child.wait()).await;
+                return Ok(ExitCode::from(exit::INTERRUPTED));
+            }
+        };
+        if !status.success() {
+            let text = format!("{player} ended with {status}");
+            return Err(Failure::new(exit::FAILED, text).into());
+        }
+        if player.hands_on {
+            if !self.globals.quiet {
+                anstream::eprintln!("{player} has it; Ctrl-C ends the gateway");
+            }
+            interrupted().await?;
+        }
+        Ok(ExitCode::from(exit::OK))
+    }
+
+    fn tell(&self, player: Option<&Player>, url: &str, what: &What) -> anyhow::Result<()> {
+        if self.globals.json {
+            let (size, media_type) = match what {
+                What::File(info) => (Some(info.size), Some(info.media_type.as_str())),
+                What::Folder => (None, None),
+            };
+            json::line(&json!({
+                "type": "gateway",
+                "url": url,
+                "item": self.item.to_string(),
+                "size": size,
+                "media_type": media_type,
+                "player": player.map(ToString::to_string),
+            }))?;
+        } else if player.is_none() {
+            use std::io::Write as _;
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{url}")?;
+            out.flush()?;
+            if matches!(self.how, How::Player(_)) {
+                anstream::eprintln!(
+                    "no player was found; open this address in one, or name it: --player CMD. Ctrl-C ends"
+                );
+            }
+        } else if let (Some(player), What::File(info), false) = (player, what, self.globals.quiet) {
+            anstream::eprintln!("{} ({}) in {player}", self.item, human::size(info.size));
+        }
+        Ok(())
+    }
+
+    fn tell_stats(&self, gateway: &Gateway<SessionSource>) -> anyhow::Result<()> {
+        if !self.is_counting {
+            return Ok(());
+        }
+        let stats = gateway.stats();
+        if self.globals.json {
+            return Ok(json::line(&json!({
+                "type": "stats",
+                "requests": stats.requests,
+                "bytes": stats.bytes,
+                "blocks": stats.blocks,
+                "cache_hits": stats.cache_hits,
+                "retries": stats.retries,
+                "cancelled": stats.cancelled,
+            }))?);
+        }
+        anstream::eprintln!(
+            "{} requests, {} to the player; {} blocks of 1 MiB from the server, {} used again, {} cancelled; asked again {} times",
+            stats.requests,
+            human::size(stats.bytes),
+            stats.blocks,
+            stats.cache_hits,
+            stats.cancelled,
+            stats.retries
+        );
+        Ok(())
+    }
+}
