@@ -20,6 +20,8 @@
 //! [`endpoint`] is where to begin; [`server`] and [`client`] add who may enter and who is known; [`service`] holds
 //! what is spoken inside a session. `ARCHITECTURE.md` is the map.
 
+pub use cabo_proto as proto;
+
 pub mod access;
 pub mod address;
 pub mod carrier;

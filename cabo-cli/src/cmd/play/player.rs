@@ -54,7 +54,8 @@ impl Player {
 
     /// Starts it; it ends with us.
     pub(super) fn start(&self, url: &str) -> Result<Child, Failure> {
-        let (program, first) = self.words.split_first().ok_or_else(|| Failure::usage("no player"))?;
+        let (program, first) =
+            self.words.split_first().ok_or_else(|| Failure::usage("no player"))?;
         let mut command = Command::new(program);
         command.args(first).arg(url).stdout(Stdio::null()).kill_on_drop(true);
         command.spawn().map_err(|error| {
@@ -93,7 +94,8 @@ fn choose(
     // A text browser of the terminal is meant where it is named; who starts windows needs a screen.
     let browsers = browsers.unwrap_or_default().as_bytes().split(|byte| *byte == b':');
     let named = browsers.map(OsStr::from_bytes).find(|name| {
-        !name.is_empty() && (is_here(name) || (name.as_bytes().contains(&b'/') && is_program(Path::new(name))))
+        !name.is_empty()
+            && (is_here(name) || (name.as_bytes().contains(&b'/') && is_program(Path::new(name))))
     });
     let found = named.or_else(|| {
         let opener = OsStr::new("xdg-open");
