@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use cabo::address::Address;
 use cabo::client::Client;
-use cabo::service::gateway::{
-    CopyError, Gateway, GatewaySettings, PlayError, SessionSource, copy,
-};
+use cabo::service::gateway::{CopyError, Gateway, GatewaySettings, PlayError, SessionSource, copy};
 use cabo::service::media::{ErrorCode, ItemInfo, ItemPath, MediaClient, MediaError};
 use serde_json::json;
 use tracing_subscriber::filter::LevelFilter;
@@ -149,7 +147,11 @@ impl Wish {
         Ok((SessionSource::new(client, address, Some(session.connection)), what))
     }
 
-    async fn copy(&self, source: SessionSource, settings: GatewaySettings) -> anyhow::Result<ExitCode> {
+    async fn copy(
+        &self,
+        source: SessionSource,
+        settings: GatewaySettings,
+    ) -> anyhow::Result<ExitCode> {
         let out = std::io::stdout().as_fd().try_clone_to_owned()?;
         let mut out = tokio::fs::File::from_std(out.into());
         let copied = tokio::select! {
@@ -216,7 +218,7 @@ impl Wish {
             interrupted().await?;
             return Ok(ExitCode::from(exit::OK));
         };
-        let mut child = player.start(url)?;
+        let mut child = player.start(url, self.globals.json)?;
         let status = tokio::select! {
             status = child.wait() => status?,
             caught = interrupted() => {
