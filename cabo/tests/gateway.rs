@@ -1,5 +1,7 @@
 //! Films over real sessions, as players see them: served, sealed, over UDP, through the gateway, decoded without an error.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;

@@ -132,7 +132,12 @@ impl Wish {
 
     /// A session, and what the server says stands there: errors come before any player starts.
     async fn connect(&self, client: Client) -> anyhow::Result<(SessionSource, What)> {
-        let session = session::connect(&client, &self.address, self.globals.quiet).await?;
+        let session = session::connect(&client, &self.address, |text| {
+            if !self.globals.quiet {
+                anstream::eprintln!("cabo: {text}");
+            }
+        })
+        .await?;
         let media = MediaClient::new(session.connection.clone());
         let what = match media.describe(&self.item).await {
             Ok(info) => What::File(info),
@@ -218,7 +223,7 @@ impl Wish {
             interrupted().await?;
             return Ok(ExitCode::from(exit::OK));
         };
-        let mut child = player.start(url)?;
+        let mut child = player.start(url, self.globals.json)?;
         let status = tokio::select! {
             status = child.wait() => status?,
             caught = interrupted() => {

@@ -53,11 +53,14 @@ impl Player {
     }
 
     /// Starts it; it ends with us.
-    pub(super) fn start(&self, url: &str) -> Result<Child, Failure> {
+    pub(super) fn start(&self, url: &str, is_silent: bool) -> Result<Child, Failure> {
         let (program, first) =
             self.words.split_first().ok_or_else(|| Failure::usage("no player"))?;
         let mut command = Command::new(program);
-        command.args(first).arg(url).stdout(Stdio::null()).kill_on_drop(true);
+        command.args(first).arg(url).kill_on_drop(true);
+        if is_silent {
+            command.stdout(Stdio::null()); // which is for our own lines
+        }
         command.spawn().map_err(|error| {
             Failure::new(exit::FAILED, format!("cannot start the player {self}: {error}"))
         })
@@ -125,7 +128,14 @@ mod tests {
 
     #[test]
     fn the_best_player_that_is_here_is_chosen() {
-        let cases: [(&[&str], &str, Option<&str>, bool, Option<&str>); 9] = [
+        type Case = (
+            &'static [&'static str],
+            &'static str,
+            Option<&'static str>,
+            bool,
+            Option<&'static str>,
+        );
+        let cases: [Case; 9] = [
             (&["mpv", "vlc", "ffplay", "xdg-open"], "video/mp4", None, true, Some("mpv")),
             (&["vlc", "ffplay"], "video/mp4", None, true, Some("vlc")),
             (&["ffplay"], "audio/flac", None, true, Some("ffplay")),

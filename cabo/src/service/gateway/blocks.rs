@@ -132,10 +132,10 @@ impl<S: Source> Blocks<S> {
 
     /// What stands at `path`, as it was a moment ago at most.
     pub(super) async fn describe(&self, path: &ItemPath) -> Result<Arc<Item>, PlayError> {
-        if let Some((item, checked)) = self.shelf().items.get(path) {
-            if checked.elapsed() < self.settings.fresh {
-                return Ok(item.clone());
-            }
+        if let Some((item, checked)) = self.shelf().items.get(path)
+            && checked.elapsed() < self.settings.fresh
+        {
+            return Ok(item.clone());
         }
         let info = self.ask(|client| async move { client.describe(path).await }).await?;
         Ok(self.shelf().meet(path, info))
@@ -215,11 +215,12 @@ impl Shelf {
     /// The item that `info` describes: the one that is known, if it is still the same.
     fn meet(&mut self, path: &ItemPath, info: ItemInfo) -> Arc<Item> {
         let now = Instant::now();
-        if let Some((item, checked)) = self.items.get_mut(path) {
-            if item.info.version == info.version && item.info.size == info.size {
-                *checked = now;
-                return item.clone();
-            }
+        if let Some((item, checked)) = self.items.get_mut(path)
+            && item.info.version == info.version
+            && item.info.size == info.size
+        {
+            *checked = now;
+            return item.clone();
         }
         if self.items.len() >= KEPT_ITEMS {
             self.items.clear(); // a browser through a large catalogue; nothing is lost but questions asked again

@@ -113,10 +113,13 @@ impl<S: Source> Reader<S> {
     }
 }
 
+/// A reader that is getting its next bytes.
+type Step<S> = Pin<Box<dyn Future<Output = (Reader<S>, Option<Result<Bytes, PlayError>>)> + Send>>;
+
 /// A reader as the body of an answer; dropping it cancels what it waits for.
 pub(super) enum ReaderBody<S> {
     Waiting(Reader<S>),
-    Busy(Pin<Box<dyn Future<Output = (Reader<S>, Option<Result<Bytes, PlayError>>)> + Send>>),
+    Busy(Step<S>),
     Ended,
 }
 
@@ -124,7 +127,7 @@ impl<S: Source> Stream for ReaderBody<S> {
     type Item = Result<Bytes, PlayError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut step = match std::mem::replace(&mut *self, Self::Ended) {
+        let mut step: Step<S> = match std::mem::replace(&mut *self, Self::Ended) {
             Self::Waiting(mut reader) => Box::pin(async move {
                 let result = reader.next().await;
                 (reader, result)

@@ -238,7 +238,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Faulty<R> {
         let is_noisy = this.state.is_noisy.load(Ordering::SeqCst);
         for byte in &mut out.filled_mut()[before..] {
             this.received += 1;
-            if is_noisy && this.received % 100_000 == 0 {
+            if is_noisy && this.received.is_multiple_of(100_000) {
                 *byte ^= 1;
             }
         }
