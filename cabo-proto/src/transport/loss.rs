@@ -248,7 +248,7 @@ impl<F> Loss<F> {
         self.last_sent.map(|sent| sent + timeout.min(MAX_PTO))
     }
 
-    /// The probe deadline passed: doubles the next one. Send [`probe`](Self::probe)'s frames, or new ones, at once.
+    /// The probe deadline passed: doubles the next one. Send frames of [`probes`](Self::probes), or new ones, at once.
     pub fn on_pto(&mut self) {
         self.pto_count = self.pto_count.saturating_add(1);
     }

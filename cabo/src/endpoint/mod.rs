@@ -1,6 +1,6 @@
 //! Endpoints: listen on any number of URLs, connect to any, and get sessions that are alike.
 //!
-//! [`packets`] drives a datagram carrier, [`records`] a stream carrier. What differs between carriers ends here: above
+//! `packets` drives a datagram carrier, `records` a stream carrier. What differs between carriers ends here: above
 //! is [`Connection`] alone.
 
 mod packets;

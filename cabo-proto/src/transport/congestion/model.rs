@@ -1,7 +1,7 @@
 //! A model of the path (T-9), in the family of BBR, for wires that lose packets on their own.
 //!
-//! It measures how much the path takes ([`MaxRate`]), how long an empty path is ([`MinRtt`]), and what it loses when it
-//! is not full ([`BaseLoss`]); it sends at the first, keeps about one round trip in flight, and treats as congestion
+//! It measures how much the path takes (`MaxRate`), how long an empty path is (`MinRtt`), and what it loses when it
+//! is not full (`BaseLoss`); it sends at the first, keeps about one round trip in flight, and treats as congestion
 //! only what the third does not explain.
 //!
 //! ```text

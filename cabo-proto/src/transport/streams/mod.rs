@@ -1,6 +1,6 @@
 //! All streams of one connection (T-16): opening, credit, priorities, and which frame goes next.
 //!
-//! [`send`] and [`recv`] hold one half of one stream each. This table decides among them and never looks into bytes.
+//! `send` and `recv` hold one half of one stream each. This table decides among them and never looks into bytes.
 
 mod recv;
 mod send;
