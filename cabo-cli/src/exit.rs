@@ -72,7 +72,11 @@ impl From<ClientError> for Failure {
             ClientError::Known(_) => FAILED,
             ClientError::Changed(_) => REFUSED,
         };
-        Self::new(code, error.to_string())
+        let next = match &error {
+            ClientError::Connect(ConnectError::Ended { ended, .. }) => next_step(ended),
+            ClientError::Connect(_) | ClientError::Known(_) | ClientError::Changed(_) => "",
+        };
+        Self::new(code, format!("{error}{next}"))
     }
 }
 
@@ -142,10 +146,33 @@ fn of_connect(error: &ConnectError) -> u8 {
     }
 }
 
+/// What to do about a session that never began.
+fn next_step(ended: &Ended) -> &'static str {
+    match ended {
+        Ended::HandshakeTimeout { .. } => {
+            "; does `cabo serve` run there, and does a firewall let it answer?"
+        }
+        Ended::Version { .. } => "; say --plain where the server does, and only there",
+        Ended::Breach { code, .. } if *code == Code::VERSION => {
+            "; another program serves there, or only one side says --plain"
+        }
+        Ended::Breach { .. }
+        | Ended::Local { .. }
+        | Ended::Declined { .. }
+        | Ended::Peer { .. }
+        | Ended::PeerProtocol { .. }
+        | Ended::Crypto(_)
+        | Ended::Idle { .. }
+        | Ended::Reset
+        | Ended::Truncated => "",
+    }
+}
+
 fn of_ended(ended: &Ended) -> u8 {
     match ended {
         Ended::PeerProtocol { code, .. } if *code == Code::REFUSED => REFUSED,
         Ended::Crypto(_) | Ended::Version { .. } => REFUSED,
+        Ended::Breach { code, .. } if *code == Code::VERSION => REFUSED,
         Ended::Breach { .. } => FAILED,
         Ended::Local { .. }
         | Ended::Declined { .. }

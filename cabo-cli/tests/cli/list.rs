@@ -89,10 +89,13 @@ fn difficult_names_are_escaped_listed_and_fetched_by_their_url() {
 fn a_single_file_and_a_plain_server_are_served_too() {
     let world = World::new();
     world.write("film.mp4", b"film");
-    let served = world.serve(&["film.mp4", "--plain", "--on", "udp://127.0.0.1:0"]);
+    let on = ["--on", "udp://127.0.0.1:0", "--on", "tcp://127.0.0.1:0"];
+    let served = world.serve(&[&["film.mp4", "--plain"][..], &on].concat());
     let listed = world.run(&["ls", "--plain", served.url()]).good();
     assert!(listed.out.contains("film.mp4"), "{listed:?}");
     world.run(&["get", "--plain", served.url(), "-o", "copy.mp4"]).good();
     assert_eq!(std::fs::read(world.path("copy.mp4")).unwrap(), b"film");
-    world.run(&["ls", served.url()]).failed(4, &["version"]);
+    for url in &served.urls {
+        world.run(&["ls", url]).failed(4, &["version", "--plain"]);
+    }
 }
