@@ -1,29 +1,7 @@
-//! The Ethernet links of this machine and its addresses, as `/sys` and `/proc` tell them without a privilege.
+//! The addresses of this machine, as `/proc` tells them without a privilege.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
-
-const UP: u32 = 1;
-const LOOPBACK: u32 = 8;
-const ETHERNET: &str = "1"; // ARPHRD_ETHER
-
-/// The names of all interfaces that are up and speak Ethernet, without loopback, sorted.
-pub(crate) fn ethernet_links() -> Vec<String> {
-    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-    let is_link = |path: &Path| {
-        let read = |name| fs::read_to_string(path.join(name)).unwrap_or_default();
-        let flags = read("flags");
-        let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap_or(0);
-        flags & UP != 0 && flags & LOOPBACK == 0 && read("type").trim() == ETHERNET
-    };
-    let mut names: Vec<String> = entries
-        .filter(|entry| is_link(&entry.path()))
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.sort();
-    names
-}
 
 /// Addresses under which others may reach this machine; none where `/proc` does not tell.
 pub(crate) fn own_addresses() -> Vec<IpAddr> {

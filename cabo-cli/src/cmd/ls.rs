@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use cabo::address::{Address, Interface, Item, Place};
+use cabo::carrier::ether;
 use cabo::client::Client;
 use cabo::endpoint::Found;
 use cabo::keys::Fingerprint;
@@ -17,10 +18,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{Globals, block_on};
 use crate::exit::{self, Failure};
+use crate::session;
 use crate::show::human;
 use crate::show::json;
 use crate::show::table::{self, Align, Cell};
-use crate::{interfaces, session};
 
 /// How long a link is asked who serves.
 const ASKING_TIME: Duration = Duration::from_secs(1);
@@ -136,12 +137,7 @@ impl Wish {
         address: &Address,
         folder: &ItemPath,
     ) -> anyhow::Result<()> {
-        let say = |text: &str| {
-            if !self.globals.quiet {
-                anstream::eprintln!("{text}");
-            }
-        };
-        let session = session::connect(client, address, say).await?;
+        let session = session::connect(client, address, self.globals.quiet).await?;
         let media = MediaClient::new(session.connection.clone());
         let failed = |error| exit::of_media(&address.to_string(), &error);
         let mut listing = media.list(folder, self.is_recursive).await.map_err(failed)?;
@@ -226,7 +222,7 @@ impl Wish {
 
     /// Every link of this machine, all at once.
     async fn ask_everywhere(&self) -> anyhow::Result<ExitCode> {
-        let links = interfaces::ethernet_links();
+        let links = ether::links();
         if links.is_empty() {
             let text = "no Ethernet interface of this machine is up, so there is no link to ask; name a server: cabo ls udp://HOST";
             return Err(Failure::new(exit::UNREACHABLE, text).into());

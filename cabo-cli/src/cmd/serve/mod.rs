@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cabo::access::{Access, AllowFile, Cidr};
 use cabo::address::{Address, DEFAULT_PORT, Host, HostPort, Interface, Place};
-use cabo::carrier::OpenError;
+use cabo::carrier::{OpenError, ether};
 use cabo::endpoint::{Endpoint, Listening};
 use cabo::error::ListenError;
 use cabo::keys::{Fingerprint, PublicKey};
@@ -22,7 +22,7 @@ use self::ask::Asker;
 use self::tell::Teller;
 use super::{Globals, block_on_guarded, give_up_raw_sockets};
 use crate::exit::{self, Failure};
-use crate::{interfaces, session};
+use crate::session;
 
 mod ask;
 mod tell;
@@ -121,7 +121,7 @@ impl Args {
 fn usual_places() -> Vec<Listen> {
     let anywhere = || HostPort { host: Host::Any, port: Some(DEFAULT_PORT) };
     let ip = [Place::Udp(anywhere()), Place::Tcp(anywhere())];
-    let links = interfaces::ethernet_links();
+    let links = ether::links();
     let links = links.iter().filter_map(|name| Interface::new(name).ok()).map(|interface| {
         let address = Place::Eth { mac: None, interface, port: Some(DEFAULT_PORT) }.into();
         Listen { address, is_needed: false, is_second: false }

@@ -15,6 +15,8 @@ use tokio::io::unix::AsyncFd;
 
 use crate::carrier::{InterfaceName, OpenError, sockopt};
 
+const LOOPBACK_MAC: [u8; 6] = [0; 6];
+
 /// One look at an interface.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Device {
@@ -101,6 +103,18 @@ pub(super) fn names() -> Vec<String> {
         }
     }
     names
+}
+
+/// The names of the links that are up, without loopback, sorted.
+pub(super) fn links(socket: &OwnedFd) -> Vec<String> {
+    let is_link = |name: &String| {
+        let device = InterfaceName::new(name).and_then(|name| Device::look(socket, name).ok());
+        device.is_some_and(|device| device.is_up && device.mac != LOOPBACK_MAC)
+    };
+    let mut links = names();
+    links.retain(is_link);
+    links.sort();
+    links
 }
 
 /// Word from the kernel that some interface changed: came, went, up, down, renamed, another MTU.

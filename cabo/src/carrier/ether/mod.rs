@@ -180,6 +180,11 @@ impl Ether {
     }
 }
 
+/// The names of the links of this machine that are up, without loopback, sorted; none where the kernel does not tell.
+pub fn links() -> Vec<String> {
+    any_socket().map_or_else(|_| Vec::new(), |socket| device::links(&socket))
+}
+
 /// Any socket at all: what device ioctls want.
 fn any_socket() -> io::Result<OwnedFd> {
     Ok(Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM.cloexec(), None)?.into())
