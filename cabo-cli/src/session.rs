@@ -60,22 +60,8 @@ pub(crate) fn client(is_plain: bool) -> anyhow::Result<Client> {
     Ok(Client::new(endpoint, Some(Known::new(own.dir))))
 }
 
-/// Connects, and says so on stderr where the server is a new one.
-pub(crate) async fn connect(
-    client: &Client,
-    address: &Address,
-    is_quiet: bool,
-) -> Result<Session, Failure> {
-    let say = |text: &str| {
-        if !is_quiet {
-            anstream::eprintln!("{text}");
-        }
-    };
-    connect_saying(client, address, say).await
-}
-
 /// Connects, and gives `say` a line about a server that is a new one.
-pub(crate) async fn connect_saying(
+pub(crate) async fn connect(
     client: &Client,
     address: &Address,
     say: impl Fn(&str),

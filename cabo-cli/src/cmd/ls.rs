@@ -137,7 +137,12 @@ impl Wish {
         address: &Address,
         folder: &ItemPath,
     ) -> anyhow::Result<()> {
-        let session = session::connect(client, address, self.globals.quiet).await?;
+        let say = |text: &str| {
+            if !self.globals.quiet {
+                anstream::eprintln!("{text}");
+            }
+        };
+        let session = session::connect(client, address, say).await?;
         let media = MediaClient::new(session.connection.clone());
         let failed = |error| exit::of_media(&address.to_string(), &error);
         let mut listing = media.list(folder, self.is_recursive).await.map_err(failed)?;

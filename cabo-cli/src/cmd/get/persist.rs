@@ -89,7 +89,7 @@ impl Persist<'_> {
     }
 
     async fn connect(&self, address: &Address, lost: Option<&Lost>) -> Result<Session, Failure> {
-        let connecting = session::connect_saying(self.client, address, |text| self.say(text));
+        let connecting = session::connect(self.client, address, |text| self.say(text));
         let Some(lost) = lost else { return connecting.await };
         let left = self.patience.saturating_sub(lost.since.elapsed());
         tokio::time::timeout(left.max(FIRST_PAUSE), connecting).await.unwrap_or_else(|_| {
