@@ -1,7 +1,7 @@
 //! A packet socket that reads and writes whole frames of one interface, and finds the interface again when it went.
 //!
 //! Traps B 1 to 11 of packet sockets: own echoes are ignored by the kernel, a VLAN tag that was stripped is put back,
-//! unfinished checksums and segments are finished ([`offload`](super::offload)), a downed interface is waited for.
+//! unfinished checksums and segments are finished ([`super::offload`]), a downed interface is waited for.
 
 use std::io;
 use std::mem;
