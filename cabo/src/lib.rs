@@ -34,6 +34,7 @@ pub mod error;
 pub mod keys;
 pub mod lab;
 pub mod relay;
+pub mod request;
 pub mod server;
 pub mod service;
 pub mod stream;

@@ -19,7 +19,7 @@ use crate::carrier::Peer;
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::keys::Fingerprint;
-use crate::service::{Service, read_opening};
+use crate::request::{Service, read_opening};
 use crate::stream::{RecvStream, SendStream};
 
 /// A request has to name its service within this.

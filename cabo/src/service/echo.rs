@@ -2,7 +2,7 @@
 
 use tokio::io::AsyncWriteExt as _;
 
-use super::{Answering, Service};
+use crate::request::{Answering, Service};
 use crate::stream::{RecvStream, SendStream};
 
 /// See the module.

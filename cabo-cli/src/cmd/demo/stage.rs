@@ -17,7 +17,7 @@ use cabo::keys::{Fingerprint, Identity};
 use cabo::lab::{Cable, CableConfig, Host, Lab};
 use cabo::relay::RelayConfig;
 use cabo::service::media::{Catalogue, Limits, MediaServer, SERVICE};
-use cabo::service::{Service as _, read_opening};
+use cabo::request::{Service as _, read_opening};
 use serde_json::Value;
 use tokio::sync::oneshot;
 

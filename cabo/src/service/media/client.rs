@@ -17,7 +17,7 @@ use super::tree::{Hash, block_hash, block_len};
 use super::wire::{
     Answer, BlockRange, Entry, EntryKind, ItemInfo, MessageReader, Request, Version, write_moving,
 };
-use crate::service::opening;
+use crate::request::opening;
 
 /// The half of a stream that a request is written to.
 pub type SendHalf = Box<dyn AsyncWrite + Send + Unpin>;

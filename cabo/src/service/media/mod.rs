@@ -9,7 +9,7 @@
 //! - `target`, `fetch`, `fetch_all`: items onto a disk, resumed, proved, and never outside the folder that was named
 //!
 //! Nothing here knows a carrier: a request is a stream of bytes each way. On the serving side a router reads the
-//! opening ([`crate::service::read_opening`]) and calls [`MediaServer::serve`]; a client opens streams through
+//! opening ([`crate::request::read_opening`]) and calls [`MediaServer::serve`]; a client opens streams through
 //! [`OpenStream`].
 
 mod catalogue;

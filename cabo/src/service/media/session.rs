@@ -6,7 +6,7 @@ use super::client::{OpenStream, Opening, RecvHalf, SendHalf};
 use super::serve::{MediaServer, ServeError};
 use super::wire::WireError;
 use crate::connection::Connection;
-use crate::service::{Answering, Service};
+use crate::request::{Answering, Service};
 use crate::stream::{RecvStream, SendStream, SessionEnded};
 
 impl OpenStream for Connection {

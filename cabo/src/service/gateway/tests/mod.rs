@@ -17,11 +17,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::*;
+use crate::request::read_opening;
 use crate::service::media::tree::BLOCK_BYTES;
 use crate::service::media::{
     Catalogue, Limits, MediaClient, MediaServer, OpenStream, Opening, RecvHalf, SendHalf,
 };
-use crate::service::read_opening;
 
 mod play;
 mod requests;

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 use super::tree::{BLOCK_BYTES, Hash};
 use super::wire::{MessageReader, Request};
 use super::*;
-use crate::service::read_opening;
+use crate::request::read_opening;
 
 mod catalogue;
 mod fetch;

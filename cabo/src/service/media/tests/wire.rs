@@ -170,6 +170,6 @@ async fn a_server_cannot_drive_the_terminal_by_its_error() {
 
 #[test]
 fn the_opening_is_the_bytes_of_the_specification() {
-    let values = vec![("media/1", crate::service::opening(SERVICE).unwrap())];
+    let values = vec![("media/1", crate::request::opening(SERVICE).unwrap())];
     meant("opening", values).into_iter().for_each(|(bytes, opening)| assert_eq!(bytes, opening));
 }
