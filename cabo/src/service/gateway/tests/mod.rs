@@ -19,7 +19,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::*;
 use crate::service::media::tree::BLOCK_BYTES;
 use crate::service::media::{
-    Catalogue, Limits, MediaClient, MediaServer, OpenStream, Opening, RecvHalf, SendHalf,
+    Catalogue, Limits, MediaServer, OpenStream, Opening, RecvHalf, SendHalf,
 };
 use crate::service::read_opening;
 
