@@ -1,4 +1,4 @@
-//! Films over real sessions, as players see them: served, sealed, over UDP, through the gateway, decoded without an error.
+//! Films over real sessions, as players see them: served, sealed, over UDP, through the gateway, decoded without error.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -7,10 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cabo::address::Address;
-use cabo::client::Client;
-use cabo::service::gateway::{CopyError, Gateway, GatewaySettings, PlayError, SessionSource, copy};
-use cabo::service::media::{ErrorCode, ItemInfo, ItemPath, MediaClient, MediaError};
+use cabo::service::gateway::{
+    CopyError, Gateway, GatewaySettings, PlayError, SessionSource, copy, describe,
+};
+use cabo::service::media::{ErrorCode, ItemInfo, ItemPath};
 use serde_json::json;
+use tokio::task::{JoinError, JoinHandle};
 use tracing_subscriber::filter::LevelFilter;
 
 use self::player::Player;
@@ -27,10 +29,10 @@ const END_TIME: Duration = Duration::from_secs(2);
 
 /// Play an item, from any place in it, while it arrives
 ///
-/// The player gets the address of a gateway on this machine, which asks the server for no more than is played and proves
-/// every byte. Any player that opens http:// does; mpv, VLC, ffplay or the browser is found by itself. Without an item, or
-/// with a folder, the browser shows what is there. A server that is lost is looked for until the patience ends; the player
-/// waits for so long.
+/// The player gets the address of a gateway on this machine, which asks the server for no more than is played and
+/// proves every byte. Any player that opens http:// does; mpv, VLC, ffplay or the browser is found by itself. Without
+/// an item, or with a folder, the browser shows what is there. A server that is lost is looked for until the patience
+/// ends; the player waits for so long.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -111,45 +113,56 @@ impl Args {
     }
 }
 
+/// Ctrl-C or SIGTERM, being waited for.
+type Caught = JoinHandle<anyhow::Result<()>>;
+
+fn interrupted_by(caught: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<ExitCode> {
+    caught??;
+    Ok(ExitCode::from(exit::INTERRUPTED))
+}
+
 impl Wish {
     async fn run(&self) -> anyhow::Result<ExitCode> {
-        let client = session::client(self.is_plain)?;
-        let (source, what) = self.connect(client).await?;
+        let mut caught = tokio::spawn(interrupted()); // from now on, whatever is under way
         let settings = GatewaySettings { patience: self.patience, ..GatewaySettings::default() };
-        match &self.how {
-            How::Stdout => self.copy(source, settings).await,
-            How::Url | How::Player(_) => {
-                let here = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
-                let gateway = Gateway::bind(here, source, settings).await.map_err(|error| {
-                    Failure::new(exit::FAILED, format!("the gateway cannot listen: {error}"))
-                })?;
-                let code = self.serve(&gateway, &what).await;
-                self.tell_stats(&gateway)?;
-                code
-            }
+        let (source, what) = tokio::select! {
+            connected = self.connect(&settings) => connected?,
+            caught = &mut caught => return interrupted_by(caught),
+        };
+        if matches!(self.how, How::Stdout) {
+            return tokio::select! {
+                copied = self.copy(source, settings) => copied,
+                caught = &mut caught => interrupted_by(caught),
+            };
         }
+        let here = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
+        let gateway = Gateway::bind(here, source, settings).await.map_err(|error| {
+            Failure::new(exit::FAILED, format!("the gateway cannot listen: {error}"))
+        })?;
+        let code = self.serve(&gateway, &what, caught).await;
+        self.tell_stats(&gateway)?;
+        code
     }
 
     /// A session, and what the server says stands there: errors come before any player starts.
-    async fn connect(&self, client: Client) -> anyhow::Result<(SessionSource, What)> {
-        let session = session::connect(&client, &self.address, |text| {
+    async fn connect(&self, settings: &GatewaySettings) -> anyhow::Result<(SessionSource, What)> {
+        let client = session::client(self.is_plain)?;
+        let tell = |text: &str| {
             if !self.globals.quiet {
                 anstream::eprintln!("cabo: {text}");
             }
-        })
-        .await?;
-        let media = MediaClient::new(session.connection.clone());
-        let what = match media.describe(&self.item).await {
-            Ok(info) => What::File(info),
-            Err(MediaError::Refused(refusal)) if refusal.code == ErrorCode::NotAFile => {
-                What::Folder
-            }
-            // A server of a single file has nothing but that.
-            Err(MediaError::Refused(_)) if self.item.is_root() => What::Folder,
-            Err(error) => return Err(exit::of_media(&self.address.to_string(), &error).into()),
         };
+        let session = session::connect(&client, &self.address, tell).await?;
         let address = session.address.clone(); // the same one again, where a link was asked
-        Ok((SessionSource::new(client, address, Some(session.connection)), what))
+        let source = SessionSource::new(client, address, Some(session.connection));
+        let what = match describe(&source, settings, &self.item).await {
+            Ok(info) => What::File(info),
+            Err(PlayError::Refused(refusal)) if refusal.code == ErrorCode::NotAFile => What::Folder,
+            // A server of a single file has nothing but that.
+            Err(PlayError::Refused(_)) if self.item.is_root() => What::Folder,
+            Err(error) => return Err(self.failure(&error).into()),
+        };
+        Ok((source, what))
     }
 
     async fn copy(
@@ -159,14 +172,7 @@ impl Wish {
     ) -> anyhow::Result<ExitCode> {
         let out = std::io::stdout().as_fd().try_clone_to_owned()?;
         let mut out = tokio::fs::File::from_std(out.into());
-        let copied = tokio::select! {
-            copied = copy(source, settings, &self.item, &mut out) => copied,
-            caught = interrupted() => {
-                caught?;
-                return Ok(ExitCode::from(exit::INTERRUPTED));
-            }
-        };
-        match copied {
+        match copy(source, settings, &self.item, &mut out).await {
             Ok(_) => Ok(ExitCode::from(exit::OK)),
             Err(CopyError::Write(error)) => Err(error.into()), // a closed pipe is success
             Err(CopyError::Play(error)) => Err(self.failure(&error).into()),
@@ -188,6 +194,7 @@ impl Wish {
         &self,
         gateway: &Gateway<SessionSource>,
         what: &What,
+        caught: Caught,
     ) -> anyhow::Result<ExitCode> {
         let url = match what {
             What::File(_) => gateway.item_url(&self.item),
@@ -203,35 +210,35 @@ impl Wish {
         let stop = std::sync::Arc::new(tokio::sync::Notify::new());
         let serving = gateway.run(stop.notified());
         let playing = async {
-            let ended = self.play(player, &url, what).await;
+            let ended = self.play(player, &url, what, caught).await;
             stop.notify_one();
             ended
         };
         tokio::join!(serving, playing).1
     }
 
-    /// Starts the player and ends with it; where there is none, or one that hands the address on and ends at once, serves
-    /// until Ctrl-C.
+    /// Starts the player and ends with it; where there is none, or one that hands the address on and ends at once,
+    /// serves until Ctrl-C.
     async fn play(
         &self,
         player: Option<Player>,
         url: &str,
         what: &What,
+        mut caught: Caught,
     ) -> anyhow::Result<ExitCode> {
         self.tell(player.as_ref(), url, what)?;
         let Some(player) = player else {
-            interrupted().await?;
+            caught.await??;
             return Ok(ExitCode::from(exit::OK));
         };
         let mut child = player.start(url, self.globals.json)?;
         let status = tokio::select! {
             status = child.wait() => status?,
-            caught = interrupted() => {
-                caught?;
+            caught = &mut caught => {
                 // A terminal has told the player too; a `kill` has not.
                 let _ = child.start_kill();
                 let _ = tokio::time::timeout(END_TIME, child.wait()).await;
-                return Ok(ExitCode::from(exit::INTERRUPTED));
+                return interrupted_by(caught);
             }
         };
         if !status.success() {
@@ -242,7 +249,7 @@ impl Wish {
             if !self.globals.quiet {
                 anstream::eprintln!("{player} has it; Ctrl-C ends the gateway");
             }
-            interrupted().await?;
+            caught.await??;
         }
         Ok(ExitCode::from(exit::OK))
     }
@@ -294,7 +301,8 @@ impl Wish {
             }))?);
         }
         anstream::eprintln!(
-            "{} requests, {} to the player; {} blocks of 1 MiB from the server, {} used again, {} cancelled; asked again {} times",
+            "{} requests, {} to the player; {} blocks of 1 MiB from the server, {} used again, {} cancelled, \
+             {} retries",
             stats.requests,
             human::size(stats.bytes),
             stats.blocks,

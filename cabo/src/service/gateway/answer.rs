@@ -1,7 +1,7 @@
 //! Requests of players and browsers, and what they are answered with.
 //!
-//! Who is asked for (Host) comes first, then the token, then the item. A page of another site that had its name lead here
-//! (DNS rebinding) fails at the first; it could not guess the second.
+//! Who is asked for (Host) comes first, then the token, then the item. A page of another site that had its name lead
+//! here (DNS rebinding) fails at the first; it could not guess the second.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

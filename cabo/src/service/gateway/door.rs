@@ -17,8 +17,8 @@ use super::source::Source;
 
 /// A connection has to send the head of a request within this, the first one and each further one.
 const HEAD_TIME: Duration = Duration::from_secs(60);
-/// What waits for a player, in our memory and in the kernel's: little, because a player that looks at the head of a film
-/// and goes on to its tail has all of it sent in vain.
+/// What waits for a player, in our memory and in the kernel's: little, because a player that looks at the head of a
+/// film and goes on to its tail has all of it sent in vain.
 const BUFFER_BYTES: usize = 128 * 1024;
 /// The pause after the system had no room for one more connection.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -12,8 +12,8 @@
 //! - `blocks`: one shelf of verified blocks for all readers; each block is asked for once, and no longer than wanted
 //! - `source`, `session`: where clients come from, and how long a lost one is waited for
 //!
-//! A block is a READ of its own (M-7): a player that pauses holds no request open, a seek drops what it no longer needs,
-//! and a lost session costs one block at most.
+//! A block is a READ of its own (M-7): a player that pauses holds no request open, a seek drops what it no longer
+//! needs, and a lost session costs one block at most.
 
 mod answer;
 mod blocks;
@@ -43,7 +43,7 @@ pub use self::source::{PlayError, Source, SourceError};
 use self::answer::Site;
 use self::blocks::Blocks;
 use self::reader::Reader;
-use crate::service::media::ItemPath;
+use crate::service::media::{ItemInfo, ItemPath, MediaClient};
 
 /// How a gateway uses memory and time.
 #[derive(Clone, Debug)]
@@ -127,8 +127,8 @@ impl<S: Source> Gateway<S> {
     }
 }
 
-/// Writes all bytes of `item` to `out`, each verified before it is written, and says how many they were. A lost server is
-/// waited for as in a gateway.
+/// Writes all bytes of `item` to `out`, each verified before it is written, and says how many they were. A lost server
+/// is waited for as in a gateway.
 pub async fn copy<S: Source>(
     source: S,
     settings: GatewaySettings,
@@ -143,6 +143,16 @@ pub async fn copy<S: Source>(
     }
     out.flush().await?;
     Ok(item.info.size)
+}
+
+/// What the server says of `item`. A lost or busy server is waited for as in a gateway.
+pub async fn describe<S: Source>(
+    source: &S,
+    settings: &GatewaySettings,
+    item: &ItemPath,
+) -> Result<ItemInfo, PlayError> {
+    let ask = |client: MediaClient| async move { client.describe(item).await };
+    source::persist(source, settings, || (), ask).await
 }
 
 /// Why not all of an item was copied.

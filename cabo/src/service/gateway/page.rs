@@ -44,8 +44,8 @@ pub(super) fn folder(path: &ItemPath, entries: &[Entry], is_cut: bool) -> String
             EntryKind::Folder => writeln!(list, "<li><a href=\"./{link}/\">{name}/</a></li>"),
             EntryKind::File => writeln!(
                 list,
-                "<li><a href=\"./{link}?watch\">{name}</a> ({} bytes, <a href=\"./{link}\">the file itself<span hidden> \
-                 {name}</span></a>)</li>",
+                "<li><a href=\"./{link}?watch\">{name}</a> ({} bytes, \
+                 <a href=\"./{link}\">the file itself<span hidden> {name}</span></a>)</li>",
                 entry.size
             ),
             EntryKind::Unknown(_) => Ok(()),

@@ -49,7 +49,7 @@ pub(super) fn decide(method: &Method, headers: &HeaderMap, etag: &str, size: u64
     }
 }
 
-/// Of several ranges the first that exists is given: one part is enough, whoever wants more asks again (section 15.3.7).
+/// Of several ranges the first that exists is given: one part is enough, whoever wants more asks again (15.3.7).
 /// What is no range is ignored (section 14.2).
 fn decide_range(text: &str, size: u64) -> Decision {
     let text = text.trim();

@@ -20,7 +20,7 @@ use super::*;
 use crate::request::read_opening;
 use crate::service::media::tree::BLOCK_BYTES;
 use crate::service::media::{
-    Catalogue, Limits, MediaClient, MediaServer, OpenStream, Opening, RecvHalf, SendHalf,
+    Catalogue, Limits, MediaServer, OpenStream, Opening, RecvHalf, SendHalf,
 };
 
 mod play;
