@@ -16,8 +16,8 @@ use cabo::endpoint::{Endpoint, Settings};
 use cabo::keys::{Fingerprint, Identity};
 use cabo::lab::{Cable, CableConfig, Host, Lab};
 use cabo::relay::RelayConfig;
-use cabo::service::media::{Catalogue, Limits, MediaServer, SERVICE};
 use cabo::request::{Service as _, read_opening};
+use cabo::service::media::{Catalogue, Limits, MediaServer, SERVICE};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
