@@ -23,13 +23,13 @@ fn bite(rows: &[(Rule, &str, &str, &str)]) {
 
 #[test]
 fn on_text() {
-    let long = "x".repeat(121);
+    let long = "x".repeat(129);
     let home = concat!("see `/ho", "me/ana/x`");
     bite(&[
         (text::file_name, "cabo/src/util.rs", "", "1: R5"),
         (text::file_name, "cabo/src/common/a.rs", "", "1: R5"),
         (text::file_header, "cabo/src/a.rs", "fn f() {}", "1: R6"),
-        (text::file_size, "cabo/src/a.rs", &long, "1: 121 columns"),
+        (text::file_size, "cabo/src/a.rs", &long, "1: 129 columns"),
         (text::file_size, "cabo/src/a.rs", &"\n".repeat(801), "800: 801 lines"),
         (text::leftovers, "cabo/src/a.rs", concat!("\n// TO", "DO: later"), "2: TO"),
         (text::machine_paths, "a.md", home, "1: the path of one machine"),
