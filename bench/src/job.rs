@@ -60,7 +60,7 @@ pub struct Job {
     pub limit_seconds: f64,
     /// Bytes of a datagram, or of the payload of a frame, for peers that do not find out.
     pub datagram_bytes: usize,
-    /// TCP congestion control that the socket asks for; `None`: the host's own.
+    /// Congestion control that a TCP socket asks for, or cabo is told; `None`: the host's own, the default.
     pub congestion: Option<String>,
 }
 

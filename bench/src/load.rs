@@ -154,13 +154,13 @@ fn measure(
     drop(both);
 
     let mut both = Both::start(lab, carrier)?;
-    both.open(10, STREAM_BYTES_PER_SECOND)?; // what is made once, is made now
+    both.open(10, STREAM_BYTES_PER_SECOND / 10)?; // what is made once, is made now
     std::thread::sleep(Duration::from_secs(1));
     both.close()?;
     tell("after 10 clients came and left".into(), both.weigh()?, Answer::default(), since);
-    let client = both.open(arguments.leave, STREAM_BYTES_PER_SECOND)?;
+    let client = both.open(arguments.leave, STREAM_BYTES_PER_SECOND / 10)?;
     std::thread::sleep(Duration::from_secs(2));
-    tell(format!("while {} clients stream", arguments.leave), both.weigh()?, client, since);
+    tell(format!("while {} clients receive 0.1 Mbit/s", arguments.leave), both.weigh()?, client, since);
     both.close()?;
     tell(
         format!("after {} clients left", arguments.leave),

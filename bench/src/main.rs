@@ -61,6 +61,9 @@ struct Transfer {
     /// Only peers whose name contains one of these.
     #[arg(long)]
     peers: Vec<String>,
+    /// cabo's congestion controller, to tell its share from the rest: model, cubic, or bytes a second.
+    #[arg(long)]
+    controller: Option<String>,
     /// Writes the figures there too.
     #[arg(long)]
     json: Option<PathBuf>,

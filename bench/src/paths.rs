@@ -41,7 +41,6 @@ pub enum Carrier {
 
 /// A path that is up.
 pub struct Path {
-    pub kind: Kind,
     /// Where the sender is.
     pub sender: Host,
     /// Where the receiver is.
@@ -70,7 +69,7 @@ impl Drop for Running {
 }
 
 impl Path {
-    /// Builds it. `congestion` becomes the receiver's and the sender's own TCP congestion control.
+    /// Builds it. `congestion` becomes that of all TCP over `lo` of the sender.
     pub fn build(lab: &Lab, kind: Kind, congestion: Option<&str>) -> Result<Self> {
         let sender = lab.host("sender")?;
         let path = match kind {
@@ -79,7 +78,6 @@ impl Path {
                     sender.run(|| set_mtu("lo", mtu_bytes))?.context("the MTU of lo")?;
                 }
                 Self {
-                    kind,
                     receiver: sender.clone(),
                     sender,
                     interface: "lo".into(),
@@ -100,12 +98,7 @@ impl Path {
             }
         };
         if let Some(congestion) = congestion {
-            for host in [&path.sender, &path.receiver] {
-                host.run(|| {
-                    std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", congestion)
-                })?
-                .with_context(|| format!("TCP {congestion}"))?;
-            }
+            set_congestion(&path.sender, congestion)?;
         }
         Ok(path)
     }
@@ -129,15 +122,7 @@ impl Path {
             relay = Some(Running { stop, thread: Some(thread) });
         }
         let port = cable.b;
-        Ok(Self {
-            kind,
-            sender,
-            receiver,
-            interface: port.name,
-            mac: port.mac,
-            ip: port.ipv4,
-            relay,
-        })
+        Ok(Self { sender, receiver, interface: port.name, mac: port.mac, ip: port.ipv4, relay })
     }
 
     /// Whether a relay makes it bad.
@@ -172,6 +157,23 @@ impl Path {
             Carrier::Unix => ("cabo-bench".into(), "cabo-bench".into()),
         }
     }
+}
+
+/// Has all TCP over `lo` of `host` use `congestion`. By route, because a namespace may not choose every one by sysctl.
+fn set_congestion(host: &Host, congestion: &str) -> Result<()> {
+    for destination in ["127.0.0.0/8", "127.0.0.1"] {
+        let words = format!(
+            "route replace local {destination} dev lo table local proto kernel scope host src 127.0.0.1 congctl \
+             {congestion}"
+        );
+        let status = host
+            .command("ip")
+            .args(words.split_whitespace())
+            .status()
+            .context("ip; is iproute2 installed?")?;
+        anyhow::ensure!(status.success(), "ip {words}: {status}");
+    }
+    Ok(())
 }
 
 /// Sets the MTU of an interface in this thread's namespace.

@@ -140,9 +140,7 @@ fn payload_share(entry: &Entry) -> f64 {
         (Peer::CaboPlain, Carrier::Eth | Carrier::EthAsked) => 24 + 4 + STREAM_FRAME_BYTES,
         (Peer::Cabo, Carrier::Udp) => UDP_BYTES + 20 + 16 + STREAM_FRAME_BYTES,
         (Peer::CaboPlain, Carrier::Udp) => UDP_BYTES + 20 + 4 + STREAM_FRAME_BYTES,
-        (Peer::Quinn | Peer::QuinnBbr, _) => {
-            return f64::from(1452 - QUINN_BYTES) / f64::from(1452 + UDP_BYTES + WIRE_BYTES);
-        }
+        (Peer::Quinn | Peer::QuinnBbr, _) => UDP_BYTES + QUINN_BYTES,
         _ => TCP_BYTES,
     };
     f64::from(1500 - overhead) / f64::from(1500 + WIRE_BYTES)

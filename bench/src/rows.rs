@@ -17,8 +17,9 @@ const BAD_DELAY: Duration = Duration::from_millis(10);
 const LOSSES: [f64; 3] = [0.001, 0.01, 0.05];
 /// Delay each way of the clean cable on which the first byte is waited for.
 const FAR: Duration = Duration::from_millis(50);
-/// The MTU at which quinn's largest datagram, 1452 bytes, is everybody's.
-const QUINN_MTU: u32 = 1480;
+/// MTU of the rows where everybody's datagram has to be equally large, and that datagram over IPv4.
+const EQUAL_MTU: u32 = 1500;
+const EQUAL_DATAGRAM_BYTES: usize = 1472;
 /// Receivers stop counting here.
 const CLEAN_LIMIT_SECONDS: f64 = 30.0;
 const BAD_LIMIT_SECONDS: f64 = 15.0;
@@ -30,7 +31,7 @@ pub struct Row {
     pub conditions: String,
     pub kind: Kind,
     pub task: Task,
-    /// TCP congestion control of the hosts; `None`: the machine's.
+    /// TCP congestion control of the host's `lo`; `None`: the machine's.
     congestion: Option<&'static str>,
     pub entries: Vec<Entry>,
     /// Entries that the others are compared with.
@@ -79,8 +80,8 @@ fn rows() -> Vec<Row> {
             65_535,
             "sealed 1.0 of kernel TCP on lo",
         ),
-        udp(Kind::Lo { mtu_bytes: Some(QUINN_MTU) }, "udp-lo-1452", "sealed 2 x quinn"),
-        udp(Kind::Veth { mtu_bytes: QUINN_MTU }, "udp-veth-1452", "sealed 1.3 x quinn"),
+        udp(Kind::Lo { mtu_bytes: Some(EQUAL_MTU) }, "udp-lo-1472", "sealed 2 x quinn"),
+        udp(Kind::Veth { mtu_bytes: EQUAL_MTU }, "udp-veth-1472", "sealed 1.3 x quinn"),
         tcp("tcp-lo-bbr", "bbr"),
         tcp("tcp-lo-cubic", "cubic"),
         Row {
@@ -132,14 +133,14 @@ fn udp(kind: Kind, name: &str, goal: &'static str) -> Row {
     Row {
         name: name.into(),
         conditions: format!(
-            "IPv4, MTU {QUINN_MTU} and so 1452 bytes in everybody's datagram{}",
+            "IPv4, MTU {EQUAL_MTU} and so {EQUAL_DATAGRAM_BYTES} bytes in everybody's datagram{}",
             if matches!(kind, Kind::Veth { .. }) { ", offloads of the interface off" } else { "" }
         ),
         kind,
         task: Task::Transfer,
         congestion: None,
         entries: vec![
-            entry("udp blast", Peer::UdpBlast, Carrier::Udp).of(1452),
+            entry("udp blast", Peer::UdpBlast, Carrier::Udp).of(EQUAL_DATAGRAM_BYTES),
             entry("quinn", Peer::Quinn, Carrier::Udp),
             entry("cabo plain", Peer::CaboPlain, Carrier::Udp),
             entry("cabo sealed", Peer::Cabo, Carrier::Udp),
@@ -295,7 +296,11 @@ fn measure(
                 bytes: mib << 20,
                 limit_seconds,
                 datagram_bytes: entry.datagram_bytes,
-                congestion: entry.congestion.map(str::to_owned),
+                congestion: if is_cabo {
+                    arguments.controller.clone()
+                } else {
+                    entry.congestion.map(str::to_owned)
+                },
             };
             let name = format!("{}-{}-{run}", row.name, entry.name.replace(' ', "-"));
             let perf = arguments.perf.as_deref().map(|folder| (folder, name.as_str()));

@@ -7,6 +7,7 @@ use cabo::address::Address;
 use cabo::connection::Connection;
 use cabo::endpoint::{Endpoint, Settings};
 use cabo::keys::Identity;
+use cabo_proto::transport::congestion::Kind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{BLOCK_BYTES, Tally};
@@ -25,6 +26,12 @@ pub(super) fn run(job: &Job) -> Result<()> {
 pub(super) fn endpoint(job: &Job) -> Result<Endpoint> {
     let mut settings = Settings::default();
     settings.session.is_plain = job.peer == Peer::CaboPlain;
+    settings.session.congestion = match job.congestion.as_deref() {
+        None => settings.session.congestion,
+        Some("model") => Kind::Model,
+        Some("cubic") => Kind::Cubic,
+        Some(rate) => Kind::Fixed { bytes_per_second: rate.parse().context("a rate")? },
+    };
     Ok(Endpoint::new(&Identity::generate()?, settings)?)
 }
 

@@ -8,8 +8,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    ClientConfig, Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 
 use super::Tally;
@@ -17,6 +17,8 @@ use crate::job::{Job, Peer, Task};
 
 /// Larger than any path here needs.
 const WINDOW_BYTES: u32 = 32 << 20;
+/// What Ethernet carries over IPv4; quinn's own limit is 1452.
+const LARGEST_DATAGRAM_BYTES: u16 = 1472;
 /// What cabo asks for.
 const RECEIVE_BUFFER_BYTES: libc::c_int = 4 << 20;
 const SEND_BUFFER_BYTES: usize = 1 << 20;
@@ -91,7 +93,10 @@ async fn connect(job: &Job) -> Result<(Endpoint, Connection)> {
 
 fn transport(job: &Job) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
+    let mut search = MtuDiscoveryConfig::default();
+    search.upper_bound(LARGEST_DATAGRAM_BYTES);
     transport
+        .mtu_discovery_config(Some(search))
         .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(WINDOW_BYTES.into());
