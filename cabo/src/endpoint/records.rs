@@ -1,5 +1,6 @@
 //! The task behind one connection on a stream carrier, and the one behind a listener.
 
+use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +39,11 @@ pub(crate) struct RecordSettings {
     pub(crate) crypto: Arc<dyn Crypto>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) scheme: &'static str,
+}
+
+thread_local! {
+    /// Where reads land: one for a thread, not for a connection, so that idle ones cost little.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; IN_BYTES]);
 }
 
 #[derive(Default)]
@@ -106,7 +112,6 @@ fn drive(
         wake,
         stream,
         out: BytesMut::new(),
-        scratch: vec![0; IN_BYTES],
         incoming,
         sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
         is_read_ended: false,
@@ -198,7 +203,6 @@ struct RecordDriver {
     wake: Arc<Wake>,
     stream: Box<dyn ByteStream>,
     out: BytesMut,
-    scratch: Vec<u8>,
     incoming: Option<mpsc::Sender<Connection>>,
     sleep: Pin<Box<Sleep>>,
     is_read_ended: bool,
@@ -237,7 +241,11 @@ impl RecordDriver {
         if self.is_read_ended {
             return false;
         }
-        let mut buffer = ReadBuf::new(&mut self.scratch);
+        SCRATCH.with_borrow_mut(|scratch| self.read_into(cx, scratch))
+    }
+
+    fn read_into(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> bool {
+        let mut buffer = ReadBuf::new(scratch);
         let Poll::Ready(read) = AsyncRead::poll_read(Pin::new(&mut self.stream), cx, &mut buffer)
         else {
             return false;
@@ -305,7 +313,7 @@ impl RecordDriver {
             inner.pump();
             inner.on_flushed();
         }
-        let (mut stream, mut scratch) = (self.stream, self.scratch);
+        let (mut stream, mut scratch) = (self.stream, vec![0; 4096]);
         let linger = async move {
             if stream.shutdown().await.is_ok() {
                 while matches!(stream.read(&mut scratch).await, Ok(1..)) {}
