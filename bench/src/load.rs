@@ -160,7 +160,12 @@ fn measure(
     tell("after 10 clients came and left".into(), both.weigh()?, Answer::default(), since);
     let client = both.open(arguments.leave, STREAM_BYTES_PER_SECOND / 10)?;
     std::thread::sleep(Duration::from_secs(2));
-    tell(format!("while {} clients receive 0.1 Mbit/s", arguments.leave), both.weigh()?, client, since);
+    tell(
+        format!("while {} clients receive 0.1 Mbit/s", arguments.leave),
+        both.weigh()?,
+        client,
+        since,
+    );
     both.close()?;
     tell(
         format!("after {} clients left", arguments.leave),
