@@ -70,6 +70,24 @@ fn a_path_that_shrinks_under_way_is_noticed_and_nothing_is_lost_for_good() {
     }
 }
 
+/// T-12.6: from the first packet on, and under way.
+#[test]
+fn a_path_below_the_base_carries_everything_all_the_same() {
+    for (own, wire) in [(1496, 1300), (8996, 1250), (65_535, 1200)] {
+        let (found, _) = mtu_after(own, wire);
+        assert!((1200..=wire).contains(&found), "own {own} wire {wire}: {found}");
+        let mut net = fresh(own, 1496);
+        connected(&mut net);
+        let mut flows = [Flow::new(CLIENT, 16_000_000), Flow::new(SERVER, 2_000_000)];
+        assert!(deliver(&mut net, &mut flows, ms(30)).is_none());
+        for link in &mut net.links {
+            let smaller = LinkConfig { mtu_bytes: wire, ..link.config().clone() };
+            link.set_config(smaller);
+        }
+        assert!(deliver(&mut net, &mut flows, secs(30)).is_some(), "own {own} wire {wire}");
+    }
+}
+
 #[test]
 fn datagrams_follow_the_size_of_packets() {
     let mut net = fresh(8996, 8996);

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// The largest packet that is sent unproved: what Ethernet carries. The caller subtracts its carrier's headers.
 pub const BASE: usize = 1500;
 
+/// What every path must take, bytes of a packet: a first packet has as many (S-3.3).
+const FLOOR: usize = 1200;
+
 const LADDER: [usize; 6] = [1500, 4000, 8996, 16_384, 32_768, 65_535]; // the last two: `lo` and virtual links
 const PROBES_PER_SIZE: u32 = 3; // RFC 8899 section 5.1.2
 const LOST_FULL_SIZE: u32 = 12; // in a row, none acknowledged between: a black hole, or a very bad wire
@@ -107,7 +110,8 @@ impl Mtu {
 
     /// A packet of the data space was acknowledged. The new size, where this proves one.
     pub fn on_acked(&mut self, number: u64, bytes: usize) -> Option<usize> {
-        if bytes > self.base {
+        let least = if self.current > self.base { self.base } else { self.floor() };
+        if bytes > least {
             self.lost_in_row = 0;
         }
         let probe = self.probe.take_if(|probe| probe.number == number)?;
@@ -130,7 +134,7 @@ impl Mtu {
             }
             return None;
         }
-        if bytes <= self.base || self.current <= self.base {
+        if bytes <= self.floor() || self.current <= self.floor() {
             return None;
         }
         self.lost_in_row += 1;
@@ -140,10 +144,19 @@ impl Mtu {
     /// A probe timeout passed, the `count`th without an acknowledgement. The new size, as in
     /// [`on_lost`](Self::on_lost).
     pub fn on_pto(&mut self, now: Instant, count: u32) -> Option<usize> {
-        if count < BLACK_HOLE_PTOS || self.current <= self.base { None } else { self.fall(now) }
+        if count < BLACK_HOLE_PTOS || self.current <= self.floor() { None } else { self.fall(now) }
     }
 
+    /// The least that we ever go down to.
+    fn floor(&self) -> usize {
+        FLOOR.min(self.base)
+    }
+
+    /// Down to the base, and if that is what does not pass, to the floor.
     fn fall(&mut self, now: Instant) -> Option<usize> {
+        if self.current <= self.base {
+            self.base = self.floor();
+        }
         self.current = self.base;
         self.lost_in_row = 0;
         self.tries = 0;
@@ -164,7 +177,7 @@ impl Mtu {
             self.failed = Some(self.failed.map_or(bytes, |failed| failed.min(bytes)));
             return None;
         }
-        if bytes <= self.base { None } else { self.fall(now) }
+        if bytes <= self.floor() { None } else { self.fall(now) }
     }
 
     /// The path may have changed: searches again at once.

@@ -156,7 +156,9 @@ impl PacketConnection {
             self.spaces[space as usize].probes = 1;
             self.spaces[space as usize].is_ping_wanted = true;
         }
-        let count = self.spaces[Space::Data as usize].loss.pto_count();
+        let count = self.spaces.iter().map(|space| space.loss.pto_count()).max().unwrap_or(0);
+        // Before anything has passed, one silence is sign enough (T-12.6).
+        let count = count + u32::from(!self.core.is_handshaken());
         if let Some(size) = self.mtu.on_pto(now, count) {
             self.path.on_mtu(size as u64);
         }
