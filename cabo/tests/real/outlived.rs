@@ -64,9 +64,9 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(lab: &Lab) -> Self {
+    fn new(lab: &Lab, mtu_bytes: u32) -> Self {
         let (ana, bob) = (lab.host("ana").unwrap(), lab.host("bob").unwrap());
-        let config = CableConfig { is_relayed: true, ..CableConfig::default() };
+        let config = CableConfig { mtu_bytes, is_relayed: true, ..CableConfig::default() };
         let cable = lab.cable(&ana, "eth0", &bob, "eth0", &config).unwrap();
         let link = LinkConfig {
             delay: Duration::from_millis(1),
@@ -122,7 +122,7 @@ fn ip(host: &Host, arguments: &str) {
 }
 
 fn sessions_go_on_after_their_cable_was_pulled_for_30_s(lab: &Lab) {
-    let stats = Scene::new(lab).interrupt(|scene| {
+    let stats = Scene::new(lab, 1500).interrupt(|scene| {
         scene.relay.handle.set_down(true);
         thread::sleep(Duration::from_secs(30));
         scene.relay.handle.set_down(false);
@@ -131,15 +131,15 @@ fn sessions_go_on_after_their_cable_was_pulled_for_30_s(lab: &Lab) {
 }
 
 fn sessions_go_on_through_a_smaller_mtu(lab: &Lab) {
-    Scene::new(lab).interrupt(|scene| {
+    Scene::new(lab, 9000).interrupt(|scene| {
         for host in [&scene.ana, &scene.bob] {
-            ip(host, "link set eth0 mtu 1280");
+            ip(host, "link set eth0 mtu 1500");
         }
     });
 }
 
 fn sessions_go_on_after_their_interface_was_down(lab: &Lab) {
-    Scene::new(lab).interrupt(|scene| {
+    Scene::new(lab, 1500).interrupt(|scene| {
         ip(&scene.ana, "link set eth0 down");
         thread::sleep(Duration::from_secs(3));
         ip(&scene.ana, "link set eth0 up");
