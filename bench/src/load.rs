@@ -123,7 +123,6 @@ fn measure(
         phases.push(Phase { carrier: name, name: phase, server, client, seconds });
     };
     let since = Instant::now();
-
     let mut both = Both::start(lab, carrier)?;
     tell("before anybody came".into(), both.weigh()?, Answer::default(), since);
     let client = both.open(arguments.idle, 0)?;
