@@ -27,7 +27,7 @@ pub(crate) const ALL: &[Test] = &[
 ];
 
 const MIB: u64 = 1 << 20;
-const FILM_BYTES: u64 = 12 * MIB;
+const FILM_BYTES: u64 = 48 * MIB; // ten seconds of the cable: one flow may begin long before the other
 /// With so much proved, a transfer is under way.
 const BEGUN_BYTES: u64 = 2 * MIB;
 /// Both transfers together, so that they last some 5 s.
