@@ -14,6 +14,7 @@ mod mutate;
 mod packet;
 mod params;
 mod record;
+mod url;
 
 pub use connection::connection;
 pub use frames::frames;
@@ -22,6 +23,7 @@ pub use mutate::mutate;
 pub use packet::packet;
 pub use params::params;
 pub use record::record;
+pub use url::url;
 
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
@@ -34,4 +36,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("packet", packet),
     ("params", params),
     ("record", record),
+    ("url", url),
 ];
