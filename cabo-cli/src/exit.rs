@@ -8,7 +8,6 @@ use cabo::client::ClientError;
 use cabo::connection::{Code, Ended};
 use cabo::error::{ConnectError, ListenError};
 use cabo::service::media::{ErrorCode, FetchError, MediaError};
-use cabo::stream::SessionEnded;
 
 use crate::show::human::escaped;
 
@@ -98,7 +97,7 @@ impl From<ListenError> for Failure {
 
 /// The failure of a request about `place`.
 pub(crate) fn of_media(place: &str, error: &MediaError) -> Failure {
-    if let Some(ended) = session_end(error) {
+    if let Some(ended) = error.session_end() {
         return Failure::new(of_ended(ended), format!("{place}: {ended}"));
     }
     let code = match error {
@@ -125,12 +124,6 @@ pub(crate) fn of_fetch(place: &str, error: &FetchError, here_bytes: u64) -> Fail
         failure.code = INCOMPLETE;
     }
     failure
-}
-
-/// The end of the session that is behind an error, if one is.
-pub(crate) fn session_end(error: &MediaError) -> Option<&Ended> {
-    let MediaError::Broken(error) = error else { return None };
-    Some(&error.get_ref()?.downcast_ref::<SessionEnded>()?.0)
 }
 
 fn of_connect(error: &ConnectError) -> u8 {

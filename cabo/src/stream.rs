@@ -94,6 +94,9 @@ impl SendStream {
     pub fn reset(&mut self, code: u64) {
         self.is_finished = true;
         let mut inner = self.owner.0.lock();
+        if inner.ended.is_some() {
+            return; // the peer hears of the session's end, and should take nothing else for the reason
+        }
         inner.machine.streams().reset(self.id, code);
         self.owner.0.touch(&mut inner);
     }
@@ -159,6 +162,9 @@ impl RecvStream {
     pub fn stop(&mut self, code: u64) {
         self.is_ended = true;
         let mut inner = self.owner.0.lock();
+        if inner.ended.is_some() {
+            return; // as above
+        }
         inner.machine.streams().stop(Instant::now(), self.id, code);
         self.owner.0.touch(&mut inner);
     }

@@ -1,7 +1,6 @@
 //! Sessions that are lost and found again: what goes on is tried anew until the patience ends without progress.
 
 use std::convert::Infallible;
-use std::io;
 use std::ops::AsyncFnMut;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,6 @@ use cabo::address::Address;
 use cabo::client::{Client, Session};
 use cabo::connection::{Code, Ended};
 use cabo::service::media::{ErrorCode, FetchError, MediaClient, MediaError};
-use cabo::stream::SessionEnded;
 
 use crate::exit::{self, Failure};
 use crate::session;
@@ -60,7 +58,7 @@ impl Persist<'_> {
                         done = work(&media) => done,
                         never = nudge(&session, &here) => match never {},
                     };
-                    match done.map_err(|error| with_end(error, &session)) {
+                    match done {
                         Ok(done) => {
                             session::leave(&session).await;
                             return Ok(done);
@@ -135,20 +133,10 @@ async fn nudge(session: &Session, here: &impl Fn() -> u64) -> Infallible {
     }
 }
 
-/// Where a session ended under a request, that is what the request failed of.
-fn with_end(error: FetchError, session: &Session) -> FetchError {
-    match (error, session.connection.ended()) {
-        (FetchError::Media(MediaError::Broken(_)), Some(ended)) => {
-            MediaError::Broken(io::Error::other(SessionEnded(ended))).into()
-        }
-        (error, _) => error,
-    }
-}
-
 /// Whether trying again may help: the server or the way to it was lost, or the server has too much to do.
 fn is_passing(error: &FetchError) -> bool {
     let FetchError::Media(error) = error else { return false };
-    if let Some(ended) = exit::session_end(error) {
+    if let Some(ended) = error.session_end() {
         return match ended {
             Ended::PeerProtocol { code, .. } => *code != Code::REFUSED,
             Ended::Peer { .. } | Ended::Idle { .. } | Ended::Reset | Ended::Truncated => true,

@@ -8,7 +8,7 @@ use super::GatewaySettings;
 use super::session::will_stay;
 use crate::server::UNKNOWN_SERVICE;
 use crate::service::media::{ErrorCode, MediaClient, MediaError, Refusal};
-use crate::stream::{SessionEnded, StreamReset};
+use crate::stream::StreamReset;
 
 /// Pauses grow from the first one to this many times as long.
 const BACK_OFF_MAX: u32 = 20;
@@ -124,7 +124,7 @@ fn judge(error: MediaError) -> Verdict {
             | ErrorCode::Io
             | ErrorCode::Unknown(_) => Verdict::Final(refusal.into()),
         },
-        MediaError::Broken(error) => match final_words(&error) {
+        MediaError::Broken(_) => match final_words(&error) {
             Some(text) => Verdict::Final(SourceError { is_final: true, text }.into()),
             None => Verdict::Later(error.to_string()),
         },
@@ -136,11 +136,12 @@ fn judge(error: MediaError) -> Verdict {
 }
 
 /// A stream that broke and would break again: the server has no such service, or does not let us in.
-fn final_words(error: &std::io::Error) -> Option<String> {
-    let inner = error.get_ref()?;
-    if inner.downcast_ref::<StreamReset>().is_some_and(|reset| reset.0 == UNKNOWN_SERVICE) {
-        return Some("the server has no files to play (it does not offer media/1)".to_owned());
+fn final_words(error: &MediaError) -> Option<String> {
+    if let Some(ended) = error.session_end() {
+        return will_stay(ended).then(|| ended.to_string());
     }
-    let ended = &inner.downcast_ref::<SessionEnded>()?.0;
-    will_stay(ended).then(|| ended.to_string())
+    let MediaError::Broken(error) = error else { return None };
+    let reset = error.get_ref()?.downcast_ref::<StreamReset>()?;
+    (reset.0 == UNKNOWN_SERVICE)
+        .then(|| "the server has no files to play (it does not offer media/1)".to_owned())
 }

@@ -3,6 +3,8 @@
 use std::{fmt, io};
 
 use super::wire::WireError;
+use crate::connection::Ended;
+use crate::stream::SessionEnded;
 
 /// Why a server does not, or no longer, answer a request (M-9).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -165,6 +167,14 @@ pub enum MediaError {
         /// The block's place in the file.
         index: u64,
     },
+}
+
+impl MediaError {
+    /// The end of the session that is behind it, where that is what broke the stream.
+    pub fn session_end(&self) -> Option<&Ended> {
+        let Self::Broken(error) = self else { return None };
+        Some(&error.get_ref()?.downcast_ref::<SessionEnded>()?.0)
+    }
 }
 
 impl From<WireError> for MediaError {

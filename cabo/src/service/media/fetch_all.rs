@@ -1,6 +1,5 @@
 //! A whole folder of items onto a disk, several at once (M-10.6). Each goes through `fetch.rs`.
 
-use std::io;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
@@ -56,10 +55,8 @@ pub async fn fetch_all(
             let Some(Ok((name, result))) = running.join_next().await else { break };
             on_item(&name, &result);
             summary.add(&result);
-            if let Err(FetchError::Media(MediaError::Broken(error))) = &result {
-                broken.get_or_insert_with(|| {
-                    MediaError::Broken(io::Error::new(error.kind(), error.to_string())).into()
-                });
+            if let Err(error @ FetchError::Media(MediaError::Broken(_))) = result {
+                broken.get_or_insert(error); // whole, with the end of the session inside
             }
         }
         let Some(entry) = entry else { break };

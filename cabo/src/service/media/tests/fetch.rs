@@ -6,7 +6,12 @@ use std::process::Command;
 use rustix::fs::{CWD, FlockOperation, Mode, flock, mkfifoat};
 
 use super::*;
+use crate::access::Access;
+use crate::connection::{Code, Ended};
+use crate::endpoint::{Endpoint, Settings};
+use crate::keys::Identity;
 use crate::needs::{Need, skip_without};
+use crate::server::{Server, ServerSettings};
 use crate::service::media::target::Partial;
 
 struct Goal {
@@ -363,6 +368,41 @@ async fn a_broken_connection_ends_the_fetch_of_a_catalogue() {
         fetch_all(&stage.client, &root, &goal.target, 4, &options, |_, _| (), on_item).await;
     assert!(matches!(result, Err(FetchError::Media(MediaError::Broken(_)))), "{result:?}");
     assert_eq!(items, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_session_is_what_the_fetch_of_a_catalogue_fails_of() {
+    let (stage, goal) = (Stage::new(), Goal::new());
+    for index in 0..4 {
+        stage.write(format!("{index}"), b"");
+        let file =
+            std::fs::File::options().write(true).open(stage.folder.path().join(index.to_string()));
+        file.unwrap().set_len(256 << 20).unwrap();
+    }
+    let settings = ServerSettings { drain_time: Duration::ZERO, ..ServerSettings::default() };
+    let endpoint = || Endpoint::new(&Identity::generate().unwrap(), Settings::default()).unwrap();
+    let server = endpoint();
+    let access = Access::new(server.public_key()).open();
+    let (server, _events) =
+        Server::new(server, access, vec![Arc::new(stage.server.clone())], settings, None);
+    let address = "tcp://127.0.0.1:0".parse().unwrap();
+    let address = server.endpoint().listen(&address).await.unwrap().address;
+    let client = endpoint();
+    let stop = Arc::new(tokio::sync::Notify::new());
+    let fetching = async {
+        let media = MediaClient::new(client.connect(&address, None).await.unwrap());
+        let (root, options) = (ItemPath::default(), FetchOptions::default());
+        let stop = stop.clone();
+        let tell = move |_: &_, _| stop.notify_one(); // in the middle of everything
+        fetch_all(&media, &root, &goal.target, 2, &options, tell, |_, _| ()).await
+    };
+    let (result, ()) = tokio::join!(fetching, server.run(stop.notified()));
+    let Err(FetchError::Media(error)) = result else { panic!("{result:?}") };
+    let end = error.session_end();
+    assert!(
+        matches!(end, Some(Ended::PeerProtocol { code: Code::DRAINING, .. })),
+        "{end:?} {error:?}"
+    );
 }
 
 /// Runs the two tests below on a disk of 3 MiB, in namespaces of their own.
