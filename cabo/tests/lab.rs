@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use cabo::endpoint::{Endpoint, Settings};
+use cabo::keys::Identity;
 use cabo::lab::{Cable, CableConfig, Host, Lab};
 use cabo::relay::{LinkConfig, Relay, RelayConfig, RelayError, RelayHandle, RelayStats};
 
@@ -60,6 +62,10 @@ const TESTS: &[Test] = &[
     ("a_udp_relay_keeps_its_clients_apart", a_udp_relay_keeps_its_clients_apart),
     ("a_tcp_relay_delays_and_loses_nothing", a_tcp_relay_delays_and_loses_nothing),
     ("a_tcp_relay_refuses_what_means_nothing", a_tcp_relay_refuses_what_means_nothing),
+    (
+        "an_endpoint_of_all_addresses_hears_ipv4_where_ipv6_is_off",
+        an_endpoint_of_all_addresses_hears_ipv4_where_ipv6_is_off,
+    ),
     ("a_trace_has_one_line_a_verdict", a_trace_has_one_line_a_verdict),
 ];
 
@@ -560,6 +566,30 @@ impl Write for Shared {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+fn an_endpoint_of_all_addresses_hears_ipv4_where_ipv6_is_off(lab: &Lab) {
+    let host = lab.host("ana").unwrap();
+    let talk = || {
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+        UdpSocket::bind("[::1]:0").expect_err("IPv6 is off");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let endpoint =
+                || Endpoint::new(&Identity::generate().unwrap(), Settings::default()).unwrap();
+            for scheme in ["udp", "tcp"] {
+                let (server, client) = (endpoint(), endpoint());
+                let anywhere = format!("{scheme}://:0").parse().unwrap();
+                let heard = server.listen(&anywhere).await.unwrap().address.to_string();
+                let address = heard.replace("://:", "://127.0.0.1:").parse().unwrap();
+                let both = async { tokio::join!(client.connect(&address, None), server.accept()) };
+                let (near, far) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+                assert_eq!(near.unwrap().peer_key(), Some(server.public_key()), "{scheme}");
+                assert!(far.from().is_loopback(), "{scheme}");
+            }
+        });
+    };
+    host.run(talk).unwrap();
 }
 
 fn a_trace_has_one_line_a_verdict(_lab: &Lab) {

@@ -91,6 +91,27 @@ async fn megabytes_cross_whole_both_ways() {
 }
 
 #[tokio::test]
+async fn an_address_without_a_host_is_heard_on_both_families() {
+    for scheme in ["udp", "tcp"] {
+        let server = endpoint(false);
+        let anywhere = format!("{scheme}://:0").parse().unwrap();
+        let listening = server.listen(&anywhere).await.unwrap().address.to_string();
+        let port = listening.rsplit(':').next().unwrap();
+        for host in ["127.0.0.1", "[::1]", "127.0.0.2"] {
+            let client = endpoint(false);
+            let address = format!("{scheme}://{host}:{port}").parse().unwrap();
+            let both = async { tokio::join!(client.connect(&address, None), server.accept()) };
+            let (near, far) = timeout(LIMIT, both).await.unwrap_or_else(|_| panic!("{address}"));
+            let from = far.from().socket_addr().unwrap();
+            assert_eq!(from.is_ipv4(), host.starts_with("127."), "{address}: {from}");
+            assert!(from.ip().is_loopback(), "{address}: {from}");
+            far.admit();
+            near.unwrap().admitted().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_refused_peer_hears_why() {
     let (_dir, places) = places();
     for place in places {

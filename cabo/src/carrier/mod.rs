@@ -27,6 +27,7 @@ pub mod unix;
 
 mod accept;
 mod answer;
+mod anywhere;
 mod resume;
 mod sockopt;
 

@@ -37,14 +37,15 @@ impl Peer {
     /// Everybody on an Ethernet link.
     pub const BROADCAST_MAC: [u8; 6] = [0xff; 6];
 
-    /// The UDP peer at `address`, without what does not belong to an identity (an IPv6 flow label).
+    /// The UDP peer at `address`, without what does not belong to an identity: an IPv6 flow label, and how a socket of
+    /// both families writes an IPv4 address.
     pub fn udp(address: SocketAddr) -> Self {
-        Self::Udp(without_flow(address))
+        Self::Udp(identity(address))
     }
 
     /// The TCP peer at `address`, likewise.
     pub fn tcp(address: SocketAddr) -> Self {
-        Self::Tcp(without_flow(address))
+        Self::Tcp(identity(address))
     }
 
     /// Its socket address, where it has one.
@@ -75,10 +76,13 @@ impl Peer {
     }
 }
 
-fn without_flow(address: SocketAddr) -> SocketAddr {
+fn identity(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(_) => address,
-        SocketAddr::V6(v6) => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(ip) => (ip, v6.port()).into(),
+            None => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
+        },
     }
 }
 
@@ -166,6 +170,13 @@ mod tests {
         assert_eq!(at(9, 2), at(0, 2));
         assert_ne!(at(0, 2), at(0, 3));
         assert_eq!(at(0, 2).to_string(), "[fe80::1%2]:7");
+    }
+
+    #[test]
+    fn an_ipv4_peer_is_the_same_at_a_socket_of_both_families() {
+        let mapped = Peer::tcp("[::ffff:127.0.0.1]:7".parse().unwrap());
+        assert_eq!(mapped, Peer::tcp("127.0.0.1:7".parse().unwrap()));
+        assert!(mapped.is_loopback());
     }
 
     #[test]

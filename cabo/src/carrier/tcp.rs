@@ -3,7 +3,8 @@
 //! | | no | yes | yes | no | - |
 //!
 //! Byte streams over TCP. Nagle is off, for records come whole; the unsent backlog in the kernel is kept small, or
-//! priorities and seeks drown in it. Neighbours: `mod.rs` (the traits), `accept.rs`.
+//! priorities and seeks drown in it. Neighbours: `mod.rs` (the traits), `accept.rs`,
+//! `anywhere.rs`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::accept::Patience;
-use super::{Accepted, Connected, Listener, OpenError, Peer, Promises};
+use super::{Accepted, Connected, Listener, OpenError, Peer, Promises, anywhere};
 
 const BACKLOG: i32 = 1024;
 const UNSENT_BYTES: u32 = 128 << 10;
@@ -37,18 +38,26 @@ impl Tcp {
     /// Listens at exactly `address`: IPv6 never takes IPv4 along; port 0 takes a free one. Must be called inside a
     /// tokio runtime.
     pub fn listen(address: SocketAddr) -> Result<Self, OpenError> {
-        let listener = listening(address)
-            .map_err(|e| OpenError::of(&format!("tcp://{address}"), "listen", e))?;
-        let local = listener.local_addr().unwrap_or(address);
+        Self::of(&format!("tcp://{address}"), listening(address, false))
+    }
+
+    /// Listens at `port` of every address of this machine, of IPv6 and of IPv4; of IPv4 alone where IPv6 is off.
+    pub fn listen_anywhere(port: u16) -> Result<Self, OpenError> {
+        let listener = anywhere::open(port, |address| listening(address, true));
+        Self::of(&format!("tcp://:{port}"), listener)
+    }
+
+    fn of(what: &str, listener: io::Result<TcpListener>) -> Result<Self, OpenError> {
+        let failed = |e| OpenError::of(what, "listen", e);
+        let listener = listener.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, local, patience: Patience::new() })
     }
 }
 
-fn listening(address: SocketAddr) -> io::Result<TcpListener> {
+fn listening(address: SocketAddr, is_both: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
+    anywhere::set_families(&socket, address, is_both)?;
     socket.set_reuse_address(true)?; // past connections in TIME_WAIT do not block a restart
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

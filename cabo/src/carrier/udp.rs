@@ -4,8 +4,8 @@
 //!
 //! Packets over UDP, merged and split by the kernel where it can (GSO, GRO; by `quinn-udp`). Fragmentation is
 //! forbidden, so what is too large for the link is an error and what is too large for the path is a loss: the MTU
-//! search sees both. Neighbours: `mod.rs` (the trait), `answer.rs`, `resume.rs`,
-//! `sockopt.rs`.
+//! search sees both. Neighbours: `mod.rs` (the trait), `answer.rs`,
+//! `anywhere.rs`, `resume.rs`, `sockopt.rs`.
 
 use std::array;
 use std::io::{self, IoSliceMut};
@@ -24,7 +24,7 @@ use super::answer::Asked;
 use super::error::{too_big, wrong_peer};
 use super::resume::Resume;
 use super::sockopt::{self, ReceiveBuffer};
-use super::{Datagrams, OpenError, Peer, Promises, Received, SLOTS, Transmit};
+use super::{Datagrams, OpenError, Peer, Promises, Received, SLOTS, Transmit, anywhere};
 
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 const SEND_BUFFER_BYTES: usize = 1 << 20; // sixteen of the largest batches; pacing keeps it near empty
@@ -48,12 +48,22 @@ impl Udp {
     /// Opens the carrier at exactly `address`: IPv6 never takes IPv4 along; port 0 takes a free one. Must be called
     /// inside a tokio runtime.
     pub fn open(address: SocketAddr) -> Result<Self, OpenError> {
-        let what = format!("udp://{address}");
-        let socket = bound(address).map_err(|e| OpenError::of(&what, "bind", e))?;
-        Self::from_socket(socket).map_err(|e| OpenError::of(&what, "set up the socket", e))
+        Self::from_socket(&format!("udp://{address}"), bound(address, false))
     }
 
-    fn from_socket(socket: Socket) -> io::Result<Self> {
+    /// Opens the carrier at `port` of every address of this machine, of IPv6 and of IPv4; of IPv4 alone where IPv6 is
+    /// off.
+    pub fn open_anywhere(port: u16) -> Result<Self, OpenError> {
+        let socket = anywhere::open(port, |address| bound(address, true));
+        Self::from_socket(&format!("udp://:{port}"), socket)
+    }
+
+    fn from_socket(what: &str, socket: io::Result<Socket>) -> Result<Self, OpenError> {
+        let socket = socket.map_err(|e| OpenError::of(what, "bind", e))?;
+        Self::set_up(socket).map_err(|e| OpenError::of(what, "set up the socket", e))
+    }
+
+    fn set_up(socket: Socket) -> io::Result<Self> {
         let receive_buffer = ReceiveBuffer::raise(&socket, RECEIVE_BUFFER_BYTES)?;
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         let socket = UdpSocket::from_std(socket.into())?;
@@ -133,7 +143,8 @@ impl Udp {
         contents: &[u8],
         stride: usize,
     ) -> io::Result<()> {
-        let segment_size = Some(stride);
+        let (destination, segment_size) =
+            (anywhere::destination(self.local, destination), Some(stride));
         let transmit =
             quinn_udp::Transmit { destination, ecn: None, contents, segment_size, src_ip };
         self.socket
@@ -142,30 +153,25 @@ impl Udp {
 
     /// What the layers above should know about a slot.
     fn account_of(&self, meta: &RecvMeta) -> Received {
-        let is_broadcast = meta.dst_ip.is_some_and(|ip| match ip {
+        let local_ip = meta.dst_ip.map(|ip| ip.to_canonical());
+        let is_broadcast = local_ip.is_some_and(|ip| match ip {
             IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast(),
             IpAddr::V6(ip) => ip.is_multicast(),
         });
         let from = Peer::udp(meta.addr);
-        if let (Some(asked), Some(ours), false) = (&self.asked, meta.dst_ip, is_broadcast) {
-            asked.keep(meta.addr, ours);
+        if let (Some(asked), Some(ours), Some(peer), false) =
+            (&self.asked, local_ip, from.socket_addr(), is_broadcast)
+        {
+            asked.keep(peer, ours);
         }
-        Received {
-            from,
-            len: meta.len,
-            stride: meta.stride.max(1),
-            is_broadcast,
-            local_ip: meta.dst_ip,
-        }
+        Received { from, len: meta.len, stride: meta.stride.max(1), is_broadcast, local_ip }
     }
 }
 
-/// A new socket at `address`.
-fn bound(address: SocketAddr) -> io::Result<Socket> {
+/// A new socket at `address`; where that is of IPv6, for `is_both` families or for its own.
+fn bound(address: SocketAddr, is_both: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
+    anywhere::set_families(&socket, address, is_both)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)

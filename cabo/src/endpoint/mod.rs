@@ -151,7 +151,10 @@ impl Endpoint {
         address.check_listen()?;
         match &address.place {
             Place::Udp(host) => {
-                let carrier = Udp::open(resolve_local(host).await?)?;
+                let carrier = match &host.host {
+                    Host::Any => Udp::open_anywhere(host.port_or_default())?,
+                    _ => Udp::open(resolve_local(host).await?)?,
+                };
                 Ok(self.listen_packets(Box::new(carrier), "udp", address))
             }
             Place::Eth { interface, port, .. } => {
@@ -159,7 +162,10 @@ impl Endpoint {
                 Ok(self.listen_packets(Box::new(carrier), "eth", address))
             }
             Place::Tcp(host) => {
-                let listener = Tcp::listen(resolve_local(host).await?)?;
+                let listener = match &host.host {
+                    Host::Any => Tcp::listen_anywhere(host.port_or_default())?,
+                    _ => Tcp::listen(resolve_local(host).await?)?,
+                };
                 Ok(self.listen_records(Arc::new(listener), "tcp", address))
             }
             Place::Unix(name) => {

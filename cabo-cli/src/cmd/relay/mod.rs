@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -168,12 +168,12 @@ fn open(a: &str, b: &str, cable: &CableFlags) -> anyhow::Result<Relay> {
             let (listen, to) = (Address::parse(a.as_bytes())?, Address::parse(b.as_bytes())?);
             match (&listen.place, &to.place) {
                 (Place::Udp(listen), Place::Udp(to)) => {
-                    let (listen, to) = (resolve(listen)?, resolve(to)?);
+                    let (listen, to) = (resolve_own(listen)?, resolve(to)?);
                     let headers = ip_header_bytes(to) + UDP_HEADER_BYTES;
                     Ok(Relay::udp(listen, to, cable.config_within(headers))?)
                 }
                 (Place::Tcp(listen), Place::Tcp(to)) => {
-                    let (listen, to) = (resolve(listen)?, resolve(to)?);
+                    let (listen, to) = (resolve_own(listen)?, resolve(to)?);
                     let headers = ip_header_bytes(to) + TCP_HEADER_BYTES;
                     Ok(Relay::tcp(listen, to, cable.config_within(headers))?)
                 }
@@ -190,6 +190,15 @@ fn open(a: &str, b: &str, cable: &CableFlags) -> anyhow::Result<Relay> {
 
 fn misused(text: String) -> anyhow::Error {
     Failure::new(exit::USAGE, text).into()
+}
+
+/// No host is every address of this machine; of IPv4 alone where IPv6 is off.
+fn resolve_own(host: &HostPort) -> anyhow::Result<SocketAddr> {
+    let has_ipv6 = || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    match &host.host {
+        Host::Any if has_ipv6() => Ok((Ipv6Addr::UNSPECIFIED, host.port_or_default()).into()),
+        Host::Any | Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => resolve(host),
+    }
 }
 
 fn resolve(host: &HostPort) -> anyhow::Result<SocketAddr> {

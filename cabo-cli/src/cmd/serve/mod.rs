@@ -84,8 +84,6 @@ struct Wish {
 struct Listen {
     address: Address,
     is_needed: bool,
-    /// The same port as the one before: `tcp://:0` has one port for all addresses.
-    is_second: bool,
 }
 
 impl Args {
@@ -120,13 +118,14 @@ impl Args {
 /// UDP and TCP on all addresses, and every link that is up.
 fn usual_places() -> Vec<Listen> {
     let anywhere = || HostPort { host: Host::Any, port: Some(DEFAULT_PORT) };
-    let ip = [Place::Udp(anywhere()), Place::Tcp(anywhere())];
+    let ip = [Place::Udp(anywhere()), Place::Tcp(anywhere())]
+        .map(|place| Listen { address: place.into(), is_needed: true });
     let links = ether::links();
     let links = links.iter().filter_map(|name| Interface::new(name).ok()).map(|interface| {
         let address = Place::Eth { mac: None, interface, port: Some(DEFAULT_PORT) }.into();
-        Listen { address, is_needed: false, is_second: false }
+        Listen { address, is_needed: false }
     });
-    ip.into_iter().flat_map(|place| all_addresses(place.into())).chain(links).collect()
+    ip.into_iter().chain(links).collect()
 }
 
 fn named_places(urls: &[OsString]) -> anyhow::Result<Vec<Listen>> {
@@ -139,39 +138,9 @@ fn named_places(urls: &[OsString]) -> anyhow::Result<Vec<Listen>> {
             .query
             .check(&[])
             .map_err(|problem| Failure::usage(format!("{address}: {problem}")))?;
-        places.extend(all_addresses(address));
+        places.push(Listen { address, is_needed: true });
     }
     Ok(places)
-}
-
-/// An address without a host is every address of this machine, of IPv4 and of IPv6; there may be no IPv6.
-fn all_addresses(address: Address) -> Vec<Listen> {
-    let with_host = |host: Host| {
-        let mut address = address.clone();
-        match &mut address.place {
-            Place::Udp(at) | Place::Tcp(at) | Place::Tls(at) => at.host = host,
-            Place::Eth { .. } | Place::Unix(_) | Place::Redes { .. } | Place::Name(_) => {}
-        }
-        address
-    };
-    match &address.place {
-        Place::Udp(HostPort { host: Host::Any, .. })
-        | Place::Tcp(HostPort { host: Host::Any, .. }) => {
-            let v4 = with_host(Host::Ip4(std::net::Ipv4Addr::UNSPECIFIED));
-            let v6 = with_host(Host::Ip6(std::net::Ipv6Addr::UNSPECIFIED, None));
-            vec![
-                Listen { address: v4, is_needed: true, is_second: false },
-                Listen { address: v6, is_needed: false, is_second: true },
-            ]
-        }
-        Place::Udp(_)
-        | Place::Tcp(_)
-        | Place::Tls(_)
-        | Place::Eth { .. }
-        | Place::Unix(_)
-        | Place::Redes { .. }
-        | Place::Name(_) => vec![Listen { address, is_needed: true, is_second: false }],
-    }
 }
 
 impl Wish {
@@ -256,11 +225,7 @@ impl Wish {
         let mut listening: Vec<Listening> = Vec::new();
         let mut advice: Vec<String> = Vec::new();
         for wish in &self.listen {
-            let mut address = wish.address.clone();
-            if wish.is_second {
-                take_port(&mut address, listening.last());
-            }
-            match endpoint.listen(&address).await {
+            match endpoint.listen(&wish.address).await {
                 Ok(got) => listening.push(got),
                 Err(error) if wish.is_needed || is_taken(&error) => return Err(error.into()),
                 Err(ListenError::Carrier(error @ OpenError::NoPrivilege { .. })) => {
@@ -303,21 +268,6 @@ fn is_taken(error: &ListenError) -> bool {
     matches!(error, ListenError::Carrier(OpenError::InUse { .. }))
 }
 
-fn take_port(address: &mut Address, before: Option<&Listening>) {
-    let got = match before.map(|before| &before.address.place) {
-        Some(Place::Udp(at) | Place::Tcp(at)) => at.port,
-        _ => None,
-    };
-    match &mut address.place {
-        Place::Udp(at) | Place::Tcp(at) => at.port = got.or(at.port),
-        Place::Tls(_)
-        | Place::Eth { .. }
-        | Place::Unix(_)
-        | Place::Redes { .. }
-        | Place::Name(_) => {}
-    }
-}
-
 enum Signal {
     Stop,
     Reload,
@@ -344,22 +294,5 @@ impl Signals {
             _ = self.terminate.recv() => Signal::Stop,
             _ = self.hang_up.recv() => Signal::Reload,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_without_a_host_is_all_of_both_families() {
-        let places = |url: &str| -> Vec<String> {
-            let places = named_places(&[url.into()]).unwrap();
-            places.iter().map(|listen| listen.address.to_string()).collect()
-        };
-        assert_eq!(places("tcp://:7"), ["tcp://0.0.0.0:7", "tcp://[::]:7"]);
-        assert_eq!(places("udp://"), ["udp://0.0.0.0", "udp://[::]"]);
-        assert_eq!(places("udp://127.0.0.1:0"), ["udp://127.0.0.1:0"]);
-        assert_eq!(places("unix:@x"), ["unix:@x"]);
     }
 }

@@ -1,6 +1,7 @@
 //! What a server says while it runs: its first lines, then one log line or one JSON object an event.
 
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anstyle::Style;
@@ -195,20 +196,23 @@ fn reached_by(addresses: &[Address]) -> Vec<String> {
                 if at.port == Some(cabo::address::DEFAULT_PORT) {
                     at.port = None;
                 }
-                let is_v4 = match &at.host {
-                    Host::Ip4(ip) if ip.is_unspecified() => true,
-                    Host::Ip6(ip, _) if ip.is_unspecified() => false,
-                    Host::Any | Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => {
+                let (hears_v4, hears_v6) = match &at.host {
+                    Host::Any => (true, true),
+                    Host::Ip4(ip) if ip.is_unspecified() => (true, false),
+                    Host::Ip6(ip, _) if ip.is_unspecified() => (false, true),
+                    Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => {
                         lines.push(address.to_string());
                         continue;
                     }
                 };
-                for ip in own.iter().filter(|ip| ip.is_ipv4() == is_v4).take(ADDRESSES_SHOWN) {
+                let v4 = own.iter().filter(|ip| hears_v4 && ip.is_ipv4()).take(ADDRESSES_SHOWN);
+                let v6 = own.iter().filter(|ip| hears_v6 && ip.is_ipv6()).take(ADDRESSES_SHOWN);
+                for ip in v4.chain(v6) {
                     let mut address = address.clone();
                     if let Place::Udp(at) | Place::Tcp(at) | Place::Tls(at) = &mut address.place {
                         at.host = match ip {
-                            std::net::IpAddr::V4(ip) => Host::Ip4(*ip),
-                            std::net::IpAddr::V6(ip) => Host::Ip6(*ip, None),
+                            IpAddr::V4(ip) => Host::Ip4(*ip),
+                            IpAddr::V6(ip) => Host::Ip6(*ip, None),
                         };
                     }
                     lines.push(address.to_string());

@@ -1,0 +1,67 @@
+//! Every address of this machine: one socket that hears both families, or IPv4 alone where IPv6 is off.
+//!
+//! Neighbours: `udp`, `tcp`. A peer of IPv4 shows at such a socket as an IPv6 address that maps it; [`super::Peer`]
+//! knows it as what it is.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use socket2::Socket;
+
+/// Opens a socket at `port` of every address, by way of `open`.
+pub(in crate::carrier) fn open<T>(
+    port: u16,
+    open: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    match open((Ipv6Addr::UNSPECIFIED, port).into()) {
+        Err(error) if is_without_ipv6(&error) => open((Ipv4Addr::UNSPECIFIED, port).into()),
+        result => result,
+    }
+}
+
+/// Whether a socket that is about to be bound takes IPv4 along; whatever the machine's default is.
+pub(in crate::carrier) fn set_families(
+    socket: &Socket,
+    address: SocketAddr,
+    is_both: bool,
+) -> io::Result<()> {
+    if address.is_ipv6() { socket.set_only_v6(!is_both) } else { Ok(()) }
+}
+
+/// How the kernel wants to be told `to` at a socket bound to `local`.
+pub(in crate::carrier) fn destination(local: SocketAddr, to: SocketAddr) -> SocketAddr {
+    match (local, to.ip()) {
+        (SocketAddr::V6(_), IpAddr::V4(ip)) => (ip.to_ipv6_mapped(), to.port()).into(),
+        _ => to,
+    }
+}
+
+/// The kernel was built or started without IPv6, or a sandbox forbids it.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_ipv6_there_is_still_ipv4() {
+        for off in [libc::EAFNOSUPPORT, libc::EADDRNOTAVAIL] {
+            let kernel = |address: SocketAddr| match address {
+                SocketAddr::V6(_) => Err(io::Error::from_raw_os_error(off)),
+                SocketAddr::V4(_) => Ok(address),
+            };
+            assert_eq!(open(7, kernel).unwrap(), "0.0.0.0:7".parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_no_reason_to_leave_a_family_out() {
+        let kernel = |address: SocketAddr| match address {
+            SocketAddr::V6(_) => Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
+            SocketAddr::V4(_) => Ok(address),
+        };
+        assert_eq!(open(7, kernel).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+}
