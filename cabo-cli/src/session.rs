@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cabo::address::{Address, Item};
+use cabo::address::{Address, Item, Place};
 use cabo::client::{Client, Session};
 use cabo::config::ConfigDir;
 use cabo::crypto::KeyLogFile;
@@ -12,6 +12,7 @@ use cabo::keys::known::{Acquaintance, Known};
 use cabo::keys::{Fingerprint, Identity};
 use cabo::service::media::ItemPath;
 
+use crate::cmd::give_up_raw_sockets;
 use crate::exit::Failure;
 
 /// A lost server is noticed within this; it outlasts a cable that is pulled for half a minute.
@@ -48,6 +49,16 @@ pub(crate) fn settings(is_plain: bool) -> anyhow::Result<Settings> {
     settings.session.is_plain = is_plain;
     settings.session.agent = agent();
     Ok(settings)
+}
+
+/// A client that is about to connect to `address`: what takes a privilege is open, and the privilege given up.
+pub(crate) fn client_to(address: &Address, is_plain: bool) -> anyhow::Result<Client> {
+    let client = client(is_plain)?;
+    if let Place::Eth { interface, .. } = &address.place {
+        client.endpoint().open_link(interface.as_str()).map_err(Failure::from)?;
+    }
+    give_up_raw_sockets();
+    Ok(client)
 }
 
 /// A client of our own identity, which knows servers again.

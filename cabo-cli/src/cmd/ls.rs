@@ -16,7 +16,7 @@ use cabo::service::media::{Entry, EntryKind, ItemPath, MediaClient};
 use serde_json::json;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Globals, block_on};
+use super::{Globals, block_on, give_up_raw_sockets};
 use crate::exit::{self, Failure};
 use crate::session;
 use crate::show::human;
@@ -87,7 +87,7 @@ impl Args {
 
 impl Wish {
     async fn list(&self, address: &Address, folder: &ItemPath) -> anyhow::Result<ExitCode> {
-        let client = session::client(self.is_plain)?;
+        let client = session::client_to(address, self.is_plain)?;
         match &address.place {
             Place::Eth { mac: None, interface, port } if folder.is_root() => {
                 let found = self.found_on(&client, interface, *port).await?;
@@ -233,12 +233,17 @@ impl Wish {
             return Err(Failure::new(exit::UNREACHABLE, text).into());
         }
         let client = std::sync::Arc::new(session::client(self.is_plain)?);
+        let (mut found, mut errors) = (Vec::new(), Vec::new());
         let mut asking = tokio::task::JoinSet::new();
         for link in links.clone() {
+            if let Err(error) = client.endpoint().open_link(&link) {
+                errors.push(error);
+                continue;
+            }
             let client = client.clone();
             asking.spawn(async move { client.endpoint().who_serves(&link, ASKING_TIME).await });
         }
-        let (mut found, mut errors) = (Vec::new(), Vec::new());
+        give_up_raw_sockets();
         for answer in asking.join_all().await {
             match answer {
                 Ok(some) => found.extend(some),

@@ -119,23 +119,11 @@ impl Globals {
     }
 }
 
-/// Runs a command that waits for sockets. What still blocks on a disk at its end is left behind.
+/// Runs a command that waits for sockets. What still blocks on a disk at its end is left behind. Only the thread that
+/// waits has the privilege to open raw sockets, until it gives that up.
 pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    run(Builder::new_multi_thread(), work)
-}
-
-/// The same, and only the thread that waits keeps the privilege to open raw sockets, until it gives that up.
-fn block_on_guarded<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let mut builder = Builder::new_multi_thread();
-    builder.on_thread_start(give_up_raw_sockets);
-    run(builder, work)
-}
-
-fn run<T>(
-    mut builder: Builder,
-    work: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    let runtime = builder.enable_all().build()?;
+    let runtime =
+        Builder::new_multi_thread().on_thread_start(give_up_raw_sockets).enable_all().build()?;
     let result = runtime.block_on(work);
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
@@ -153,8 +141,9 @@ pub(crate) async fn interrupted() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives up CAP_NET_RAW on this thread, as soon as what needs it is open.
-fn give_up_raw_sockets() {
+/// Gives up CAP_NET_RAW on this thread and those that it starts, as soon as what needs it is open. A socket that is open
+/// can be bound again without it.
+pub(crate) fn give_up_raw_sockets() {
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
     let Ok(mut sets) = capabilities(None) else { return };
     if sets.permitted.contains(CapabilitySet::NET_RAW) {

@@ -146,7 +146,7 @@ impl Wish {
 
     /// A session, and what the server says stands there: errors come before any player starts.
     async fn connect(&self, settings: &GatewaySettings) -> anyhow::Result<(SessionSource, What)> {
-        let client = session::client(self.is_plain)?;
+        let client = session::client_to(&self.address, self.is_plain)?;
         let tell = |text: &str| {
             if !self.globals.quiet {
                 anstream::eprintln!("cabo: {text}");

@@ -41,6 +41,57 @@ fn a_link_is_asked_listed_and_fetched_from() {
     assert!(events.contains(r#""carrier":"eth""#), "{events}");
 }
 
+/// Runs `"$0"` with CAP_NET_RAW and nothing else, as a file that `setcap` was used on.
+const WITH_NET_RAW_ALONE: &str = "setpriv --bounding-set=-all,+net_raw --inh-caps=-all";
+
+/// For each thread of a process what it may do and what it may take up again.
+const CAPABILITIES: &str = "grep -hE 'Cap(Eff|Prm|Inh|Amb)' /proc/$1/task/*/status";
+
+#[test]
+fn whoever_has_opened_a_link_gives_the_privilege_up_and_finds_the_link_again() {
+    let needs = [Need::Program("unshare"), Need::Program("ip"), Need::Program("setpriv")];
+    if skip_without(&needs) || skip_without(&[Need::Namespaces]) {
+        return;
+    }
+    let world = World::new();
+    world.write_large("served/film.mp4", 300);
+    let script = format!(
+        r#"lay() {{ ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up; }}
+        privileges() {{ {CAPABILITIES} | sort -u | sed "s/^/$2 /"; }}
+        lay && ip link add r0 type veth peer name r1 && ip link set r0 up && ip link set r1 up
+        {WITH_NET_RAW_ALONE} grep CapPrm /proc/self/status | sed "s/^/with /"
+        {WITH_NET_RAW_ALONE} "$0" serve served --on eth://v0:77 --json > events 2> errors &
+        server=$!
+        {WITH_NET_RAW_ALONE} "$0" relay r0 r1 2> relay &
+        relay=$!
+        until grep -q ready events && grep -q Ctrl-C relay; do kill -0 $server $relay || exit 98; sleep 0.02; done
+        privileges $server serve
+        privileges $relay relay
+        {WITH_NET_RAW_ALONE} "$0" get eth://v1:77/film.mp4 -o copy.mp4 2> got &
+        get=$!
+        until test -s copy.mp4.cabo-partial; do kill -0 $get || exit 97; sleep 0.02; done
+        privileges $get get
+        kill $get $relay
+        ip link del v0 && lay
+        until {WITH_NET_RAW_ALONE} "$0" ls eth://v1:77/ 2> listed; do kill -0 $server || exit 96; done
+        kill $server"#
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net", "sh", "-c", &script]);
+    let cabo = world.cabo();
+    command.arg(cabo.get_program()).current_dir(world.path(".")).env_clear();
+    command.envs(cabo.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let done = finish(&mut command).good();
+    assert!(done.out.contains("with CapPrm:\t0000000000002000\n"), "{done:?}");
+    for who in ["serve", "relay", "get"] {
+        let none = "0000000000000000";
+        let all = ["CapAmb", "CapEff", "CapInh", "CapPrm"];
+        let expected = all.map(|set| format!("{who} {set}:\t{none}\n")).concat();
+        assert!(done.out.contains(&expected), "{who}: {done:?}");
+    }
+    assert!(done.out.contains("film.mp4"), "it serves on the link that came back: {done:?}");
+}
+
 #[test]
 fn a_port_that_another_cabo_has_and_a_silent_link_are_named() {
     if skip_without(&[Need::Program("unshare"), Need::Program("ip"), Need::Namespaces]) {

@@ -276,6 +276,12 @@ impl Endpoint {
 
     // --- connecting -------------------------------------------------------------------------------------------------
 
+    /// Opens our socket on a link. All that goes over that link later uses it, so the privilege that this takes can be
+    /// given up before the first byte of a stranger is read.
+    pub fn open_link(&self, interface: &str) -> Result<(), ConnectError> {
+        self.socket_towards(Local::Ether(interface.to_owned())).map(drop)
+    }
+
     /// Where `address` leads: the link is asked where it names nobody.
     pub async fn locate(&self, address: &Address) -> Result<Address, ConnectError> {
         let Place::Eth { mac: None, interface, port } = &address.place else {

@@ -49,7 +49,7 @@ struct Counts {
 
 impl Transfer {
     pub(super) fn new(wish: Wish) -> anyhow::Result<Self> {
-        let client = session::client(wish.is_plain)?;
+        let client = session::client_to(&wish.address, wish.is_plain)?;
         let is_shown = !wish.globals.quiet && !wish.globals.json;
         let name = match &wish.what {
             What::One(item) => item.components().last().map_or_else(String::new, |name| {

@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use self::flags::CableFlags;
-use super::Globals;
+use super::{Globals, give_up_raw_sockets};
 use crate::exit::{self, Failure};
 
 pub(crate) mod amount;
@@ -58,6 +58,7 @@ pub(crate) struct RelayArgs {
 impl RelayArgs {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         let mut relay = open(&self.a, &self.b, &self.cable)?;
+        give_up_raw_sockets(); // its thread starts later, without it
         if let Some(path) = &self.trace {
             relay = relay.with_trace(create(path)?);
         }

@@ -20,7 +20,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use self::ask::Asker;
 use self::tell::Teller;
-use super::{Globals, block_on_guarded, give_up_raw_sockets};
+use super::{Globals, block_on, give_up_raw_sockets};
 use crate::exit::{self, Failure};
 use crate::session;
 
@@ -90,7 +90,7 @@ impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log(LevelFilter::INFO);
         let wish = self.mean(globals)?;
-        block_on_guarded(async move { wish.serve().await })
+        block_on(async move { wish.serve().await })
     }
 
     fn mean(self, globals: Globals) -> anyhow::Result<Wish> {
