@@ -9,6 +9,7 @@ use crate::address::Address;
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::ConnectError;
+use crate::keys::Fingerprint;
 use crate::keys::known::{Acquaintance, ChangedServer, Known, KnownError};
 
 /// Connects to servers.
@@ -56,12 +57,31 @@ impl Client {
     /// Connects to `address` and waits until the server has proved itself. Whether it lets us in shows on the first
     /// use, so that the first request need not wait for that.
     pub async fn connect(&self, address: &Address) -> Result<Session, ClientError> {
-        let address = self.endpoint.locate(address).await?;
-        let words = address.server_words();
-        let expected = match (&self.known, &words) {
-            (Some(known), Some(words)) => known.get(words)?,
+        let address = self.endpoint.locate(address, None).await?;
+        let expected = match (&self.known, address.server_words()) {
+            (Some(known), Some(words)) => known.get(&words)?,
             _ => None,
         };
+        self.connect_to(address, expected).await
+    }
+
+    /// Connects again to the server with this `key`, after a session with it was lost. `address` is as it was asked for
+    /// first: a link is asked again, for the server may by now have another hardware address there.
+    pub async fn connect_again(
+        &self,
+        address: &Address,
+        key: Option<PublicKey>,
+    ) -> Result<Session, ClientError> {
+        let address = self.endpoint.locate(address, key.map(Fingerprint::hash)).await?;
+        self.connect_to(address, key).await
+    }
+
+    async fn connect_to(
+        &self,
+        address: Address,
+        expected: Option<PublicKey>,
+    ) -> Result<Session, ClientError> {
+        let words = address.server_words();
         let connection = match self.endpoint.connect(&address, expected).await {
             Ok(connection) => connection,
             Err(error) => return Err(self.explain(&address, expected, error).await),

@@ -153,8 +153,7 @@ impl Wish {
             }
         };
         let session = session::connect(&client, &self.address, tell).await?;
-        let address = session.address.clone(); // the same one again, where a link was asked
-        let source = SessionSource::new(client, address, Some(session.connection));
+        let source = SessionSource::new(client, self.address.clone(), Some(session.connection));
         let what = match describe(&source, settings, &self.item).await {
             Ok(info) => What::File(info),
             Err(PlayError::Refused(refusal)) if refusal.code == ErrorCode::NotAFile => What::Folder,

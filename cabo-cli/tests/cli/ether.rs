@@ -7,9 +7,14 @@ use crate::world::{Done, World, assert_same_file, finish};
 
 /// Starts a server on `lo`, and runs a script beside it that calls the program `$0`.
 fn beside_server(world: &World, script: &str) -> Done {
+    beside_server_on(world, "lo", "ip link set lo up", script)
+}
+
+/// The same on a link that `lay` makes.
+fn beside_server_on(world: &World, link: &str, lay: &str, script: &str) -> Done {
     let all = format!(
-        r#"ip link set lo up || exit 99
-        "$0" serve served --on eth://lo:77 --json > events 2> errors &
+        r#"{lay} || exit 99
+        "$0" serve served --on eth://{link}:77 --json > events 2> errors &
         server=$!
         while ! grep -q ready events; do kill -0 $server || exit 98; sleep 0.02; done
         {script}
@@ -90,6 +95,36 @@ fn whoever_has_opened_a_link_gives_the_privilege_up_and_finds_the_link_again() {
         assert!(done.out.contains(&expected), "{who}: {done:?}");
     }
     assert!(done.out.contains("film.mp4"), "it serves on the link that came back: {done:?}");
+}
+
+/// Fetches over a link whose end `changes` gets another hardware address under way.
+fn fetch_past_a_new_address(changes: &str) {
+    if skip_without(&[Need::Program("unshare"), Need::Program("ip"), Need::Namespaces]) {
+        return;
+    }
+    let world = World::new();
+    let film = world.write_large("served/film.mp4", 300);
+    let lay = "ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up";
+    let script = format!(
+        r#""$0" get eth://v1:77/film.mp4 -o copy.mp4 &
+        get=$!
+        until test -s copy.mp4.cabo-partial; do kill -0 $get || exit 97; sleep 0.02; done
+        ip link set {changes} down && ip link set {changes} address 02:00:00:00:00:99 && ip link set {changes} up
+        wait $get"#
+    );
+    let done = beside_server_on(&world, "v0", lay, &script).good();
+    assert!(done.err.contains("eth://v1:77/film.mp4: lost, and found again; going on"), "{done:?}");
+    assert_same_file(&film, &world.path("copy.mp4"));
+}
+
+#[test]
+fn a_fetch_goes_on_when_its_server_gets_another_hardware_address() {
+    fetch_past_a_new_address("v0");
+}
+
+#[test]
+fn a_fetch_goes_on_when_its_client_gets_another_hardware_address() {
+    fetch_past_a_new_address("v1");
 }
 
 #[test]

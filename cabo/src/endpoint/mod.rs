@@ -282,14 +282,21 @@ impl Endpoint {
         self.socket_towards(Local::Ether(interface.to_owned())).map(drop)
     }
 
-    /// Where `address` leads: the link is asked where it names nobody.
-    pub async fn locate(&self, address: &Address) -> Result<Address, ConnectError> {
+    /// Where `address` leads: the link is asked where it names nobody. Of several servers there the one with this
+    /// fingerprint is taken, where one is given.
+    pub async fn locate(
+        &self,
+        address: &Address,
+        fingerprint: Option<[u8; 32]>,
+    ) -> Result<Address, ConnectError> {
         let Place::Eth { mac: None, interface, port } = &address.place else {
             return Ok(address.clone());
         };
         let endpoint = self.socket_towards(Local::Ether(interface.as_str().to_owned()))?;
         let mut located = address.clone();
-        if let Peer::Ether { mac, port, .. } = self.ask_one(&endpoint, address, *port).await? {
+        if let Peer::Ether { mac, port, .. } =
+            self.ask_one(&endpoint, address, *port, fingerprint).await?
+        {
             located.place =
                 Place::Eth { mac: Some(Mac(mac)), interface: interface.clone(), port: Some(port) };
         }
@@ -341,7 +348,7 @@ impl Endpoint {
                     Some(mac) => {
                         ether_peer(mac.0, port.unwrap_or(DEFAULT_PORT), interface.as_str())
                     }
-                    None => self.ask_one(&endpoint, address, *port).await?,
+                    None => self.ask_one(&endpoint, address, *port, None).await?,
                 };
                 endpoint.connect(to, crypto).map_err(failed)
             }
@@ -406,12 +413,13 @@ impl Endpoint {
         Ok(found)
     }
 
-    /// The first server that answers, at `port` if one is asked for.
+    /// The first server that answers, at `port` and with the fingerprint if one is asked for.
     async fn ask_one(
         &self,
         endpoint: &Held,
         address: &Address,
         port: Option<u16>,
+        fingerprint: Option<[u8; 32]>,
     ) -> Result<Peer, ConnectError> {
         let Place::Eth { interface, .. } = &address.place else {
             return Err(ConnectError::NoSession {
@@ -419,7 +427,10 @@ impl Endpoint {
                 scheme: address.scheme(),
             });
         };
-        let is_wanted = |answer: &Answer| port.is_none_or(|port| answer.port == port);
+        let is_wanted = |answer: &Answer| {
+            port.is_none_or(|port| answer.port == port)
+                && fingerprint.is_none_or(|fingerprint| answer.fingerprint == fingerprint)
+        };
         let answers = self.ask(endpoint, interface.as_str(), ASK_TIME, is_wanted).await;
         match answers.into_iter().find(|answer| is_wanted(answer)) {
             Some(Answer { from: Peer::Ether { mac, .. }, port, .. }) => {

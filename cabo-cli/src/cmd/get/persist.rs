@@ -1,12 +1,16 @@
 //! Sessions that are lost and found again: what goes on is tried anew until the patience ends without progress.
+//!
+//! A session is also lost when one end gets another hardware address, and nothing on the wire says so. Whoever hears
+//! nothing asks for a second session, and goes on there if the first one stays silent meanwhile.
 
-use std::convert::Infallible;
 use std::ops::AsyncFnMut;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use cabo::address::Address;
 use cabo::client::{Client, Session};
 use cabo::connection::{Code, Ended};
+use cabo::keys::PublicKey;
 use cabo::service::media::{ErrorCode, FetchError, MediaClient, MediaError};
 
 use crate::exit::{self, Failure};
@@ -17,6 +21,8 @@ use crate::show::progress::Bar;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// With nothing arriving for so long, the server is asked for a sign of life.
 const NUDGE_AFTER: Duration = Duration::from_secs(2);
+/// So often in a row without one, a second session is tried.
+const NUDGES_MAX: u32 = 3;
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Tries again for so long.
@@ -42,27 +48,39 @@ impl Persist<'_> {
         here: impl Fn() -> u64,
         mut work: impl AsyncFnMut(&MediaClient) -> Result<T, FetchError>,
     ) -> Result<T, Failure> {
-        let mut address = self.address.clone();
+        let place = self.address.to_string();
+        let mut key = None;
+        let mut second: Option<Session> = None; // came about while the first one was silent
         let mut lost: Option<Lost> = None;
         loop {
             let before = here();
-            let failure = match self.connect(&address, lost.as_ref()).await {
+            let connected = match second.take() {
+                Some(session) => Ok(session),
+                None => self.connect(key, lost.as_ref()).await,
+            };
+            let failure = match connected {
                 Ok(session) => {
                     if lost.is_some() {
                         self.say("connected again, going on");
                     }
-                    address.clone_from(&session.address); // the same one again, where a link was asked
+                    key = session.connection.peer_key();
                     let media = MediaClient::new(session.connection.clone());
-                    let place = self.address.to_string();
+                    let mut working = pin!(work(&media));
                     let done = tokio::select! {
-                        done = work(&media) => done,
-                        never = nudge(&session, &here) => match never {},
+                        done = &mut working => done,
+                        other = self.doubt(&session, &here) => {
+                            self.say(&format!("{place}: lost, and found again; going on"));
+                            second = Some(other);
+                            session.connection.close(0, ""); // ends the work, which lets go of its files
+                            working.await
+                        }
                     };
                     match done {
                         Ok(done) => {
                             session::leave(&session).await;
                             return Ok(done);
                         }
+                        Err(error) if second.is_some() && is_closed_here(&error) => continue,
                         Err(error) if is_passing(&error) => exit::of_fetch(&place, &error, here()),
                         Err(error) => {
                             session::leave(&session).await;
@@ -86,14 +104,55 @@ impl Persist<'_> {
         }
     }
 
-    async fn connect(&self, address: &Address, lost: Option<&Lost>) -> Result<Session, Failure> {
-        let connecting = session::connect(self.client, address, |text| self.say(text));
-        let Some(lost) = lost else { return connecting.await };
+    /// To whom it was asked for, or again to the server with this key.
+    async fn connect(
+        &self,
+        key: Option<PublicKey>,
+        lost: Option<&Lost>,
+    ) -> Result<Session, Failure> {
+        let Some(lost) = lost else {
+            return session::connect(self.client, self.address, |text| self.say(text)).await;
+        };
+        let again = self.client.connect_again(self.address, key);
+        let connecting = async { again.await.map_err(Failure::from) };
         let left = self.patience.saturating_sub(lost.since.elapsed());
         tokio::time::timeout(left.max(FIRST_PAUSE), connecting).await.unwrap_or_else(|_| {
             let text = format!("{}: no answer", self.address);
             Err(Failure::new(exit::UNREACHABLE, text))
         })
+    }
+
+    /// Says something into a silence: whoever only listens would not notice that the server was started anew. Where
+    /// that is not acknowledged either, asks for a second session, and returns it if it comes about before a sign of
+    /// the first.
+    async fn doubt(&self, session: &Session, here: &impl Fn() -> u64) -> Session {
+        let is_waiting = || {
+            let path = session.connection.stats().path; // stream carriers tell of their end themselves
+            path.is_some_and(|path| path.in_flight_bytes > 0)
+        };
+        let mut unanswered = 0;
+        loop {
+            let before = here();
+            tokio::time::sleep(NUDGE_AFTER).await;
+            if here() != before || !is_waiting() {
+                unanswered = 0;
+            } else {
+                unanswered += 1;
+            }
+            if here() == before {
+                // Nobody reads it, but it has to be acknowledged; if it cannot be sent, the session's end tells why.
+                let _ = session.connection.send_datagram(Default::default(), None);
+            }
+            if unanswered >= NUDGES_MAX {
+                let key = session.connection.peer_key();
+                if let Ok(other) = self.client.connect_again(self.address, key).await {
+                    if here() == before && is_waiting() {
+                        return other;
+                    }
+                    session::leave(&other).await;
+                }
+            }
+        }
     }
 
     /// Waits a little longer each time; gives up when the patience is over.
@@ -121,16 +180,10 @@ impl Persist<'_> {
     }
 }
 
-/// Says something into a silence: whoever only listens would not notice that the server was started anew.
-async fn nudge(session: &Session, here: &impl Fn() -> u64) -> Infallible {
-    loop {
-        let before = here();
-        tokio::time::sleep(NUDGE_AFTER).await;
-        if here() == before {
-            // Nobody reads it, but it has to be acknowledged; if it cannot be sent, the end of the session tells why.
-            let _ = session.connection.send_datagram(Default::default(), None);
-        }
-    }
+/// Whether we ended the session ourselves.
+fn is_closed_here(error: &FetchError) -> bool {
+    let FetchError::Media(error) = error else { return false };
+    matches!(error.session_end(), Some(Ended::Local { .. }))
 }
 
 /// Whether trying again may help: the server or the way to it was lost, or the server has too much to do.

@@ -1,6 +1,7 @@
 //! Clients over real sessions, one at a time, made anew when the last one has ended.
 
 use cabo_proto::session::config::Ended;
+use cabo_proto::session::crypto::PublicKey;
 use cabo_proto::wire::code::Code;
 use tokio::sync::Mutex;
 
@@ -15,13 +16,15 @@ use crate::service::media::MediaClient;
 pub struct SessionSource {
     client: Client,
     address: Address,
+    key: Option<PublicKey>,
     connection: Mutex<Option<Connection>>,
 }
 
 impl SessionSource {
-    /// Keeps to `address`; `connection` is a session that is there already.
+    /// Keeps to `address`, and to the server of `connection`, which is a session that is there already.
     pub fn new(client: Client, address: Address, connection: Option<Connection>) -> Self {
-        Self { client, address, connection: Mutex::new(connection) }
+        let key = connection.as_ref().and_then(Connection::peer_key);
+        Self { client, address, key, connection: Mutex::new(connection) }
     }
 }
 
@@ -32,7 +35,10 @@ impl Source for SessionSource {
             return Ok(MediaClient::new(connection.clone()));
         }
         *held = None;
-        let session = self.client.connect(&self.address).await?;
+        let session = match self.key {
+            Some(key) => self.client.connect_again(&self.address, Some(key)).await?,
+            None => self.client.connect(&self.address).await?,
+        };
         let client = MediaClient::new(session.connection.clone());
         *held = Some(session.connection);
         Ok(client)
