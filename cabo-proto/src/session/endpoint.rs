@@ -17,6 +17,8 @@ use crate::wire::packet::{self, ConnectionId, Kind, Packet};
 
 /// A cookie is good for this long (S-4.2).
 const COOKIE_LIFE: Duration = Duration::from_secs(30);
+/// The budget of a server that was told no other.
+pub const BUDGET_BYTES: u64 = 512 << 20;
 /// Resets that may be sent at once, and a second.
 const RESETS_PER_SECOND: u32 = 100;
 
@@ -41,8 +43,9 @@ pub struct EndpointConfig {
     pub half_open_per_source: usize,
     /// From so many half-open connections on, first packets are answered by a cookie (S-4.1).
     pub cookie_above: usize,
-    /// Receive windows beyond their first size, all connections together, bytes.
-    pub budget_bytes: u64,
+    /// Memory for receive windows beyond their first size, of all connections together; of other carriers' too, where
+    /// their endpoints are given the same one (T-13.3).
+    pub budget: Arc<Budget>,
     /// What tells this endpoint from others of the same identity (S-5.2).
     pub scope: Vec<u8>,
 }
@@ -58,7 +61,7 @@ impl EndpointConfig {
             half_open_max: 1_000,
             half_open_per_source: 100,
             cookie_above: 64,
-            budget_bytes: 512 << 20,
+            budget: Budget::new(BUDGET_BYTES),
             scope,
         }
     }
@@ -112,7 +115,6 @@ pub struct Endpoint {
     config: EndpointConfig,
     crypto: Arc<dyn Crypto>,
     chance: Box<dyn Chance>,
-    budget: Arc<Budget>,
     started: Instant,
     next_handle: u64,
     entries: BTreeMap<Handle, Entry>,
@@ -136,7 +138,6 @@ impl Endpoint {
         chance: Box<dyn Chance>,
     ) -> Self {
         Self {
-            budget: Budget::new(config.budget_bytes),
             config,
             crypto,
             chance,
@@ -183,7 +184,7 @@ impl Endpoint {
             first_id,
             remote,
             limits: self.config.limits,
-            budget: self.budget.clone(),
+            budget: self.config.budget.clone(),
             scope: &self.config.scope,
         }
     }

@@ -15,7 +15,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use cabo_proto::Chance;
 use cabo_proto::session::config::{Config, PathLimits};
 use cabo_proto::session::crypto::{Crypto, PublicKey};
-use cabo_proto::session::endpoint::{Dropped, EndpointConfig};
+use cabo_proto::session::endpoint::{BUDGET_BYTES, Dropped, EndpointConfig};
 use cabo_proto::session::remote::Remote;
 use cabo_proto::transport::flow::Budget;
 use cabo_proto::wire::code::Code;
@@ -53,7 +53,8 @@ pub struct Settings {
     pub key_log: Option<Arc<KeyLogFile>>,
     /// Sessions at most; 0 for the default.
     pub connections_max: usize,
-    /// Memory for receive windows beyond their first size, bytes; 0 for the default.
+    /// Memory for receive windows beyond their first size, of all sessions over all carriers together, bytes; 0 for the
+    /// default of 512 MiB.
     pub budget_bytes: u64,
 }
 
@@ -115,7 +116,7 @@ impl Endpoint {
             Arc::new(sealed.clone())
         };
         let budget_bytes =
-            if settings.budget_bytes == 0 { 512 << 20 } else { settings.budget_bytes };
+            if settings.budget_bytes == 0 { BUDGET_BYTES } else { settings.budget_bytes };
         let (incoming, accepted) = mpsc::channel(INCOMING_MAX);
         Ok(Self {
             public_key: identity.public_key(),
@@ -226,9 +227,7 @@ impl Endpoint {
         if self.settings.connections_max > 0 {
             config.connections_max = self.settings.connections_max;
         }
-        if self.settings.budget_bytes > 0 {
-            config.budget_bytes = self.settings.budget_bytes;
-        }
+        config.budget = self.budget.clone();
         PacketEndpoint::start(carrier, scheme, config, self.crypto.clone(), self.incoming.clone())
     }
 
