@@ -17,6 +17,7 @@ use bytes::Bytes;
 use cabo_proto::Chance;
 use cabo_proto::session::config::Ended;
 use cabo_proto::session::core::Event;
+use cabo_proto::session::packets::PacketConnection;
 use cabo_proto::sim::Seeded;
 use cabo_proto::sim::link::LinkConfig;
 use cabo_proto::sim::net::Net;
@@ -103,95 +104,87 @@ impl Run {
 
     fn operate(&mut self) {
         let host = self.dice.number(2) as usize;
-        let now = self.net.now;
-        let Some(connection) = self.net.hosts[host]
-            .connections
-            .values_mut()
-            .next_back()
-            .filter(|connection| connection.is_open())
-        else {
+        if open_connection(&mut self.net, host).is_none() {
             return;
+        }
+        let (mine, theirs): (Vec<_>, Vec<_>) = self.model.keys().partition(|key| key.0 == host);
+        let mut pick = |keys: &[&(usize, StreamId)]| {
+            keys.get(self.dice.number(keys.len().max(1) as u64) as usize).map(|(_, id)| *id)
         };
-        let mine: Vec<StreamId> =
-            self.model.keys().filter(|(writer, _)| *writer == host).map(|(_, id)| *id).collect();
-        let theirs: Vec<StreamId> =
-            self.model.keys().filter(|(writer, _)| *writer != host).map(|(_, id)| *id).collect();
-        let mut pick =
-            |ids: &[StreamId]| ids.get(self.dice.number(ids.len().max(1) as u64) as usize).copied();
         let (mine, theirs) = (pick(&mine), pick(&theirs));
-        match self.dice.number(24) {
-            0..=3 => {
-                let direction = [Direction::Both, Direction::One][self.dice.number(2) as usize];
-                if let Some(id) = connection.streams().open(direction) {
-                    self.model.insert((host, id), Half::default());
-                    if direction == Direction::Both {
-                        self.model.insert((1 - host, id), Half::default());
-                    }
-                }
-            }
-            4..=9 => {
-                let Some(id) = mine else { return };
-                let Some(half) = self.model.get_mut(&(host, id)) else { return };
-                match connection.streams().write_room(id) {
-                    Ok(room) => {
-                        assert!(
-                            !half.is_finished && !half.is_reset,
-                            "{id:?} can be written after its end"
-                        );
-                        let len = self.dice.number(1 + 40_000).min(room as u64);
-                        let bytes: Vec<u8> =
-                            (half.written..half.written + len).map(|at| byte_at(id, at)).collect();
-                        connection.streams().write(id, Bytes::from(bytes));
-                        half.written += len;
-                    }
-                    Err(StreamError::Closed | StreamError::Stopped(_)) => {}
-                }
-            }
-            10..=11 => {
-                let Some(id) = mine else { return };
-                let Some(half) = self.model.get_mut(&(host, id)) else { return };
-                if connection.streams().write_room(id).is_ok() {
-                    half.is_finished = true;
-                    connection.streams().finish(id).unwrap();
-                }
-            }
-            12 => {
-                let Some(id) = mine else { return };
-                let Some(half) = self.model.get_mut(&(host, id)) else { return };
-                let is_known = id.opener() == opener(host)
-                    || half.is_finished
-                    || connection.streams().write_room(id).is_ok();
-                if is_known {
-                    half.is_reset = true;
-                    connection.streams().reset(id, 9);
-                }
-            }
-            13 => {
-                let Some(id) = theirs else { return };
-                let Some(half) = self.model.get_mut(&(1 - host, id)) else { return };
-                // Only what has arrived can be stopped; before that nobody knows it.
-                if !half.is_over && (id.opener() == opener(host) || half.read > 0) {
-                    connection.streams().stop(now, id, 11);
-                    (half.is_stopped, half.is_over) = (true, true);
-                }
-            }
-            14..=20 => {
-                let Some(id) = theirs else { return };
+        let operation = self.dice.number(24);
+        match (operation, mine, theirs) {
+            (0..=3, ..) => self.open(host),
+            (4..=12, Some(id), _) => self.write_or_end(operation, host, id),
+            (13, _, Some(id)) => self.stop(host, id),
+            (14..=20, _, Some(id)) => {
                 let len = self.dice.number(30_000) as usize;
                 self.read(1 - host, id, len);
             }
-            21..=22 => {
-                let number = self.datagrams[host].len() as u64;
-                self.datagrams[host].insert(number, false);
-                connection.send_datagram(Bytes::copy_from_slice(&number.to_be_bytes()), None);
-            }
-            _ => {
-                if let Some(id) = mine {
-                    let priority = self.dice.number(5) as i32 - 2;
+            (21..=22, ..) => self.send_datagram(host),
+            (23, Some(id), _) => {
+                let priority = self.dice.number(5) as i32 - 2;
+                if let Some(connection) = open_connection(&mut self.net, host) {
                     connection.streams().set_priority(id, priority);
                 }
             }
+            _ => {} // there is no such stream yet
         }
+    }
+
+    fn open(&mut self, host: usize) {
+        let direction = [Direction::Both, Direction::One][self.dice.number(2) as usize];
+        let Some(connection) = open_connection(&mut self.net, host) else { return };
+        if let Some(id) = connection.streams().open(direction) {
+            self.model.insert((host, id), Half::default());
+            if direction == Direction::Both {
+                self.model.insert((1 - host, id), Half::default());
+            }
+        }
+    }
+
+    /// Writes to a stream, ends it, or gives it up.
+    fn write_or_end(&mut self, operation: u64, host: usize, id: StreamId) {
+        let Some(connection) = open_connection(&mut self.net, host) else { return };
+        let Some(half) = self.model.get_mut(&(host, id)) else { return };
+        let room = connection.streams().write_room(id);
+        match (operation, room) {
+            (4..=9, Ok(room)) => {
+                assert!(!half.is_finished && !half.is_reset, "{id:?} can be written after its end");
+                let len = self.dice.number(1 + 40_000).min(room as u64);
+                let bytes: Vec<u8> =
+                    (half.written..half.written + len).map(|at| byte_at(id, at)).collect();
+                connection.streams().write(id, Bytes::from(bytes));
+                half.written += len;
+            }
+            (10..=11, Ok(_)) => {
+                half.is_finished = true;
+                connection.streams().finish(id).unwrap();
+            }
+            (12, room) if id.opener() == opener(host) || half.is_finished || room.is_ok() => {
+                half.is_reset = true;
+                connection.streams().reset(id, 9);
+            }
+            _ => {} // closed, stopped, or not known here yet
+        }
+    }
+
+    fn stop(&mut self, host: usize, id: StreamId) {
+        let now = self.net.now;
+        let Some(connection) = open_connection(&mut self.net, host) else { return };
+        let Some(half) = self.model.get_mut(&(1 - host, id)) else { return };
+        // Only what has arrived can be stopped; before that nobody knows it.
+        if !half.is_over && (id.opener() == opener(host) || half.read > 0) {
+            connection.streams().stop(now, id, 11);
+            (half.is_stopped, half.is_over) = (true, true);
+        }
+    }
+
+    fn send_datagram(&mut self, host: usize) {
+        let Some(connection) = open_connection(&mut self.net, host) else { return };
+        let number = self.datagrams[host].len() as u64;
+        self.datagrams[host].insert(number, false);
+        connection.send_datagram(Bytes::copy_from_slice(&number.to_be_bytes()), None);
     }
 
     /// Reads what `writer` wrote.
@@ -300,7 +293,7 @@ impl Run {
             let left: Vec<_> = ids.iter().map(|key| (key, &self.model[key])).collect();
             assert!(
                 self.net.now < limit,
-                "stuck: {left:?} {:?} {:?}; replay with CABO_SIM_SEED={seed}",
+                "stuck: {left:?} {:?} {:?}; replay with ./dev sim {seed} whatever_is_done",
                 ends(&self.net, CLIENT),
                 self.net.hosts.each_ref().map(|host| host
                     .connections
@@ -310,6 +303,11 @@ impl Run {
             );
         }
     }
+}
+
+/// The newest connection of a host, unless it is over.
+fn open_connection(net: &mut Net, host: usize) -> Option<&mut PacketConnection> {
+    net.hosts[host].connections.values_mut().next_back().filter(|connection| connection.is_open())
 }
 
 fn opener(host: usize) -> Opener {
@@ -344,7 +342,7 @@ fn run(seed: u64) {
     }
     let is_gone =
         run.net.run(secs(200), |net| net.hosts.iter().all(|host| host.connections.is_empty()));
-    assert!(is_gone, "it does not go away; replay with CABO_SIM_SEED={seed}");
+    assert!(is_gone, "it does not go away; replay with ./dev sim {seed} whatever_is_done");
     run.take_events();
 }
 
@@ -353,9 +351,7 @@ fn whatever_is_done_over_whatever_wire_what_was_written_is_what_is_read() {
     for seed in seeds(1000) {
         let outcome = std::panic::catch_unwind(|| run(seed));
         if let Err(cause) = outcome {
-            eprintln!(
-                "seed {seed}; replay: CABO_SIM_SEED={seed} cargo test -p cabo-proto --test random"
-            );
+            eprintln!("replay with ./dev sim {seed} whatever_is_done");
             std::panic::resume_unwind(cause);
         }
     }

@@ -645,6 +645,71 @@ struct Known {
     is_over: bool,
 }
 
+/// One thing that an application or the wire may do.
+fn random_step(
+    rng: &mut fastrand::Rng,
+    ends: &mut Ends,
+    model: &mut BTreeMap<StreamId, Known>,
+    is_ending: bool,
+    seed: u64,
+) {
+    let ids: Vec<StreamId> =
+        model.iter().filter(|(_, known)| !known.is_over).map(|(id, _)| *id).collect();
+    let id = if ids.is_empty() { None } else { Some(ids[rng.usize(..ids.len())]) };
+    match (rng.u32(0..12), id) {
+        (0, _) if !is_ending => {
+            if let Some(id) = ends.ends[0].open(Direction::One) {
+                model.insert(id, Known::default());
+            }
+        }
+        (1, Some(id)) => {
+            let known = model.get_mut(&id).unwrap();
+            if ends.ends[0].write_room(id).is_ok() {
+                known.written += ends.write(0, id, rng.usize(0..1500)) as u64;
+                if is_ending || rng.u32(0..5) == 0 {
+                    ends.ends[0].finish(id).unwrap();
+                    known.is_finished = true;
+                }
+            }
+        }
+        (2, Some(id)) if rng.u32(0..8) == 0 => {
+            ends.ends[0].reset(id, 1);
+            model.get_mut(&id).unwrap().is_given_up = true;
+        }
+        (3, Some(id)) if rng.u32(0..8) == 0 && ends.ends[1].recv.contains_key(&id) => {
+            ends.ends[1].stop(ends.now, id, 1);
+            let known = model.get_mut(&id).unwrap();
+            (known.is_given_up, known.is_over) = (true, true);
+        }
+        (4..=6, Some(id)) => {
+            let (len, end) = ends.read_all(1, id);
+            let known = model.get_mut(&id).unwrap();
+            known.read += len;
+            assert!(known.read <= known.written);
+            match end {
+                Some(Read::End) => {
+                    assert!(
+                        known.is_finished && known.read == known.written,
+                        "seed {seed} {known:?}"
+                    );
+                    known.is_over = true;
+                }
+                Some(Read::Reset(_)) => {
+                    assert!(known.is_given_up, "seed {seed} {known:?}");
+                    known.is_over = true;
+                }
+                _ => {}
+            }
+        }
+        (7..=8, _) => {
+            ends.send(rng.usize(0..2), rng.usize(100..1300));
+        }
+        (9..=10, _) if !ends.wire.is_empty() => ends.arrive(rng.usize(..ends.wire.len())),
+        (11, _) if !ends.wire.is_empty() && rng.bool() => ends.lose(rng.usize(..ends.wire.len())),
+        _ => {}
+    }
+}
+
 #[test]
 fn tables_agree_over_a_wire_that_loses_and_reorders() {
     for seed in 0..300 {
@@ -652,65 +717,8 @@ fn tables_agree_over_a_wire_that_loses_and_reorders() {
         let mut ends = Ends::new(&Limits { streams_one: 5, ..small() });
         let mut model: BTreeMap<StreamId, Known> = BTreeMap::new();
         for step in 0..1500 {
-            let is_ending = step > 700;
             ends.now += Duration::from_millis(1);
-            let ids: Vec<StreamId> =
-                model.iter().filter(|(_, known)| !known.is_over).map(|(id, _)| *id).collect();
-            let id = if ids.is_empty() { None } else { Some(ids[rng.usize(..ids.len())]) };
-            match (rng.u32(0..12), id) {
-                (0, _) if !is_ending => {
-                    if let Some(id) = ends.ends[0].open(Direction::One) {
-                        model.insert(id, Known::default());
-                    }
-                }
-                (1, Some(id)) => {
-                    let known = model.get_mut(&id).unwrap();
-                    if ends.ends[0].write_room(id).is_ok() {
-                        known.written += ends.write(0, id, rng.usize(0..1500)) as u64;
-                        if is_ending || rng.u32(0..5) == 0 {
-                            ends.ends[0].finish(id).unwrap();
-                            known.is_finished = true;
-                        }
-                    }
-                }
-                (2, Some(id)) if rng.u32(0..8) == 0 => {
-                    ends.ends[0].reset(id, 1);
-                    model.get_mut(&id).unwrap().is_given_up = true;
-                }
-                (3, Some(id)) if rng.u32(0..8) == 0 && ends.ends[1].recv.contains_key(&id) => {
-                    ends.ends[1].stop(ends.now, id, 1);
-                    let known = model.get_mut(&id).unwrap();
-                    (known.is_given_up, known.is_over) = (true, true);
-                }
-                (4..=6, Some(id)) => {
-                    let (len, end) = ends.read_all(1, id);
-                    let known = model.get_mut(&id).unwrap();
-                    known.read += len;
-                    assert!(known.read <= known.written);
-                    match end {
-                        Some(Read::End) => {
-                            assert!(
-                                known.is_finished && known.read == known.written,
-                                "seed {seed} {known:?}"
-                            );
-                            known.is_over = true;
-                        }
-                        Some(Read::Reset(_)) => {
-                            assert!(known.is_given_up, "seed {seed} {known:?}");
-                            known.is_over = true;
-                        }
-                        _ => {}
-                    }
-                }
-                (7..=8, _) => {
-                    ends.send(rng.usize(0..2), rng.usize(100..1300));
-                }
-                (9..=10, _) if !ends.wire.is_empty() => ends.arrive(rng.usize(..ends.wire.len())),
-                (11, _) if !ends.wire.is_empty() && rng.bool() => {
-                    ends.lose(rng.usize(..ends.wire.len()))
-                }
-                _ => {}
-            }
+            random_step(&mut rng, &mut ends, &mut model, step > 700, seed);
             let held: u64 = ends.ends[0].send.values().map(SendHalf::held).sum();
             assert_eq!(ends.ends[0].held, held, "seed {seed} step {step}");
             let parked: u64 = ends.ends[0].send.values().map(SendHalf::parked).sum();
