@@ -1,48 +1,40 @@
 //! Endpoints: listen on any number of URLs, connect to any, and get sessions that are alike.
 //!
-//! `packets` drives a datagram carrier, `records` a stream carrier. What differs between carriers ends here: above
-//! is [`Connection`] alone.
+//! `listen` and `connect` turn addresses into carriers, `discovery` asks a link who serves. `packets` drives a datagram
+//! carrier, `records` a stream carrier. What differs between carriers ends here: above is [`Connection`] alone.
 
+mod connect;
+mod discovery;
+mod listen;
 mod packets;
 mod records;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use cabo_proto::Chance;
 use cabo_proto::session::config::{Config, PathLimits};
 use cabo_proto::session::crypto::{Crypto, PublicKey};
-use cabo_proto::session::endpoint::{BUDGET_BYTES, Dropped, EndpointConfig};
+use cabo_proto::session::endpoint::{BUDGET_BYTES, EndpointConfig};
 use cabo_proto::session::remote::Remote;
 use cabo_proto::transport::flow::Budget;
 use cabo_proto::wire::code::Code;
-use cabo_proto::wire::packet::ConnectionId;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
-use self::packets::{Answer, Held, PacketEndpoint};
-use self::records::{RecordSettings, start_client};
-use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Mac, Place};
-use crate::carrier::ether::Ether;
-use crate::carrier::tcp::{self, Tcp};
-use crate::carrier::udp::Udp;
-use crate::carrier::unix::{self, Unix};
-use crate::carrier::{Datagrams, InterfaceName, Listener, Peer};
+pub use self::discovery::Found;
+pub use self::listen::{Drops, Listening};
+use self::packets::{Held, PacketEndpoint};
+use self::records::RecordSettings;
+use crate::address::{Host, HostPort};
+use crate::carrier::{Datagrams, InterfaceName, Peer};
 use crate::connection::Connection;
 use crate::crypto::{KeyLogFile, Sealed, SetupError};
-use crate::error::{ConnectError, ListenError};
 use crate::keys::Identity;
 
 /// Sessions that wait for [`Endpoint::accept`]; more are told that we are busy.
 const INCOMING_MAX: usize = 1024;
-/// A stream carrier has to connect within this.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// How long a link is asked who serves, where one answer is enough.
-const ASK_TIME: Duration = Duration::from_secs(2);
-/// The question is repeated so often: it may get lost.
-const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// What an endpoint is made of.
 #[derive(Clone, Debug, Default)]
@@ -77,33 +69,6 @@ enum Local {
     V4,
     V6,
     Ether(String),
-}
-
-/// What became of an address that was listened on.
-#[derive(Clone, Debug)]
-pub struct Listening {
-    /// The address with the port that it really got.
-    pub address: Address,
-    /// A limit of this machine that costs speed, and what raises it.
-    pub advice: Option<String>,
-}
-
-/// Who answered on a link.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// Where it serves.
-    pub address: Address,
-    /// The hash of its key, as it says.
-    pub fingerprint: [u8; 32],
-}
-
-/// Counts of what the doors dropped.
-#[derive(Clone, Debug, Default)]
-pub struct Drops {
-    /// Packets, by reason.
-    pub by_reason: Vec<(Dropped, u64)>,
-    /// Packets that the kernel dropped because our buffers were full.
-    pub kernel: u64,
 }
 
 impl Endpoint {
@@ -145,70 +110,6 @@ impl Endpoint {
         }
     }
 
-    // --- listening --------------------------------------------------------------------------------------------------
-
-    /// Listens on `address`.
-    pub async fn listen(&self, address: &Address) -> Result<Listening, ListenError> {
-        address.check_listen()?;
-        match &address.place {
-            Place::Udp(host) => {
-                let carrier = match &host.host {
-                    Host::Any => Udp::open_anywhere(host.port_or_default())?,
-                    _ => Udp::open(resolve_local(host).await?)?,
-                };
-                Ok(self.listen_packets(Box::new(carrier), "udp", address))
-            }
-            Place::Eth { interface, port, .. } => {
-                let carrier = Ether::open(interface.as_str(), port.unwrap_or(DEFAULT_PORT), true)?;
-                Ok(self.listen_packets(Box::new(carrier), "eth", address))
-            }
-            Place::Tcp(host) => {
-                let listener = match &host.host {
-                    Host::Any => Tcp::listen_anywhere(host.port_or_default())?,
-                    _ => Tcp::listen(resolve_local(host).await?)?,
-                };
-                Ok(self.listen_records(Arc::new(listener), "tcp", address))
-            }
-            Place::Unix(name) => {
-                Ok(self.listen_records(Arc::new(Unix::listen(name)?), "unix", address))
-            }
-            Place::Tls(_) | Place::Redes { .. } | Place::Name(_) => {
-                Err(ListenError::NoSession { place: address.to_string(), scheme: address.scheme() })
-            }
-        }
-    }
-
-    fn listen_packets(
-        &self,
-        carrier: Box<dyn Datagrams>,
-        scheme: &'static str,
-        address: &Address,
-    ) -> Listening {
-        let endpoint = self.start_packets(carrier, scheme, true);
-        let listening = Listening {
-            address: with_port(address, endpoint.local().port()),
-            advice: endpoint.advice(),
-        };
-        lock(&self.listening).push(endpoint);
-        listening
-    }
-
-    fn listen_records(
-        &self,
-        listener: Arc<dyn Listener>,
-        scheme: &'static str,
-        address: &Address,
-    ) -> Listening {
-        let listening =
-            Listening { address: with_port(address, listener.local().port()), advice: None };
-        tokio::spawn(records::accept_loop(
-            listener,
-            self.record_settings(scheme),
-            self.incoming.clone(),
-        ));
-        listening
-    }
-
     fn start_packets(
         &self,
         carrier: Box<dyn Datagrams>,
@@ -238,242 +139,6 @@ impl Endpoint {
             budget: self.budget.clone(),
             scheme,
         }
-    }
-
-    /// Answers on every Ethernet link listened on so far who serves there.
-    pub fn answer_discovery(&self, fingerprint: [u8; 32]) {
-        for endpoint in lock(&self.listening).iter() {
-            if let Some(port) = endpoint.local().port() {
-                let versions = vec![self.settings.session.version()];
-                endpoint.answer_discovery(
-                    Answer { from: endpoint.local(), port, fingerprint },
-                    versions,
-                );
-            }
-        }
-    }
-
-    /// Takes no more sessions.
-    pub fn drain(&self) {
-        lock(&self.listening).iter().for_each(|endpoint| endpoint.drain());
-    }
-
-    /// What the doors dropped so far.
-    pub fn drops(&self) -> Drops {
-        let mut drops = Drops::default();
-        for endpoint in lock(&self.listening).iter() {
-            drops.kernel += endpoint.kernel_drops();
-            for (why, count) in endpoint.dropped() {
-                match drops.by_reason.iter_mut().find(|(known, _)| *known == why) {
-                    Some((_, total)) => *total += count,
-                    None => drops.by_reason.push((why, count)),
-                }
-            }
-        }
-        drops
-    }
-
-    // --- connecting -------------------------------------------------------------------------------------------------
-
-    /// Opens our socket on a link. All that goes over that link later uses it, so the privilege that this takes can be
-    /// given up before the first byte of a stranger is read.
-    pub fn open_link(&self, interface: &str) -> Result<(), ConnectError> {
-        self.socket_towards(Local::Ether(interface.to_owned())).map(drop)
-    }
-
-    /// Where `address` leads: the link is asked where it names nobody. Of several servers there the one with this
-    /// fingerprint is taken, where one is given.
-    pub async fn locate(
-        &self,
-        address: &Address,
-        fingerprint: Option<[u8; 32]>,
-    ) -> Result<Address, ConnectError> {
-        let Place::Eth { mac: None, interface, port } = &address.place else {
-            return Ok(address.clone());
-        };
-        let endpoint = self.socket_towards(Local::Ether(interface.as_str().to_owned()))?;
-        let mut located = address.clone();
-        if let Peer::Ether { mac, port, .. } =
-            self.ask_one(&endpoint, address, *port, fingerprint).await?
-        {
-            located.place =
-                Place::Eth { mac: Some(Mac(mac)), interface: interface.clone(), port: Some(port) };
-        }
-        Ok(located)
-    }
-
-    /// Connects to `address` and waits until the server has proved who it is: `expected`, where that is given.
-    pub async fn connect(
-        &self,
-        address: &Address,
-        expected: Option<PublicKey>,
-    ) -> Result<Connection, ConnectError> {
-        address.check_connect()?;
-        let expecting = match (&self.sealed, expected) {
-            (Some(sealed), Some(key)) => Some(sealed.expecting(key)?),
-            _ => None,
-        };
-        let crypto: &dyn Crypto = match &expecting {
-            Some(sealed) => sealed,
-            None => &*self.crypto,
-        };
-        let connection = self.start_connection(address, crypto).await?;
-        connection
-            .handshaken()
-            .await
-            .map_err(|ended| ConnectError::Ended { place: address.place.to_string(), ended })?;
-        Ok(connection)
-    }
-
-    async fn start_connection(
-        &self,
-        address: &Address,
-        crypto: &dyn Crypto,
-    ) -> Result<Connection, ConnectError> {
-        let failed = |error| ConnectError::Ended {
-            place: address.place.to_string(),
-            ended: Arc::new(cabo_proto::session::config::Ended::Crypto(error)),
-        };
-        match &address.place {
-            Place::Udp(host) => {
-                let to = resolve(host).await?;
-                let endpoint =
-                    self.socket_towards(if to.is_ipv4() { Local::V4 } else { Local::V6 })?;
-                endpoint.connect(Peer::udp(to), crypto).map_err(failed)
-            }
-            Place::Eth { mac, interface, port } => {
-                let endpoint = self.socket_towards(Local::Ether(interface.as_str().to_owned()))?;
-                let to = match mac {
-                    Some(mac) => {
-                        ether_peer(mac.0, port.unwrap_or(DEFAULT_PORT), interface.as_str())
-                    }
-                    None => self.ask_one(&endpoint, address, *port, None).await?,
-                };
-                endpoint.connect(to, crypto).map_err(failed)
-            }
-            Place::Tcp(host) => {
-                let connected = tcp::connect(resolve(host).await?, CONNECT_TIME).await?;
-                let settings = self.record_settings("tcp");
-                start_client(&settings, connected.stream, connected.to, None, crypto)
-                    .map_err(failed)
-            }
-            Place::Unix(name) => {
-                let connected = unix::connect(name, CONNECT_TIME).await?;
-                let settings = self.record_settings("unix");
-                start_client(&settings, connected.stream, connected.to, connected.peer_user, crypto)
-                    .map_err(failed)
-            }
-            Place::Tls(_) | Place::Redes { .. } | Place::Name(_) => Err(ConnectError::NoSession {
-                place: address.place.to_string(),
-                scheme: address.scheme(),
-            }),
-        }
-    }
-
-    /// The socket that leads there; opened when first needed, then shared by all connections that way.
-    fn socket_towards(&self, local: Local) -> Result<Arc<Held>, ConnectError> {
-        let mut outgoing = lock(&self.outgoing);
-        if let Some(endpoint) = outgoing.get(&local) {
-            return Ok(endpoint.clone());
-        }
-        let endpoint = match &local {
-            Local::V4 => {
-                self.start_packets(Box::new(Udp::open(([0, 0, 0, 0], 0).into())?), "udp", false)
-            }
-            Local::V6 => {
-                self.start_packets(Box::new(Udp::open(([0_u16; 8], 0).into())?), "udp", false)
-            }
-            Local::Ether(interface) => {
-                self.start_packets(Box::new(Ether::open(interface, 0, false)?), "eth", false)
-            }
-        };
-        let endpoint = Arc::new(endpoint);
-        outgoing.insert(local, endpoint.clone());
-        Ok(endpoint)
-    }
-
-    // --- discovery --------------------------------------------------------------------------------------------------
-
-    /// Asks the link of `interface` who serves there, for as long as `within`.
-    pub async fn who_serves(
-        &self,
-        interface: &str,
-        within: Duration,
-    ) -> Result<Vec<Found>, ConnectError> {
-        let endpoint = self.socket_towards(Local::Ether(interface.to_owned()))?;
-        let answers = self.ask(&endpoint, interface, within, |_| false).await;
-        let mut found: Vec<Found> = Vec::new();
-        for answer in answers {
-            let Some(address) = address_of(&answer) else { continue };
-            if !found.iter().any(|known| known.address == address) {
-                found.push(Found { address, fingerprint: answer.fingerprint });
-            }
-        }
-        Ok(found)
-    }
-
-    /// The first server that answers, at `port` and with the fingerprint if one is asked for.
-    async fn ask_one(
-        &self,
-        endpoint: &Held,
-        address: &Address,
-        port: Option<u16>,
-        fingerprint: Option<[u8; 32]>,
-    ) -> Result<Peer, ConnectError> {
-        let Place::Eth { interface, .. } = &address.place else {
-            return Err(ConnectError::NoSession {
-                place: address.to_string(),
-                scheme: address.scheme(),
-            });
-        };
-        let is_wanted = |answer: &Answer| {
-            port.is_none_or(|port| answer.port == port)
-                && fingerprint.is_none_or(|fingerprint| answer.fingerprint == fingerprint)
-        };
-        let answers = self.ask(endpoint, interface.as_str(), ASK_TIME, is_wanted).await;
-        match answers.into_iter().find(|answer| is_wanted(answer)) {
-            Some(Answer { from: Peer::Ether { mac, .. }, port, .. }) => {
-                Ok(ether_peer(mac, port, interface.as_str()))
-            }
-            _ => Err(ConnectError::NobodyThere {
-                place: address.place.to_string(),
-                within: ASK_TIME,
-            }),
-        }
-    }
-
-    async fn ask(
-        &self,
-        endpoint: &Held,
-        interface: &str,
-        within: Duration,
-        is_enough: impl Fn(&Answer) -> bool,
-    ) -> Vec<Answer> {
-        let mut nonce = [0; 8];
-        SystemChance.fill(&mut nonce);
-        let (sender, mut answers) = mpsc::channel(64);
-        let question = endpoint.ask(self.settings.session.version(), ConnectionId(nonce), sender);
-        let everybody = ether_peer(Peer::BROADCAST_MAC, 0, interface);
-        let mut found = Vec::new();
-        let asking = async {
-            let mut again = tokio::time::interval(ASK_EVERY);
-            loop {
-                tokio::select! {
-                    _ = again.tick() => {
-                        endpoint.send(everybody, question.clone()); // asked again soon
-                    }
-                    Some(answer) = answers.recv() => {
-                        let is_last = is_enough(&answer);
-                        found.push(answer);
-                        if is_last {
-                            return;
-                        }
-                    }
-                }
-            }
-        };
-        let _ = tokio::time::timeout(within, asking).await; // the time is how long we listen
-        found
     }
 }
 
@@ -535,31 +200,6 @@ fn ether_peer(mac: [u8; 6], port: u16, interface: &str) -> Peer {
         port,
         interface,
     })
-}
-
-fn address_of(answer: &Answer) -> Option<Address> {
-    let Peer::Ether { mac, interface, .. } = answer.from else { return None };
-    let interface = crate::address::Interface::new(interface.as_str()).ok()?;
-    Some(Place::Eth { mac: Some(Mac(mac)), interface, port: Some(answer.port) }.into())
-}
-
-/// `address` with the port that it really got.
-fn with_port(address: &Address, got: Option<u16>) -> Address {
-    let mut address = address.clone();
-    match &mut address.place {
-        Place::Udp(host) | Place::Tcp(host) | Place::Tls(host) => host.port = got.or(host.port),
-        Place::Eth { port, .. } => *port = got.or(*port),
-        Place::Unix(_) | Place::Redes { .. } | Place::Name(_) => {}
-    }
-    address
-}
-
-async fn resolve_local(host: &HostPort) -> Result<SocketAddr, ListenError> {
-    lookup(host).await.map_err(|source| ListenError::Resolve { host: host.to_string(), source })
-}
-
-async fn resolve(host: &HostPort) -> Result<SocketAddr, ConnectError> {
-    lookup(host).await.map_err(|source| ConnectError::Resolve { host: host.to_string(), source })
 }
 
 async fn lookup(host: &HostPort) -> std::io::Result<SocketAddr> {

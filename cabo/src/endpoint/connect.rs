@@ -1,0 +1,145 @@
+//! Connecting: where an address leads, by which socket of ours, and until the server has proved itself.
+//!
+//! Neighbours: `discovery.rs` asks a link who serves, `listen.rs` is the other side.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cabo_proto::session::crypto::{Crypto, PublicKey};
+
+use super::packets::Held;
+use super::records::start_client;
+use super::{Endpoint, Local, ether_peer, lock, lookup};
+use crate::address::{Address, DEFAULT_PORT, HostPort, Mac, Place};
+use crate::carrier::ether::Ether;
+use crate::carrier::udp::Udp;
+use crate::carrier::{Peer, tcp, unix};
+use crate::connection::Connection;
+use crate::error::ConnectError;
+
+/// A stream carrier has to connect within this.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+
+impl Endpoint {
+    /// Opens our socket on a link. All that goes over that link later uses it, so the privilege that this takes can be
+    /// given up before the first byte of a stranger is read.
+    pub fn open_link(&self, interface: &str) -> Result<(), ConnectError> {
+        self.socket_towards(Local::Ether(interface.to_owned())).map(drop)
+    }
+
+    /// Where `address` leads: the link is asked where it names nobody. Of several servers there the one with this
+    /// fingerprint is taken, where one is given.
+    pub async fn locate(
+        &self,
+        address: &Address,
+        fingerprint: Option<[u8; 32]>,
+    ) -> Result<Address, ConnectError> {
+        let Place::Eth { mac: None, interface, port } = &address.place else {
+            return Ok(address.clone());
+        };
+        let endpoint = self.socket_towards(Local::Ether(interface.as_str().to_owned()))?;
+        let mut located = address.clone();
+        if let Peer::Ether { mac, port, .. } =
+            self.ask_one(&endpoint, address, *port, fingerprint).await?
+        {
+            located.place =
+                Place::Eth { mac: Some(Mac(mac)), interface: interface.clone(), port: Some(port) };
+        }
+        Ok(located)
+    }
+
+    /// Connects to `address` and waits until the server has proved who it is: `expected`, where that is given.
+    pub async fn connect(
+        &self,
+        address: &Address,
+        expected: Option<PublicKey>,
+    ) -> Result<Connection, ConnectError> {
+        address.check_connect()?;
+        let expecting = match (&self.sealed, expected) {
+            (Some(sealed), Some(key)) => Some(sealed.expecting(key)?),
+            _ => None,
+        };
+        let crypto: &dyn Crypto = match &expecting {
+            Some(sealed) => sealed,
+            None => &*self.crypto,
+        };
+        let connection = self.start_connection(address, crypto).await?;
+        connection
+            .handshaken()
+            .await
+            .map_err(|ended| ConnectError::Ended { place: address.place.to_string(), ended })?;
+        Ok(connection)
+    }
+
+    async fn start_connection(
+        &self,
+        address: &Address,
+        crypto: &dyn Crypto,
+    ) -> Result<Connection, ConnectError> {
+        let failed = |error| ConnectError::Ended {
+            place: address.place.to_string(),
+            ended: Arc::new(cabo_proto::session::config::Ended::Crypto(error)),
+        };
+        match &address.place {
+            Place::Udp(host) => {
+                let to = resolve(host).await?;
+                let endpoint =
+                    self.socket_towards(if to.is_ipv4() { Local::V4 } else { Local::V6 })?;
+                endpoint.connect(Peer::udp(to), crypto).map_err(failed)
+            }
+            Place::Eth { mac, interface, port } => {
+                let endpoint = self.socket_towards(Local::Ether(interface.as_str().to_owned()))?;
+                let to = match mac {
+                    Some(mac) => {
+                        ether_peer(mac.0, port.unwrap_or(DEFAULT_PORT), interface.as_str())
+                    }
+                    None => self.ask_one(&endpoint, address, *port, None).await?,
+                };
+                endpoint.connect(to, crypto).map_err(failed)
+            }
+            Place::Tcp(host) => {
+                let connected = tcp::connect(resolve(host).await?, CONNECT_TIME).await?;
+                let settings = self.record_settings("tcp");
+                start_client(&settings, connected.stream, connected.to, None, crypto)
+                    .map_err(failed)
+            }
+            Place::Unix(name) => {
+                let connected = unix::connect(name, CONNECT_TIME).await?;
+                let settings = self.record_settings("unix");
+                start_client(&settings, connected.stream, connected.to, connected.peer_user, crypto)
+                    .map_err(failed)
+            }
+            Place::Tls(_) | Place::Redes { .. } | Place::Name(_) => Err(ConnectError::NoSession {
+                place: address.place.to_string(),
+                scheme: address.scheme(),
+            }),
+        }
+    }
+
+    /// The socket that leads there; opened when first needed, then shared by all connections that way.
+    pub(super) fn socket_towards(&self, local: Local) -> Result<Arc<Held>, ConnectError> {
+        let mut outgoing = lock(&self.outgoing);
+        if let Some(endpoint) = outgoing.get(&local) {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = match &local {
+            Local::V4 => {
+                self.start_packets(Box::new(Udp::open(([0, 0, 0, 0], 0).into())?), "udp", false)
+            }
+            Local::V6 => {
+                self.start_packets(Box::new(Udp::open(([0_u16; 8], 0).into())?), "udp", false)
+            }
+            Local::Ether(interface) => {
+                self.start_packets(Box::new(Ether::open(interface, 0, false)?), "eth", false)
+            }
+        };
+        let endpoint = Arc::new(endpoint);
+        outgoing.insert(local, endpoint.clone());
+        Ok(endpoint)
+    }
+}
+
+async fn resolve(host: &HostPort) -> Result<SocketAddr, ConnectError> {
+    lookup(host).await.map_err(|source| ConnectError::Resolve { host: host.to_string(), source })
+}

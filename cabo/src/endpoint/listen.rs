@@ -1,0 +1,152 @@
+//! Listening: an address becomes a carrier, and the carrier a driver; and what all doors together have to say.
+//!
+//! Neighbours: `mod.rs` starts the drivers, `connect.rs` is the other side.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use cabo_proto::session::endpoint::Dropped;
+
+use super::packets::Answer;
+use super::{Endpoint, lock, lookup, records};
+use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Place};
+use crate::carrier::ether::Ether;
+use crate::carrier::tcp::Tcp;
+use crate::carrier::udp::Udp;
+use crate::carrier::unix::Unix;
+use crate::carrier::{Datagrams, Listener};
+use crate::error::ListenError;
+
+/// What became of an address that was listened on.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// The address with the port that it really got.
+    pub address: Address,
+    /// A limit of this machine that costs speed, and what raises it.
+    pub advice: Option<String>,
+}
+
+/// Counts of what the doors dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Drops {
+    /// Packets, by reason.
+    pub by_reason: Vec<(Dropped, u64)>,
+    /// Packets that the kernel dropped because our buffers were full.
+    pub kernel: u64,
+}
+
+impl Endpoint {
+    /// Listens on `address`.
+    pub async fn listen(&self, address: &Address) -> Result<Listening, ListenError> {
+        address.check_listen()?;
+        match &address.place {
+            Place::Udp(host) => {
+                let carrier = match &host.host {
+                    Host::Any => Udp::open_anywhere(host.port_or_default())?,
+                    Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => {
+                        Udp::open(resolve_local(host).await?)?
+                    }
+                };
+                Ok(self.listen_packets(Box::new(carrier), "udp", address))
+            }
+            Place::Eth { interface, port, .. } => {
+                let carrier = Ether::open(interface.as_str(), port.unwrap_or(DEFAULT_PORT), true)?;
+                Ok(self.listen_packets(Box::new(carrier), "eth", address))
+            }
+            Place::Tcp(host) => {
+                let listener = match &host.host {
+                    Host::Any => Tcp::listen_anywhere(host.port_or_default())?,
+                    Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => {
+                        Tcp::listen(resolve_local(host).await?)?
+                    }
+                };
+                Ok(self.listen_records(Arc::new(listener), "tcp", address))
+            }
+            Place::Unix(name) => {
+                Ok(self.listen_records(Arc::new(Unix::listen(name)?), "unix", address))
+            }
+            Place::Tls(_) | Place::Redes { .. } | Place::Name(_) => {
+                Err(ListenError::NoSession { place: address.to_string(), scheme: address.scheme() })
+            }
+        }
+    }
+
+    fn listen_packets(
+        &self,
+        carrier: Box<dyn Datagrams>,
+        scheme: &'static str,
+        address: &Address,
+    ) -> Listening {
+        let endpoint = self.start_packets(carrier, scheme, true);
+        let listening = Listening {
+            address: with_port(address, endpoint.local().port()),
+            advice: endpoint.advice(),
+        };
+        lock(&self.listening).push(endpoint);
+        listening
+    }
+
+    fn listen_records(
+        &self,
+        listener: Arc<dyn Listener>,
+        scheme: &'static str,
+        address: &Address,
+    ) -> Listening {
+        let listening =
+            Listening { address: with_port(address, listener.local().port()), advice: None };
+        tokio::spawn(records::accept_loop(
+            listener,
+            self.record_settings(scheme),
+            self.incoming.clone(),
+        ));
+        listening
+    }
+
+    /// Answers on every Ethernet link listened on so far who serves there.
+    pub fn answer_discovery(&self, fingerprint: [u8; 32]) {
+        for endpoint in lock(&self.listening).iter() {
+            if let Some(port) = endpoint.local().port() {
+                let versions = vec![self.settings.session.version()];
+                endpoint.answer_discovery(
+                    Answer { from: endpoint.local(), port, fingerprint },
+                    versions,
+                );
+            }
+        }
+    }
+
+    /// Takes no more sessions.
+    pub fn drain(&self) {
+        lock(&self.listening).iter().for_each(|endpoint| endpoint.drain());
+    }
+
+    /// What the doors dropped so far.
+    pub fn drops(&self) -> Drops {
+        let mut drops = Drops::default();
+        for endpoint in lock(&self.listening).iter() {
+            drops.kernel += endpoint.kernel_drops();
+            for (why, count) in endpoint.dropped() {
+                match drops.by_reason.iter_mut().find(|(known, _)| *known == why) {
+                    Some((_, total)) => *total += count,
+                    None => drops.by_reason.push((why, count)),
+                }
+            }
+        }
+        drops
+    }
+}
+
+/// `address` with the port that it really got.
+fn with_port(address: &Address, got: Option<u16>) -> Address {
+    let mut address = address.clone();
+    match &mut address.place {
+        Place::Udp(host) | Place::Tcp(host) | Place::Tls(host) => host.port = got.or(host.port),
+        Place::Eth { port, .. } => *port = got.or(*port),
+        Place::Unix(_) | Place::Redes { .. } | Place::Name(_) => {}
+    }
+    address
+}
+
+async fn resolve_local(host: &HostPort) -> Result<SocketAddr, ListenError> {
+    lookup(host).await.map_err(|source| ListenError::Resolve { host: host.to_string(), source })
+}
