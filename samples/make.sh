@@ -3,7 +3,7 @@
 # Nothing is downloaded or filmed. The same ffmpeg gives the same bytes: one thread, no dates, no version tags.
 set -euo pipefail
 cd "$(dirname "$0")"
-command -v ffmpeg >/dev/null || { echo "samples/make.sh: ffmpeg is missing; install it with: ./dev setup" >&2; exit 1; }
+command -v ffmpeg >/dev/null || { echo "samples/make.sh: ffmpeg is missing; install it with: ./dev setup install" >&2; exit 1; }
 
 seconds=16
 rm -rf catalogue

@@ -23,7 +23,7 @@ mod play;
 pub(crate) mod relay;
 mod serve;
 
-/// Messages and streams over any wire, and a clear picture of what crosses it.
+/// Messages and streams over any wire: raw Ethernet, UDP, TCP, Unix sockets
 #[derive(Debug, Parser)]
 #[command(name = "cabo", version, propagate_version = true, max_term_width = 100)]
 #[command(

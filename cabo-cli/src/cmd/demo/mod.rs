@@ -41,11 +41,12 @@ const SEED: u64 = 7;
 #[command(after_help = "\
 Examples:
   cabo demo
-  cabo demo --loss 10% --delay 50ms --seed 3
+  cabo demo --loss 2% --delay 30ms --seed 3
   cabo demo --json
 
-Each row is one item of the sample catalogue, streamed over one carrier and compared byte for byte. `resent` counts
-packets that the server sent again (for TCP the kernel did). The exit code is 0 only if every row is verified.")]
+Each row is one item of the sample catalogue, streamed over one carrier and compared byte for
+byte. `resent` counts packets that the server sent again (for TCP the kernel did). The exit code is
+0 only if every row is verified; on a much worse cable kernel TCP may not be done in its time.")]
 pub(crate) struct DemoArgs {
     /// What to show
     #[arg(value_enum, default_value_t = Scene::Film)]

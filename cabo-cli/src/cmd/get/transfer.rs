@@ -254,7 +254,9 @@ impl Transfer {
         if globals.quiet {
             return Ok(());
         }
-        let mut text = format!("{} items, {}", summary.items, self.moved(summary.bytes - resumed));
+        let items = if summary.items == 1 { "item" } else { "items" };
+        let moved = self.moved(summary.bytes - resumed);
+        let mut text = format!("{} {items}, {moved}", summary.items);
         if resumed > 0 {
             text.push_str(&format!(", and {} were here before", human::size(resumed)));
         }
