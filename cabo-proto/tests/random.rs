@@ -300,7 +300,7 @@ impl Run {
             let left: Vec<_> = ids.iter().map(|key| (key, &self.model[key])).collect();
             assert!(
                 self.net.now < limit,
-                "stuck: {left:?} {:?} {:?}; replay with CABO_SIM_SEED={seed}",
+                "stuck: {left:?} {:?} {:?}; replay with ./dev sim {seed} whatever_is_done",
                 ends(&self.net, CLIENT),
                 self.net.hosts.each_ref().map(|host| host
                     .connections
@@ -344,7 +344,7 @@ fn run(seed: u64) {
     }
     let is_gone =
         run.net.run(secs(200), |net| net.hosts.iter().all(|host| host.connections.is_empty()));
-    assert!(is_gone, "it does not go away; replay with CABO_SIM_SEED={seed}");
+    assert!(is_gone, "it does not go away; replay with ./dev sim {seed} whatever_is_done");
     run.take_events();
 }
 
@@ -353,9 +353,7 @@ fn whatever_is_done_over_whatever_wire_what_was_written_is_what_is_read() {
     for seed in seeds(1000) {
         let outcome = std::panic::catch_unwind(|| run(seed));
         if let Err(cause) = outcome {
-            eprintln!(
-                "seed {seed}; replay: CABO_SIM_SEED={seed} cargo test -p cabo-proto --test random"
-            );
+            eprintln!("replay with ./dev sim {seed} whatever_is_done");
             std::panic::resume_unwind(cause);
         }
     }

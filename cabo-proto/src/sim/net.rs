@@ -153,7 +153,7 @@ impl Net {
         let (seed, at) = (self.seed, self.elapsed());
         assert!(
             self.steps.1 < STEPS_AT_ONCE_MAX,
-            "livelock {at:?} after the start; replay with CABO_SIM_SEED={seed}"
+            "livelock {at:?} after the start; replay with ./dev sim {seed}"
         );
     }
 
@@ -188,7 +188,7 @@ impl Net {
                     calls += 1;
                     assert!(
                         calls < STEPS_AT_ONCE_MAX,
-                        "no end of packets; replay with CABO_SIM_SEED={}",
+                        "no end of packets; replay with ./dev sim {}",
                         self.seed
                     );
                 }

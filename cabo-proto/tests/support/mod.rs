@@ -74,7 +74,7 @@ pub(crate) fn door(
 
 /// The seeds to run: all of `0..count`, or the one that the environment names.
 pub(crate) fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("CABO_SIM_SEED").ok().and_then(|text| text.parse().ok()) {
+    match std::env::var("CABO_SEED").ok().and_then(|text| text.parse().ok()) {
         Some(seed) => vec![seed],
         None => (0..count).collect(),
     }
