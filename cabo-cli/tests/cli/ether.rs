@@ -7,9 +7,14 @@ use crate::world::{Done, World, assert_same_file, finish};
 
 /// Starts a server on `lo`, and runs a script beside it that calls the program `$0`.
 fn beside_server(world: &World, script: &str) -> Done {
+    beside(world, "ip link set lo up", "serve served --on eth://lo:77", script)
+}
+
+/// The same after `before`, and with a server started so.
+pub(crate) fn beside(world: &World, before: &str, serve: &str, script: &str) -> Done {
     let all = format!(
-        r#"ip link set lo up || exit 99
-        "$0" serve served --on eth://lo:77 --json > events 2> errors &
+        r#"{{ {before}; }} || exit 99
+        "$0" {serve} --json > events 2> errors &
         server=$!
         while ! grep -q ready events; do kill -0 $server || exit 98; sleep 0.02; done
         {script}
