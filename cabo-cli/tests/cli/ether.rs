@@ -60,3 +60,42 @@ fn a_port_that_another_cabo_has_and_a_silent_link_are_named() {
     let no_link = beside_server(&world, r#""$0" ls"#);
     no_link.failed(3, &["no Ethernet interface", "cabo ls udp://HOST"]);
 }
+
+#[test]
+fn an_interface_that_is_down_is_said_and_serves_as_soon_as_it_is_up() {
+    if skip_without(&[Need::Program("unshare"), Need::Program("ip"), Need::Namespaces]) {
+        return;
+    }
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let before = "ip link add near type veth peer name far";
+    let script = r#"
+        grep -q 'near is down.*sudo ip link set near up' errors || exit 97
+        "$0" ls eth://far 2> ls-down; echo $? > codes
+        "$0" get eth://far/a.txt 2> get-down; echo $? >> codes
+        ip link set near up && ip link set far up || exit 96
+        for try in 1 2 3 4 5 6 7 8 9 10; do "$0" get eth://far/a.txt -o got && break; done"#;
+    beside(&world, before, "serve served --on eth://near:77", script).good();
+    let read = |name| std::fs::read_to_string(world.path(name)).unwrap();
+    assert_eq!(read("codes"), "3\n3\n");
+    for name in ["ls-down", "get-down"] {
+        let said = read(name);
+        assert!(said.contains("eth://far: the interface is down; run: sudo ip"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    assert_eq!(read("got"), "a");
+}
+
+#[test]
+fn without_the_privilege_the_command_that_gives_it_is_said() {
+    if skip_without(&[Need::Program("unshare"), Need::Namespaces]) {
+        return;
+    }
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let remedy = ["CAP_NET_RAW", "sudo setcap cap_net_raw+ep /"];
+    let on = ["serve", "served", "--on", "eth://lo:77"];
+    for args in [&on[..], &["ls", "eth://lo"], &["get", "eth://lo/a.txt"]] {
+        finish(world.cabo_unprivileged().args(args)).failed(1, &remedy);
+    }
+}

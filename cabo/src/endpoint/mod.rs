@@ -25,7 +25,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use self::packets::{Answer, Held, PacketEndpoint};
 use self::records::{RecordSettings, start_client};
 use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Mac, Place};
-use crate::carrier::ether::Ether;
+use crate::carrier::ether::{self, Ether};
 use crate::carrier::tcp::{self, Tcp};
 use crate::carrier::udp::Udp;
 use crate::carrier::unix::{self, Unix};
@@ -384,6 +384,9 @@ impl Endpoint {
     ) -> Result<Vec<Found>, ConnectError> {
         let endpoint = self.socket_towards(Local::Ether(interface.to_owned()))?;
         let answers = self.ask(&endpoint, interface, within, |_| false).await;
+        if answers.is_empty() && !ether::is_up(interface) {
+            return Err(ConnectError::LinkDown { interface: interface.to_owned() });
+        }
         let mut found: Vec<Found> = Vec::new();
         for answer in answers {
             let Some(address) = address_of(&answer) else { continue };
@@ -412,6 +415,9 @@ impl Endpoint {
         match answers.into_iter().find(|answer| is_wanted(answer)) {
             Some(Answer { from: Peer::Ether { mac, .. }, port, .. }) => {
                 Ok(ether_peer(mac, port, interface.as_str()))
+            }
+            _ if !ether::is_up(interface.as_str()) => {
+                Err(ConnectError::LinkDown { interface: interface.as_str().to_owned() })
             }
             _ => Err(ConnectError::NobodyThere {
                 place: address.place.to_string(),
