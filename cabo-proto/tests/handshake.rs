@@ -127,7 +127,7 @@ fn plain_names_nobody_and_proves_the_address_all_the_same() {
     let mut net = fresh(1, true);
     connected(&mut net);
     assert_eq!(connection(&mut net, CLIENT).peer_key(), None);
-    let mut flows = [support::Flow::new(SERVER, 2_000_000)];
+    let mut flows = [Flow::new(SERVER, 2_000_000)];
     let took = support::deliver(&mut net, &mut flows, secs(10)).expect("it ends");
     assert!(took < secs(2), "{took:?}");
     assert_eq!(connection(&mut net, SERVER).stats().key_updates, 0);
