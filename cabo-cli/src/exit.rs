@@ -133,6 +133,7 @@ fn of_connect(error: &ConnectError) -> u8 {
             OpenError::Refused { .. } | OpenError::Timeout { .. } | OpenError::Io { .. },
         )
         | ConnectError::Resolve { .. }
+        | ConnectError::LinkDown { .. }
         | ConnectError::NobodyThere { .. } => UNREACHABLE,
         ConnectError::Carrier(_) | ConnectError::Setup(_) => FAILED,
         ConnectError::Ended { ended, .. } => of_ended(ended),

@@ -18,10 +18,10 @@ use cabo_proto::session::crypto::CryptoError;
 use cabo_proto::sim::link::LinkConfig;
 use cabo_proto::sim::net::{Net, NetConfig};
 use cabo_proto::wire::code::Code;
-use cabo_proto::wire::packet;
+use cabo_proto::wire::packet::{self, Kind};
 use support::{
-    CLIENT, SERVER, cable, connected, connection, ends, exchange, ms, net, net_with, newest, plain,
-    secs, stand_in,
+    CLIENT, Flow, SERVER, cable, connected, connection, ends, exchange, ms, net, net_with, newest,
+    plain, secs, stand_in,
 };
 
 /// Loses the packets of host `from` whose index has its bit set.
@@ -73,6 +73,25 @@ fn any_of_the_first_eight_packets_of_either_side_may_be_lost() {
     }
 }
 
+/// T-5.3: the client's data fill its window, and the server acknowledges none before it has the proof.
+#[test]
+fn a_proof_that_is_lost_again_and_again_is_not_held_up_by_the_data_behind_it() {
+    for losses in 1..8 {
+        let mut net = fresh(losses, false);
+        let mut left = losses;
+        net.filter = Some(Box::new(move |from, packet| {
+            let is_handshake = packet::parse(packet)
+                .is_ok_and(|packet| matches!(packet.kind, Kind::Handshake { .. }));
+            let is_lost = left > 0 && from == CLIENT && is_handshake && packet.len() > 200;
+            left -= u64::from(is_lost);
+            !is_lost
+        }));
+        net.connect().unwrap();
+        let mut flow = Flow::new(CLIENT, 100_000);
+        assert!(net.run(secs(20), |net| flow.step(net)), "{losses} lost: {:?}", ends(&net, CLIENT));
+    }
+}
+
 #[test]
 fn it_comes_up_over_a_wire_that_does_everything_wrong() {
     for seed in support::seeds(100) {
@@ -108,7 +127,7 @@ fn plain_names_nobody_and_proves_the_address_all_the_same() {
     let mut net = fresh(1, true);
     connected(&mut net);
     assert_eq!(connection(&mut net, CLIENT).peer_key(), None);
-    let mut flows = [support::Flow::new(SERVER, 2_000_000)];
+    let mut flows = [Flow::new(SERVER, 2_000_000)];
     let took = support::deliver(&mut net, &mut flows, secs(10)).expect("it ends");
     assert!(took < secs(2), "{took:?}");
     assert_eq!(connection(&mut net, SERVER).stats().key_updates, 0);

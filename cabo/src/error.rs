@@ -44,6 +44,12 @@ pub enum ConnectError {
         /// The scheme.
         scheme: &'static str,
     },
+    /// Nobody can answer on the link.
+    #[error("eth://{interface}: the interface is down; run: sudo ip link set {interface} up")]
+    LinkDown {
+        /// Its name.
+        interface: String,
+    },
     /// Nobody answered on the link.
     #[error(
         "{place}: nobody serves on this link (asked for {within:?}); start `cabo serve FOLDER` on the other side"

@@ -222,20 +222,31 @@ impl Shared {
             carrier: connection.carrier(),
         };
         if self.sessions().len() >= self.settings.sessions_max {
-            return connection
-                .close_protocol(Code::BUSY, "the server has all the sessions that it takes");
+            return turn_away(&connection);
         }
         if let Err(refusal) = self.judge(key, &connection).await {
             connection.refuse(&refusal.to_string());
             return self.tell(ServerEvent::Refused(info, refusal));
         }
         let known = Known { connection: connection.clone(), key };
-        self.sessions().insert(number, known);
+        if !self.enter(number, known) {
+            return turn_away(&connection); // others were faster while this one was judged
+        }
         connection.admit();
         self.tell(ServerEvent::Admitted(info.clone()));
         let ended = self.clone().serve(&connection).await;
         self.sessions().remove(&number);
         self.tell(ServerEvent::Ended(info, ended));
+    }
+
+    /// False where there is no room.
+    fn enter(&self, number: u64, known: Known) -> bool {
+        let mut sessions = self.sessions();
+        let has_room = sessions.len() < self.settings.sessions_max;
+        if has_room {
+            sessions.insert(number, known);
+        }
+        has_room
     }
 
     /// Decides, and asks where that is wanted.
@@ -298,6 +309,10 @@ impl Shared {
             }
         }
     }
+}
+
+fn turn_away(connection: &Connection) {
+    connection.close_protocol(Code::BUSY, "the server has all the sessions that it takes");
 }
 
 /// From where a session comes, in the words of access.

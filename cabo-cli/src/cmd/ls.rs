@@ -12,7 +12,7 @@ use cabo::carrier::ether;
 use cabo::client::Client;
 use cabo::endpoint::Found;
 use cabo::keys::Fingerprint;
-use cabo::service::media::{Entry, EntryKind, ItemPath, MediaClient};
+use cabo::service::media::{Entry, EntryKind, ItemPath, MediaClient, MediaError};
 use serde_json::json;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -144,10 +144,20 @@ impl Wish {
         };
         let session = session::connect(client, address, say).await?;
         let media = MediaClient::new(session.connection.clone());
-        let failed = |error| exit::of_media(&address.to_string(), &error);
+        let failed = |error: MediaError| exit::of_media(&address.to_string(), &error);
         let mut listing = media.list(folder, self.is_recursive).await.map_err(failed)?;
-        let mut entries = Vec::new();
-        while let Some(entry) = listing.next().await.map_err(failed)? {
+        let (mut entries, mut unlisted) = (Vec::new(), None);
+        loop {
+            let entry = match listing.next().await {
+                Ok(Some(entry)) => entry,
+                Ok(None) => break,
+                // A part of it, after all that could be listed (M-5.4).
+                Err(error @ MediaError::Refused(_)) if !entries.is_empty() => {
+                    unlisted = Some(failed(error));
+                    break;
+                }
+                Err(error) => return Err(failed(error).into()),
+            };
             if entries.len() == ENTRIES_MAX {
                 let text =
                     format!("{address}: more than {ENTRIES_MAX} entries; name one of its folders");
@@ -158,10 +168,11 @@ impl Wish {
         session::leave(&session).await;
         entries.sort_by(|a, b| order(a).cmp(&order(b)));
         if self.globals.json {
-            self.print_json(&session.address.place, folder, &entries)
+            self.print_json(&session.address.place, folder, &entries)?;
         } else {
-            self.print_table(&entries)
+            self.print_table(&entries)?;
         }
+        unlisted.map_or(Ok(()), |failure| Err(failure.into()))
     }
 
     fn print_json(

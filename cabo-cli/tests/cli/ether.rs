@@ -7,14 +7,14 @@ use crate::world::{Done, World, assert_same_file, finish};
 
 /// Starts a server on `lo`, and runs a script beside it that calls the program `$0`.
 fn beside_server(world: &World, script: &str) -> Done {
-    beside_server_on(world, "lo", "ip link set lo up", script)
+    beside(world, "ip link set lo up", "serve served --on eth://lo:77", script)
 }
 
-/// The same on a link that `lay` makes.
-fn beside_server_on(world: &World, link: &str, lay: &str, script: &str) -> Done {
+/// The same after `before`, and with a server started so.
+pub(crate) fn beside(world: &World, before: &str, serve: &str, script: &str) -> Done {
     let all = format!(
-        r#"{lay} || exit 99
-        "$0" serve served --on eth://{link}:77 --json > events 2> errors &
+        r#"{{ {before}; }} || exit 99
+        "$0" {serve} --json > events 2> errors &
         server=$!
         while ! grep -q ready events; do kill -0 $server || exit 98; sleep 0.02; done
         {script}
@@ -112,7 +112,7 @@ fn fetch_past_a_new_address(changes: &str) {
         ip link set {changes} down && ip link set {changes} address 02:00:00:00:00:99 && ip link set {changes} up
         wait $get"#
     );
-    let done = beside_server_on(&world, "v0", lay, &script).good();
+    let done = beside(&world, lay, "serve served --on eth://v0:77", &script).good();
     assert!(done.err.contains("eth://v1:77/film.mp4: lost, and found again; going on"), "{done:?}");
     assert_same_file(&film, &world.path("copy.mp4"));
 }
@@ -140,4 +140,43 @@ fn a_port_that_another_cabo_has_and_a_silent_link_are_named() {
     silent.failed(3, &["eth://lo", "nobody serves on this link", "cabo serve FOLDER"]);
     let no_link = beside_server(&world, r#""$0" ls"#);
     no_link.failed(3, &["no Ethernet interface", "cabo ls udp://HOST"]);
+}
+
+#[test]
+fn an_interface_that_is_down_is_said_and_serves_as_soon_as_it_is_up() {
+    if skip_without(&[Need::Program("unshare"), Need::Program("ip"), Need::Namespaces]) {
+        return;
+    }
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let before = "ip link add near type veth peer name far";
+    let script = r#"
+        grep -q 'near is down.*sudo ip link set near up' errors || exit 97
+        "$0" ls eth://far 2> ls-down; echo $? > codes
+        "$0" get eth://far/a.txt 2> get-down; echo $? >> codes
+        ip link set near up && ip link set far up || exit 96
+        for try in 1 2 3 4 5 6 7 8 9 10; do "$0" get eth://far/a.txt -o got && break; done"#;
+    beside(&world, before, "serve served --on eth://near:77", script).good();
+    let read = |name| std::fs::read_to_string(world.path(name)).unwrap();
+    assert_eq!(read("codes"), "3\n3\n");
+    for name in ["ls-down", "get-down"] {
+        let said = read(name);
+        assert!(said.contains("eth://far: the interface is down; run: sudo ip"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    assert_eq!(read("got"), "a");
+}
+
+#[test]
+fn without_the_privilege_the_command_that_gives_it_is_said() {
+    if skip_without(&[Need::Program("unshare"), Need::Namespaces]) {
+        return;
+    }
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let remedy = ["CAP_NET_RAW", "sudo setcap cap_net_raw+ep /"];
+    let on = ["serve", "served", "--on", "eth://lo:77"];
+    for args in [&on[..], &["ls", "eth://lo"], &["get", "eth://lo/a.txt"]] {
+        finish(world.cabo_unprivileged().args(args)).failed(1, &remedy);
+    }
 }

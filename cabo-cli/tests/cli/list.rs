@@ -99,3 +99,19 @@ fn a_single_file_and_a_plain_server_are_served_too() {
         world.run(&["ls", url]).failed(4, &["version", "--plain"]);
     }
 }
+
+#[test]
+fn devices_in_a_folder_are_neither_listed_nor_opened() {
+    let world = World::new();
+    let served = world.serve(&["/dev", "--on", "tcp://127.0.0.1:0"]);
+    let listed = world.run(&["ls", served.url()]).good();
+    for device in ["null", "zero", "tty"] {
+        assert!(
+            !listed.out.lines().any(|line| line.ends_with(&format!(" {device}"))),
+            "{listed:?}"
+        );
+        let item = format!("{}/{device}", served.url());
+        world.run(&["get", &item]).failed(1, &[&item, "not a file"]);
+        assert!(!world.path(device).exists());
+    }
+}

@@ -5,13 +5,19 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod access;
+mod ask;
 mod disk;
 mod errors;
 mod ether;
 mod get;
 mod help;
+mod limits;
 mod list;
+mod moments;
 #[path = "../../../tests/needs.rs"]
 mod needs;
+mod reading;
 mod resume;
+mod starved;
+mod strangers;
 mod world;

@@ -44,7 +44,24 @@ impl World {
 
     /// `cabo` as somebody with another identity types it.
     pub(crate) fn cabo_as(&self, who: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cabo"));
+        self.within(Command::new(env!("CARGO_BIN_EXE_cabo")), who)
+    }
+
+    /// `cabo` in the foreground of the terminal that is its stdin.
+    pub(crate) fn cabo_on_terminal(&self) -> Command {
+        let mut command = self.within(Command::new("setsid"), "own");
+        command.args(["--ctty", env!("CARGO_BIN_EXE_cabo")]);
+        command
+    }
+
+    /// The same, without the right to read what its owner may not read: root has that.
+    pub(crate) fn cabo_unprivileged(&self) -> Command {
+        let mut command = self.within(Command::new("unshare"), "own");
+        command.args(["--user", env!("CARGO_BIN_EXE_cabo")]);
+        command
+    }
+
+    fn within(&self, mut command: Command, who: &str) -> Command {
         command
             .current_dir(self.dir.path())
             .env_clear()
@@ -178,9 +195,15 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    fn start(command: &mut Command) -> Self {
+    /// Starts `cabo serve --json`, and returns when it listens.
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let errors = collect(child.stderr.take());
+        Self::of(child, errors)
+    }
+
+    /// A server whose stdout is a pipe, when it listens; `errors` is what it says beside.
+    pub(crate) fn of(mut child: Child, errors: Receiver<Vec<u8>>) -> Self {
         let out = BufReader::new(child.stdout.take().unwrap());
         let (sender, events) = channel();
         thread::spawn(move || {
@@ -228,6 +251,10 @@ impl Served {
         }
     }
 
+    pub(crate) fn process(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         signal_child(&self.child, signal);
     }
@@ -254,6 +281,48 @@ impl Drop for Served {
 
 pub(crate) fn signal_child(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// Chance of a test, from `CABO_SEED` where that is set. Its seed shows where the test fails.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(usual_seed: u64) -> Self {
+        let seed = std::env::var("CABO_SEED").ok().and_then(|text| text.parse().ok());
+        let seed = seed.unwrap_or(usual_seed);
+        println!("the moments of this run again: CABO_SEED={seed}");
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15); // splitmix64
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % end
+    }
+
+    /// Lets a moment pass that is shorter than `most`.
+    pub(crate) fn pause(&mut self, most: Duration) {
+        let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
+        thread::sleep(Duration::from_micros(self.below(micros)));
+    }
+}
+
+/// What stands in a folder, in order.
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Ticks of a hundredth of a second that a process has used.
+pub(crate) fn cpu_ticks(process: Pid) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap();
+    let behind_name = stat.rsplit_once(')').unwrap().1;
+    let fields = behind_name.split_whitespace().skip(11).take(2); // utime and stime: proc_pid_stat(5)
+    fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
 /// Fails with what differs.

@@ -57,6 +57,12 @@ fn on_words() {
             "1: `fastrand::u64`",
         ),
         (words::banned_words, "cabo-proto/tests/a.rs", "fn f() { sleep(x) }", "1: `sleep`"),
+        (
+            words::banned_words,
+            "cabo/src/a.rs",
+            "fn f() { SystemTime::now() }",
+            "1: `SystemTime::now`: R7",
+        ),
         (words::banned_words, "cabo/src/client.rs", client, "1: `TcpStream`: R3"),
         (words::banned_words, "cabo/src/carrier/udp.rs", carrier, "1: `crate::server`: R3"),
     ]);

@@ -53,6 +53,13 @@ const BANS: &[Ban] = &[
         instead: "R2: chance is an argument; take `Chance`, or `Rng::with_seed` in tests and `sim`",
     },
     Ban {
+        within: &["cabo/src/", "cabo-cli/src/"],
+        except: &["carrier/tap.rs"], // whose copies have a date for whoever reads them
+        in_tests: false,
+        words: &["SystemTime::now", "UNIX_EPOCH", "UnixTime::now", "clock_gettime", "gettimeofday"],
+        instead: "R7: the wall clock steps, back too; measure with `Instant`",
+    },
+    Ban {
         within: &["cabo-proto/", "cabo-cli/"],
         except: &[],
         in_tests: true,

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::packets::{Answer, Held};
 use super::{Endpoint, Local, SystemChance, ether_peer};
 use crate::address::{Address, Interface, Mac, Place};
-use crate::carrier::Peer;
+use crate::carrier::{Peer, ether};
 use crate::error::ConnectError;
 
 /// How long a link is asked who serves, where one answer is enough.
@@ -37,6 +37,9 @@ impl Endpoint {
     ) -> Result<Vec<Found>, ConnectError> {
         let endpoint = self.socket_towards(Local::Ether(interface.to_owned()))?;
         let answers = self.ask(&endpoint, interface, within, |_| false).await;
+        if answers.is_empty() && !ether::is_up(interface) {
+            return Err(ConnectError::LinkDown { interface: interface.to_owned() });
+        }
         let mut found: Vec<Found> = Vec::new();
         for answer in answers {
             let Some(address) = address_of(&answer) else { continue };
@@ -69,6 +72,9 @@ impl Endpoint {
         match answers.into_iter().find(|answer| is_wanted(answer)) {
             Some(Answer { from: Peer::Ether { mac, .. }, port, .. }) => {
                 Ok(ether_peer(mac, port, interface.as_str()))
+            }
+            _ if !ether::is_up(interface.as_str()) => {
+                Err(ConnectError::LinkDown { interface: interface.as_str().to_owned() })
             }
             _ => Err(ConnectError::NobodyThere {
                 place: address.place.to_string(),

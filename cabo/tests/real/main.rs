@@ -1,7 +1,8 @@
 //! Whole sessions over real wires between hosts of their own: what a listener on the wire sees, and what sessions
-//! outlive. Neighbours: `lab.rs` (the wires alone), `carriers` (the carriers alone).
+//! outlive and endure. Neighbours: `lab.rs` (the wires alone), `carriers` (the carriers alone).
 //!
-//! `ends` serves and fetches, `listener` hears the wire, the tests are in `seen` and `outlived`. The harness is its own:
+//! `ends` serves and fetches, `listener` hears the wire, the tests are in `seen`, `outlived` and
+//! `strained`. The harness is its own:
 //! [`Lab::enter`] wants a process with a single thread, and the standard one has more.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
@@ -11,6 +12,7 @@ mod listener;
 mod needs;
 mod outlived;
 mod seen;
+mod strained;
 
 use std::process::ExitCode;
 use std::thread;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let wanted: Vec<Test> = seen::ALL
         .iter()
         .chain(outlived::ALL)
+        .chain(strained::ALL)
         .copied()
         .filter(|(name, _)| is_wanted(name))
         .collect();

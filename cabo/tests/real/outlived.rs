@@ -21,6 +21,10 @@ pub(crate) const ALL: &[Test] = &[
     ),
     ("sessions_go_on_through_a_smaller_mtu", sessions_go_on_through_a_smaller_mtu),
     (
+        "sessions_go_on_through_an_mtu_below_that_of_ethernet",
+        sessions_go_on_through_an_mtu_below_that_of_ethernet,
+    ),
+    (
         "sessions_go_on_after_their_interface_was_down",
         sessions_go_on_after_their_interface_was_down,
     ),
@@ -80,13 +84,18 @@ impl Scene {
     /// Fetches a file over each wire at once, each in one session. When all transfers are under way `happens` is
     /// called; nothing is done before it returns, or something is wrong with the scene.
     fn interrupt(self, happens: impl FnOnce(&Self)) -> RelayStats {
+        self.interrupt_on(&Wire::BOTH, FILM_BYTES, happens)
+    }
+
+    /// The same over some wires, with a file of `len` bytes.
+    fn interrupt_on(self, wires: &[Wire], len: u64, happens: impl FnOnce(&Self)) -> RelayStats {
         let folder = tempfile::tempdir().unwrap();
-        let root = write_noise(folder.path(), FILM_BYTES);
+        let root = write_noise(folder.path(), len);
         let (from, to) = (&self.cable.a, &self.cable.b);
-        let server = Serving::start(&self.bob, to, &Wire::BOTH, folder.path(), false);
+        let server = Serving::start(&self.bob, to, wires, folder.path(), false);
         thread::scope(|scope| {
             let (begun, has_begun) = mpsc::channel();
-            let fetching = Wire::BOTH.map(|wire| {
+            let fetch = |&wire| {
                 let (begun, host) = (begun.clone(), &self.ana);
                 scope.spawn(move || {
                     let is_told = AtomicBool::new(false);
@@ -99,7 +108,8 @@ impl Scene {
                         }
                     })
                 })
-            });
+            };
+            let fetching: Vec<_> = wires.iter().map(fetch).collect();
             for _ in &fetching {
                 has_begun.recv_timeout(BEGINNING).expect("a transfer begins");
             }
@@ -108,10 +118,10 @@ impl Scene {
             assert!(!is_early, "a transfer was done before anything happened");
             for thread in fetching {
                 let (report, _) = thread.join().unwrap();
-                assert_eq!(report.bytes, FILM_BYTES);
+                assert_eq!(report.bytes, len);
             }
         });
-        assert_eq!(server.stop(), Wire::BOTH.len(), "nobody connected anew");
+        assert_eq!(server.stop(), wires.len(), "nobody connected anew");
         self.relay.stop()
     }
 }
@@ -136,6 +146,23 @@ fn sessions_go_on_through_a_smaller_mtu(lab: &Lab) {
             ip(host, "link set eth0 mtu 1500");
         }
     });
+}
+
+/// T-12.6: where both hosts know of it, and where frames vanish on the way without a word.
+fn sessions_go_on_through_an_mtu_below_that_of_ethernet(lab: &Lab) {
+    for wire in Wire::BOTH {
+        Scene::new(lab, 1500).interrupt_on(&[wire], 12 * MIB, |scene| {
+            for host in [&scene.ana, &scene.bob] {
+                ip(host, "link set eth0 mtu 1280");
+            }
+        });
+        Scene::new(lab, 1500).interrupt_on(&[wire], 12 * MIB, |scene| {
+            let (to_ana, to_bob) = scene.cable.middle.as_ref().unwrap();
+            for end in [to_ana, to_bob] {
+                ip(lab.room(), &format!("link set {end} mtu 1280"));
+            }
+        });
+    }
 }
 
 fn sessions_go_on_after_their_interface_was_down(lab: &Lab) {

@@ -217,9 +217,14 @@ impl Transfer {
         }
         let mut listing = media.list(folder, true).await?;
         let mut total_bytes = 0_u64;
-        while let Some(entry) = listing.next().await? {
-            if entry.kind == EntryKind::File {
-                total_bytes = total_bytes.saturating_add(entry.size);
+        loop {
+            match listing.next().await {
+                Ok(Some(entry)) if entry.kind == EntryKind::File => {
+                    total_bytes = total_bytes.saturating_add(entry.size);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(MediaError::Refused(_)) => break, // `fetch_all` tells what could not be listed
+                Err(error) => return Err(error.into()),
             }
         }
         self.seen.lock().total_bytes = Some(total_bytes);
@@ -238,7 +243,8 @@ impl Transfer {
             if globals.json {
                 json::line(&json!({"event": "failed", "name": name.to_string(), "error": error}))?;
             } else {
-                anstream::eprintln!("cabo: {name}: {}", human::escaped(error));
+                let name = if name.is_root() { String::new() } else { format!("{name}: ") };
+                anstream::eprintln!("cabo: {name}{}", human::escaped(error));
             }
         }
         if globals.json {

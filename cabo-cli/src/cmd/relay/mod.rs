@@ -17,7 +17,7 @@ use cabo::address::{Address, Host, HostPort, Place};
 use cabo::relay::{LinkStats, Relay, RelayError, RelayHandle, RelayStats};
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use self::flags::CableFlags;
@@ -63,15 +63,16 @@ impl RelayArgs {
         if let Some(path) = &self.trace {
             relay = relay.with_trace(create(path)?);
         }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let signals = runtime.block_on(async { Signals::new() })?; // before anybody knows that it runs
         let here = relay.local_addr();
         if !globals.quiet {
             let from = here.map_or_else(|| self.a.clone(), |here| format!("{} at {here}", self.a));
             anstream::eprintln!("cabo relay: {from} to {}; Ctrl-C ends it", self.b);
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let running = Running::start(relay)?;
-        let stats =
-            runtime.block_on(running.until_over(self.lasting, !globals.json && !globals.quiet))?;
+        let is_live = !globals.json && !globals.quiet;
+        let stats = runtime.block_on(running.until_over(signals, self.lasting, is_live))?;
         let mut out = anstream::stdout().lock();
         if globals.json {
             writeln!(out, "{}", summary_json(&stats))?;
@@ -121,11 +122,10 @@ impl Running {
     /// Runs until a signal, until the time is over, or until the relay cannot go on.
     async fn until_over(
         mut self,
+        mut signals: Signals,
         lasting: Option<Duration>,
         is_live: bool,
     ) -> anyhow::Result<RelayStats> {
-        let mut terminated = signal(SignalKind::terminate())?;
-        let mut interrupted = signal(SignalKind::interrupt())?;
         let mut live = tokio::time::interval(LIVE_EVERY);
         let is_live = is_live && io::stderr().is_terminal();
         let time_is_over = async {
@@ -143,8 +143,8 @@ impl Running {
         tokio::pin!(time_is_over, relay_is_over);
         loop {
             tokio::select! {
-                _ = terminated.recv() => break,
-                _ = interrupted.recv() => break,
+                _ = signals.terminated.recv() => break,
+                _ = signals.interrupted.recv() => break,
                 () = &mut time_is_over => break,
                 () = &mut relay_is_over => break,
                 _ = live.tick(), if is_live => write_live(&self.handle.stats()),
@@ -154,6 +154,19 @@ impl Running {
             anstream::eprint!("\r\x1b[2K");
         }
         Ok(self.stop()?)
+    }
+}
+
+/// What ends a relay early.
+struct Signals {
+    terminated: Signal,
+    interrupted: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let terminated = signal(SignalKind::terminate())?;
+        Ok(Self { terminated, interrupted: signal(SignalKind::interrupt())? })
     }
 }
 

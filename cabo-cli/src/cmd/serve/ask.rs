@@ -8,9 +8,6 @@ use tokio::sync::mpsc;
 
 use crate::show::human::escaped;
 
-/// Lines that were typed and not read yet.
-const LINES_MAX: usize = 16;
-
 /// Asks whoever sits at the terminal.
 pub(super) struct Asker(());
 
@@ -23,7 +20,7 @@ impl Asker {
 
     /// Asks one question after the other. What is not answered in time is dropped by the server.
     pub(super) async fn run(self, mut questions: mpsc::Receiver<Question>) {
-        let mut lines: Option<mpsc::Receiver<String>> = None;
+        let mut lines: Option<Lines> = None;
         while let Some(question) = questions.recv().await {
             if question.answer.is_closed() {
                 continue;
@@ -36,27 +33,28 @@ impl Asker {
                 );
                 continue;
             }
-            let lines = lines.get_or_insert_with(read_lines);
-            let _ = tcflush(io::stdin(), QueueSelector::IFlush); // what was typed before was no answer
-            while lines.try_recv().is_ok() {}
-            ask(question, lines).await;
+            ask(question, lines.get_or_insert_with(Lines::new)).await;
         }
     }
 }
 
-async fn ask(question: Question, lines: &mut mpsc::Receiver<String>) {
+async fn ask(question: Question, lines: &mut Lines) {
     let Question { fingerprint, agent, from, mut answer } = question;
     let name = escaped(agent.as_deref().unwrap_or("somebody"));
     let name: String = name.chars().take(80).collect();
+    lines.forget();
     let _ = write!(anstream::stderr(), "{name} {fingerprint} (from {from}) wants in: y/N ");
     let line = tokio::select! {
-        line = lines.recv() => line,
+        line = lines.next() => line,
         () = answer.closed() => {
             let _ = writeln!(anstream::stderr(), "\nnobody answered, so {fingerprint} was sent away");
             return;
         }
     };
-    let Some(line) = line else { return }; // the end of stdin: dropped is "not known", and not "no"
+    let Some(line) = line else {
+        let _ = writeln!(anstream::stderr());
+        return; // the end of stdin: dropped is "not known", and not "no"
+    };
     let is_welcome = matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes");
     let _ = answer.send(is_welcome); // the peer may have gone meanwhile
 }
@@ -65,16 +63,46 @@ fn is_in_foreground() -> bool {
     tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
-/// Lines of stdin, read on a thread of their own: a read of a terminal cannot be taken back.
-fn read_lines() -> mpsc::Receiver<String> {
-    let (sender, lines) = mpsc::channel(LINES_MAX);
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        while let Ok(1..) = io::stdin().read_line(&mut line) {
-            if sender.blocking_send(std::mem::take(&mut line)).is_err() {
-                return;
+/// Lines of stdin, read on a thread of their own: a read of a terminal cannot be taken back. It reads only for a question
+/// that is shown, so nothing typed ahead answers a question that nobody has read.
+struct Lines {
+    wanted: std::sync::mpsc::Sender<()>,
+    lines: mpsc::Receiver<String>,
+    is_reading: bool,
+}
+
+impl Lines {
+    fn new() -> Self {
+        let (wanted, wishes) = std::sync::mpsc::channel();
+        let (sender, lines) = mpsc::channel(1); // as many as are read at once
+        std::thread::spawn(move || {
+            while let Ok(()) = wishes.recv() {
+                let mut line = String::new();
+                let Ok(1..) = io::stdin().read_line(&mut line) else { return };
+                if sender.blocking_send(line).is_err() {
+                    return;
+                }
             }
+        });
+        Self { wanted, lines, is_reading: false }
+    }
+
+    /// Forgets what was typed so far.
+    fn forget(&mut self) {
+        let _ = tcflush(io::stdin(), QueueSelector::IFlush); // without a terminal there is nothing to forget
+        while self.lines.try_recv().is_ok() {
+            self.is_reading = false;
         }
-    });
-    lines
+    }
+
+    /// The next line; none at the end of stdin.
+    async fn next(&mut self) -> Option<String> {
+        if !self.is_reading {
+            self.wanted.send(()).ok()?;
+            self.is_reading = true;
+        }
+        let line = self.lines.recv().await;
+        self.is_reading = false;
+        line
+    }
 }

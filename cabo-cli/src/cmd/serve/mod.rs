@@ -27,6 +27,9 @@ use crate::session;
 mod ask;
 mod tell;
 
+/// Peers beyond the sessions that we take who can be told so at once; the door drops more without a word.
+const TURNED_AWAY_MAX: usize = 256;
+
 /// Serve a folder or a file
 ///
 /// Without --on: UDP and TCP on port 5555 of all addresses, and raw Ethernet on every link that is up, where that is
@@ -145,6 +148,7 @@ fn named_places(urls: &[OsString]) -> anyhow::Result<Vec<Listen>> {
 
 impl Wish {
     async fn serve(self) -> anyhow::Result<ExitCode> {
+        let mut signals = Signals::new()?; // before there is anything that a signal could leave behind
         let own = session::Own::load()?;
         let catalogue = Catalogue::open(&self.what).map_err(|error| {
             let text = format!("cannot serve {}: {error}", self.what.display());
@@ -154,7 +158,7 @@ impl Wish {
         let asker = Asker::if_possible(self.is_open || self.is_plain);
         let access = self.access(public, asker.is_some())?;
         let mut settings = session::settings(self.is_plain)?;
-        settings.connections_max = self.sessions_max;
+        settings.connections_max = self.sessions_max.saturating_add(TURNED_AWAY_MAX);
         let endpoint = Endpoint::new(&own.identity, settings)?;
         let listening = self.listen(&endpoint).await?;
         give_up_raw_sockets();
@@ -184,7 +188,6 @@ impl Wish {
             let _ = stopped.await; // dropped is as good as sent
         });
         tokio::pin!(running);
-        let mut signals = Signals::new()?;
         loop {
             tokio::select! {
                 () = &mut running => break,

@@ -127,7 +127,11 @@ impl PacketConnection {
         let mut is_any = false;
         for space in SPACES {
             let index = space as usize;
-            if self.spaces[index].loss.outstanding() == 0
+            // A lost proof may wait for a window that is full of data, which only the proof lets the peer acknowledge.
+            let is_proof_waiting =
+                space != Space::Data && self.can_seal(space) && self.core.has_crypto(space);
+            let is_outstanding = self.spaces[index].loss.outstanding() > 0;
+            if !(is_outstanding || is_proof_waiting)
                 || (space == Space::Data && !self.core.is_handshaken())
             {
                 continue;

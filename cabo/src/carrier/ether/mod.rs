@@ -185,6 +185,12 @@ pub fn links() -> Vec<String> {
     any_socket().map_or_else(|_| Vec::new(), |socket| device::links(&socket))
 }
 
+/// Whether an interface is there and up; true where the kernel does not tell.
+pub fn is_up(name: &str) -> bool {
+    let Some(name) = InterfaceName::new(name) else { return false };
+    any_socket().map_or(true, |socket| Device::look(&socket, name).is_ok_and(|device| device.is_up))
+}
+
 /// Any socket at all: what device ioctls want.
 fn any_socket() -> io::Result<OwnedFd> {
     Ok(Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM.cloexec(), None)?.into())
@@ -306,7 +312,13 @@ impl Datagrams for Ether {
     }
 
     fn advice(&self) -> Option<String> {
-        self.receive_buffer.advice()
+        let Device { name, is_up, .. } = self.device();
+        let down = (!is_up).then(|| {
+            format!(
+                "the interface {name} is down, and nobody is heard; run: sudo ip link set {name} up"
+            )
+        });
+        down.or_else(|| self.receive_buffer.advice())
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::client::MediaClient;
-use super::error::MediaError;
+use super::error::{ErrorCode, MediaError};
 use super::fetch::{FetchOptions, FetchReport, Progress, blocking, fetch};
 use super::path::ItemPath;
 use super::target::{FetchError, Target};
@@ -26,8 +26,9 @@ pub struct FetchSummary {
 
 /// Fetches everything beneath `folder` into `target`, `parallel` items at once (M-10.6).
 ///
-/// `on_item` is told of each item when it is done or has failed; one that failed does not stop the others, a connection
-/// that broke does. Symlinked folders are left out: what they lead to is listed at its own place.
+/// `on_item` is told of each item when it is done or has failed, and of `folder` where a part of it could not be listed.
+/// An item that failed does not stop the others, a connection that broke does. Symlinked folders are left out: what they
+/// lead to is listed at its own place.
 pub async fn fetch_all(
     client: &MediaClient,
     folder: &ItemPath,
@@ -44,10 +45,19 @@ pub async fn fetch_all(
     let mut broken = None;
     loop {
         let entry = match &broken {
-            None => listing.next().await.unwrap_or_else(|error| {
-                broken = Some(FetchError::Media(error));
-                None
-            }),
+            None => match listing.next().await {
+                Ok(entry) => entry,
+                Err(error) if is_of_a_part(&error) => {
+                    let result = Err(FetchError::Media(error));
+                    on_item(folder, &result);
+                    summary.add(&result);
+                    None
+                }
+                Err(error) => {
+                    broken = Some(FetchError::Media(error));
+                    None
+                }
+            },
             Some(_) => None,
         };
         // As many as may run; with nothing left to list, wait for all.
@@ -82,6 +92,11 @@ pub async fn fetch_all(
         }
     }
     broken.map_or(Ok(summary), Err)
+}
+
+/// Whether a listing ended with what could not be listed, after all that could (M-5.4).
+fn is_of_a_part(error: &MediaError) -> bool {
+    matches!(error, MediaError::Refused(refusal) if refusal.code != ErrorCode::Busy)
 }
 
 impl FetchSummary {

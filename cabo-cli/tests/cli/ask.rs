@@ -1,0 +1,173 @@
+//! The question on the server's terminal: yes, no, nobody there, and several at once.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::{self, JoinHandle};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::needs::{Need, skip_without};
+use crate::world::{Done, LIMIT, Served, World, finish};
+
+const QUESTION: &str = " wants in: y/N ";
+
+/// A terminal and who sits at it.
+struct Terminal {
+    keyboard: File,
+    screen: Receiver<Vec<u8>>,
+    /// What was shown and not yet looked at.
+    shown: String,
+}
+
+impl Terminal {
+    /// A server that has a terminal of its own for its questions.
+    fn serve(world: &World) -> (Self, Served) {
+        world.write("served/a.txt", b"a");
+        let keyboard: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&keyboard).unwrap();
+        unlockpt(&keyboard).unwrap();
+        let name = ptsname(&keyboard, Vec::new()).unwrap().into_string().unwrap();
+        let line = File::options().read(true).write(true).open(name).unwrap();
+        let mut command = world.cabo_on_terminal();
+        command.args(["serve", "--json", "served", "--on", "udp://127.0.0.1:0"]);
+        command.stdin(line.try_clone().unwrap()).stderr(line).stdout(Stdio::piped());
+        let child: Child = command.spawn().unwrap();
+        drop(command); // and with it our copies of the terminal's other end
+
+        let (sender, screen) = channel();
+        let mut from = File::from(keyboard.try_clone().unwrap());
+        thread::spawn(move || {
+            let mut room = [0; 4096];
+            // It ends with an error when nobody has the other end any more.
+            while let Ok(len @ 1..) = from.read(&mut room) {
+                if sender.send(room[..len].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        let terminal = Self { keyboard: File::from(keyboard), screen, shown: String::new() };
+        let (_nothing, errors) = channel();
+        (terminal, Served::of(child, errors))
+    }
+
+    /// Waits until this is shown; what was shown up to its end.
+    #[track_caller]
+    fn until_shown(&mut self, text: &str) -> String {
+        loop {
+            if let Some(at) = self.shown.find(text) {
+                let rest = self.shown.split_off(at + text.len());
+                return std::mem::replace(&mut self.shown, rest);
+            }
+            let more = self.screen.recv_timeout(LIMIT);
+            let more = more.unwrap_or_else(|_| panic!("no {text:?} after {:?}", self.shown));
+            self.shown.push_str(&String::from_utf8_lossy(&more));
+        }
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.keyboard.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// What is shown and was not looked at, up to now.
+    fn rest(&mut self) -> &str {
+        while let Ok(more) = self.screen.try_recv() {
+            self.shown.push_str(&String::from_utf8_lossy(&more));
+        }
+        &self.shown
+    }
+}
+
+fn ls(world: &World, who: &str, url: &str) -> JoinHandle<Done> {
+    let mut command = world.cabo_as(who);
+    command.args(["ls", url]);
+    thread::spawn(move || finish(&mut command))
+}
+
+fn is_missing() -> bool {
+    skip_without(&[Need::Program("setsid")])
+}
+
+#[test]
+fn a_yes_lets_a_new_peer_in_and_is_asked_for_once() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let (mut terminal, served) = Terminal::serve(&world);
+    for (who, answer) in [("ana", "y\n"), ("bob", "YES\n")] {
+        let asking = ls(&world, who, served.url());
+        let asked = terminal.until_shown(QUESTION);
+        let print = world.fingerprint(who);
+        assert!(asked.contains(&format!("{who}@")) && asked.contains(&print), "{asked:?}");
+        assert!(asked.contains("(from 127.0.0.1:"), "{asked:?}");
+        terminal.type_in(answer);
+        assert!(asking.join().unwrap().good().out.contains("a.txt"));
+        finish(world.cabo_as(who).args(["get", served.url(), "a.txt"])).good();
+    }
+    assert!(!terminal.rest().contains(QUESTION), "{:?}", terminal.shown);
+    finish(world.cabo().args(["ls", served.url()])).good(); // our own identity is no question
+    assert!(!terminal.rest().contains(QUESTION), "{:?}", terminal.shown);
+}
+
+#[test]
+fn a_no_and_everything_that_is_no_yes_sends_it_away_for_good() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let (mut terminal, served) = Terminal::serve(&world);
+    for (who, answer) in [("ana", "n\n"), ("bob", "\n"), ("eve", "yeah\n")] {
+        let asking = ls(&world, who, served.url());
+        terminal.until_shown(QUESTION);
+        terminal.type_in(answer);
+        asking.join().unwrap().failed(4, &["refused", "said no", &world.fingerprint(who)]);
+        finish(world.cabo_as(who).args(["ls", served.url()])).failed(4, &["said no"]);
+    }
+    assert!(!terminal.rest().contains(QUESTION), "{:?}", terminal.shown);
+}
+
+#[test]
+fn where_nobody_sits_any_more_a_new_peer_hears_what_would_let_it_in() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let (mut terminal, served) = Terminal::serve(&world);
+    let asking = ls(&world, "ana", served.url());
+    terminal.until_shown(QUESTION);
+    terminal.type_in("\u{4}"); // Ctrl-D
+    asking.join().unwrap().failed(4, &["refused", "--allow", &world.fingerprint("ana")]);
+    for who in ["ana", "bob"] {
+        let done = finish(world.cabo_as(who).args(["ls", served.url()]));
+        done.failed(4, &["--allow"]);
+    }
+    world.run(&["ls", served.url()]).good();
+    assert!(served.stop().success());
+}
+
+#[test]
+fn two_new_peers_are_asked_about_one_after_the_other() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let (mut terminal, served) = Terminal::serve(&world);
+    let mut asking = ["ana", "bob"].map(|who| Some(ls(&world, who, served.url())));
+    let prints = ["ana", "bob"].map(|who| world.fingerprint(who));
+    let asked_about = |text: &str| prints.iter().position(|print| text.contains(print)).unwrap();
+    let first = asked_about(&terminal.until_shown(QUESTION));
+    // What is typed beyond the first answer is none to a question that was not read yet.
+    terminal.type_in("y\ny\ny\n");
+    asking[first].take().unwrap().join().unwrap().good();
+    let second = asked_about(&terminal.until_shown(QUESTION));
+    assert_ne!(first, second);
+    assert!(
+        !asking[second].as_ref().unwrap().is_finished(),
+        "no answer was given before it was asked"
+    );
+    terminal.type_in("n\n");
+    asking[second].take().unwrap().join().unwrap().failed(4, &["said no"]);
+}
