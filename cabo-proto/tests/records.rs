@@ -60,14 +60,14 @@ impl Pipe {
 
     /// Hands over the first `len` bytes.
     fn input(&mut self, end: usize, len: usize) {
-        let bytes: Vec<u8> = self.to[end].drain(..len).collect();
-        let mut rest = &bytes[..];
+        let mut bytes: Vec<u8> = self.to[end].drain(..len).collect();
+        let mut rest = 0;
         if end == SERVER && !self.is_opened {
             // Whoever accepts looks at the preface first.
             match Opening::of(&bytes) {
                 Opening::Cabo { .. } => {
                     self.is_opened = true;
-                    rest = &bytes[8..];
+                    rest = 8;
                 }
                 Opening::Unknown => {
                     self.to[end].splice(0..0, bytes);
@@ -76,7 +76,7 @@ impl Pipe {
                 Opening::Stranger => panic!("{bytes:02x?}"),
             }
         }
-        self.ends[end].handle_bytes(self.now, rest);
+        self.ends[end].handle_bytes(self.now, &mut bytes[rest..]);
         self.collect(end);
     }
 
@@ -210,7 +210,7 @@ fn conversation() -> Vec<u8> {
 fn serve(bytes: &[u8]) -> Pipe {
     let mut pipe = sealed();
     pipe.is_opened = true;
-    pipe.ends[SERVER].handle_bytes(pipe.now, bytes.get(8..).unwrap_or_default());
+    pipe.ends[SERVER].handle_bytes(pipe.now, &mut bytes.to_vec()[8..]);
     pipe.collect(SERVER);
     pipe.output(SERVER, 1 << 20);
     pipe.ends[SERVER].handle_end();
@@ -252,7 +252,7 @@ fn rubbish_after_the_handshake_ends_it_and_says_so() {
         assert!(pipe.ends[CLIENT].is_admitted());
         let mut bytes = vec![0; 1 + seed as usize * 7];
         Seeded::new(seed).fill(&mut bytes);
-        pipe.ends[SERVER].handle_bytes(pipe.now, &bytes);
+        pipe.ends[SERVER].handle_bytes(pipe.now, &mut bytes);
         pipe.collect(SERVER);
         pipe.ends[SERVER].handle_end();
         pipe.collect(SERVER);
@@ -270,8 +270,8 @@ fn an_end_in_the_clear_is_not_believed_once_keys_are_there() {
         for kind in [0, 1] {
             let mut pipe = sealed();
             pipe.settle();
-            let close = [kind, 0, 0, 4, 0x0D, 0, 0, 0];
-            pipe.ends[end].handle_bytes(pipe.now, &close);
+            let mut close = [kind, 0, 0, 4, 0x0D, 0, 0, 0];
+            pipe.ends[end].handle_bytes(pipe.now, &mut close);
             pipe.collect(end);
             assert!(matches!(pipe.ended(end), Some(Ended::Breach { .. })), "{:?}", pipe.ended(end));
         }
@@ -345,11 +345,11 @@ fn strangers_are_known_by_their_first_bytes() {
         assert_eq!(Opening::of(bytes), opening, "{bytes:?}");
     }
     let mut pipe = sealed();
-    pipe.ends[CLIENT].handle_bytes(pipe.now, b"SSH-2.0-OpenSSH");
+    pipe.ends[CLIENT].handle_bytes(pipe.now, &mut b"SSH-2.0-OpenSSH".to_vec());
     pipe.collect(CLIENT);
     assert!(matches!(pipe.ended(CLIENT), Some(Ended::Breach { code: Code::VERSION, .. })));
     let mut pipe = sealed();
-    pipe.ends[CLIENT].handle_bytes(pipe.now, &record::PREFACE_PLAIN);
+    pipe.ends[CLIENT].handle_bytes(pipe.now, &mut record::PREFACE_PLAIN.to_vec());
     pipe.collect(CLIENT);
     assert!(
         matches!(pipe.ended(CLIENT), Some(Ended::Breach { code: Code::VERSION, .. })),

@@ -103,8 +103,9 @@ pub(crate) struct Inner {
     datagrams: VecDeque<Bytes>,
     is_handshaken: bool,
     is_admitted: bool,
-    is_flushed: bool, // it is over, and the carrier has the goodbye
-    is_dirty: bool,   // the driver was woken and has not come yet
+    is_flushed: bool,        // it is over, and the carrier has the goodbye
+    is_dirty: bool,          // the driver was woken and has not come yet
+    pub(crate) is_due: bool, // a packet came, and the driver has this connection on its list
     pub(crate) ended: Option<Arc<Ended>>,
 }
 
@@ -173,6 +174,7 @@ impl Inner {
     /// The driver has come: what is written from now on has to wake it again.
     pub(crate) fn on_served(&mut self) {
         self.is_dirty = false;
+        self.is_due = false;
     }
 
     /// Nothing of this connection waits for the carrier any more, and it is over.
@@ -229,6 +231,7 @@ impl Shared {
             is_admitted: false,
             is_flushed: false,
             is_dirty: false,
+            is_due: false,
             ended: None,
         };
         Arc::new(Self { inner: Mutex::new(inner), driver, from, carrier, peer_user, is_server })

@@ -160,7 +160,7 @@ fn a_sealed_connection_over_a_pipe_of_bytes_is_made_of_the_same_handshake() {
         let mut bytes = Vec::new();
         ends[turn % 2].poll_output(now, &mut bytes, 1 << 16);
         let preface = if turn == 0 { 8 } else { 0 }; // the client's is read by whoever listens
-        for chunk in bytes[preface..].chunks(100) {
+        for chunk in bytes[preface..].chunks_mut(100) {
             ends[1 - turn % 2].handle_bytes(now, chunk);
         }
     }

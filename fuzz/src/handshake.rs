@@ -45,13 +45,13 @@ fn records(input: &[u8]) {
     let Ok(mut framed) = server() else { return };
     let mut out = Vec::new();
     for chunk in input.chunks(97) {
-        raw.handle_bytes(now, chunk);
+        raw.handle_bytes(now, &mut chunk.to_vec());
         let kind = match chunk.first() {
             Some(0..=99) | None => RecordKind::Initial,
             Some(100..=149) => RecordKind::Handshake,
             Some(150..) => RecordKind::Data { phase: false },
         };
-        framed.handle_bytes(now, &forge::record(kind, chunk));
+        framed.handle_bytes(now, &mut forge::record(kind, chunk));
         for connection in [&mut raw, &mut framed] {
             while connection.poll_event().is_some() {}
             connection.poll_output(now, &mut out, 1 << 16);

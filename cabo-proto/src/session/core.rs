@@ -92,12 +92,14 @@ impl Core {
             Side::Client => Opener::Client,
             Side::Server => Opener::Server,
         };
-        let crypto = || CryptoStream { out: SendHalf::new(u64::MAX), input: RecvHalf::new() };
+        let crypto =
+            || CryptoStream { out: SendHalf::new(u64::MAX), input: RecvHalf::new(budget.clone()) };
+        let crypto = [crypto(), crypto(), crypto()];
         Ok(Self {
             side,
             streams: Streams::new(us, config.limits.clone(), budget),
             handshake,
-            crypto: [crypto(), crypto(), crypto()],
+            crypto,
             writing: Space::Initial,
             peer: None,
             is_handshaken: false,

@@ -68,10 +68,9 @@ enum State {
 pub struct RecordConnection {
     core: Core,
     state: State,
-    input: Vec<u8>,
-    input_at: usize,
+    partial: Vec<u8>, // the beginning of a record whose rest has not come
     is_preface_owed: bool,
-    is_preface_expected: bool,
+    preface_at: usize, // so much of the peer's preface has come
     handshake_keys: Option<Keys>,
     handshake_numbers: [u64; 2], // sealed, opened
     opened: Space,               // the highest space of a record that came; none below it follows
@@ -119,10 +118,12 @@ impl RecordConnection {
         Ok(Self {
             core,
             state: State::Open,
-            input: Vec::new(),
-            input_at: 0,
+            partial: Vec::new(),
             is_preface_owed: true,
-            is_preface_expected: side == Side::Client,
+            preface_at: match side {
+                Side::Client => 0,
+                Side::Server => record::PREFACE_SEALED.len(), // see `server`
+            },
             handshake_keys: None,
             handshake_numbers: [0; 2],
             opened: Space::Initial,
@@ -153,74 +154,89 @@ impl RecordConnection {
 
     // --- bytes that come in -----------------------------------------------------------------------------------------
 
-    /// Takes bytes from the carrier, cut anywhere.
-    pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
+    /// Takes bytes from the carrier, cut anywhere. Records are opened where they lie; only one that is cut is kept.
+    pub fn handle_bytes(&mut self, now: Instant, bytes: &mut [u8]) {
         if self.state != State::Open {
             return;
         }
         self.bytes_in += bytes.len() as u64;
-        self.input.extend_from_slice(bytes);
-        if self.is_preface_expected && !self.take_preface() {
-            return;
+        let mut rest = self.take_preface(bytes);
+        if !self.partial.is_empty() {
+            rest = self.complete(now, rest);
         }
-        while self.state == State::Open && self.handle_record(now) {}
-        self.input.drain(..self.input_at);
-        self.input_at = 0;
+        while let Some(header) = self.header_of(rest)
+            && header.record_len() <= rest.len()
+        {
+            let (record, behind) = rest.split_at_mut(header.record_len());
+            self.handle_record(now, &header, record);
+            rest = behind;
+        }
+        self.partial.extend_from_slice(rest);
+        if self.partial.is_empty() || self.state != State::Open {
+            self.partial = Vec::new(); // an idle connection holds no buffer
+        }
     }
 
-    fn take_preface(&mut self) -> bool {
+    /// Takes what `bytes` has of the peer's preface and returns the rest.
+    fn take_preface<'b>(&mut self, bytes: &'b mut [u8]) -> &'b mut [u8] {
         let ours =
             if self.core.config.is_plain { record::PREFACE_PLAIN } else { record::PREFACE_SEALED };
-        let len = self.input.len().min(ours.len());
-        if self.input[..len] != ours[..len] {
+        let wanted = &ours[self.preface_at..];
+        let (first, rest) = bytes.split_at_mut(bytes.len().min(wanted.len()));
+        self.preface_at += first.len();
+        if *first != wanted[..first.len()] {
             self.end(breach(Code::VERSION, "it does not speak cabo/1 in this form"));
-            return false;
         }
-        if len == ours.len() {
-            self.is_preface_expected = false;
-            self.input_at = len;
-        }
-        !self.is_preface_expected
+        rest
     }
 
-    /// Takes the next record, if it is complete.
-    fn handle_record(&mut self, now: Instant) -> bool {
-        let rest = &self.input[self.input_at..];
-        let Some(header) = rest.first_chunk::<{ record::HEADER }>() else { return false };
-        let header = match record::parse(header) {
-            Ok(header) => header,
+    /// Adds to the record that was cut what has come of it, handles it if that is all, and returns the rest.
+    fn complete<'b>(&mut self, now: Instant, mut rest: &'b mut [u8]) -> &'b mut [u8] {
+        let mut partial = std::mem::take(&mut self.partial);
+        rest = fill(&mut partial, record::HEADER, rest);
+        if let Some(header) = self.header_of(&partial) {
+            rest = fill(&mut partial, header.record_len(), rest);
+            if partial.len() == header.record_len() {
+                self.handle_record(now, &header, &mut partial);
+                partial.clear();
+            }
+        }
+        self.partial = partial;
+        rest
+    }
+
+    /// The header of the record that begins with `bytes`, if all of it has come to an open connection.
+    fn header_of(&mut self, bytes: &[u8]) -> Option<RecordHeader> {
+        if self.state != State::Open {
+            return None;
+        }
+        match record::parse(bytes.first_chunk()?) {
+            Ok(header) => Some(header),
             Err(error) => {
                 self.end(breach(Code::FRAME, &error.to_string()));
-                return false;
+                None
             }
-        };
-        let start = self.input_at + record::HEADER;
-        let end = start + header.length;
-        if end > self.input.len() {
-            return false;
         }
-        self.input_at = end;
-        let mut input = std::mem::take(&mut self.input);
-        let result = self
-            .open(now, &header, &mut input, start, end)
-            .and_then(|len| self.handle_body(now, header.kind.space(), &input[start..start + len]));
-        self.input = input;
+    }
+
+    fn handle_record(&mut self, now: Instant, header: &RecordHeader, record: &mut [u8]) {
+        let result = self.open(now, header, record).and_then(|len| {
+            let body = &record[record::HEADER..record::HEADER + len];
+            self.handle_body(now, header.kind.space(), body)
+        });
         if let Err(ended) = result {
             self.end(ended);
         }
-        true
     }
 
     fn open(
         &mut self,
         now: Instant,
         header: &RecordHeader,
-        input: &mut [u8],
-        start: usize,
-        end: usize,
+        record: &mut [u8],
     ) -> Result<usize, Ended> {
-        let (before, body) = input[..end].split_at_mut(start);
-        let associated = &before[start - record::HEADER..];
+        let (associated, body) = record.split_at_mut(record::HEADER);
+        let associated = &*associated;
         let space = header.kind.space();
         // S-7.3: what is not sealed, or not by a peer that has proved itself, is not heard once it could be forged.
         let is_late_hello = space == Space::Initial
@@ -233,6 +249,9 @@ impl RecordConnection {
             return Err(breach(Code::VIOLATION, "a record out of its turn"));
         }
         self.opened = space;
+        if space == Space::Data && !self.core.has_crypto(Space::Handshake) {
+            self.handshake_keys = None; // neither side has any more use for them
+        }
         let opened = match header.kind {
             RecordKind::Initial => Some(body.len()),
             RecordKind::Handshake => {
@@ -527,4 +546,12 @@ impl RecordConnection {
     pub fn bytes(&self) -> (u64, u64) {
         (self.bytes_out, self.bytes_in)
     }
+}
+
+/// Moves bytes from `rest` to `to` until that holds `len`, and returns what is left.
+fn fill<'b>(to: &mut Vec<u8>, len: usize, rest: &'b mut [u8]) -> &'b mut [u8] {
+    let missing = len.saturating_sub(to.len()).min(rest.len());
+    let (first, rest) = rest.split_at_mut(missing);
+    to.extend_from_slice(first);
+    rest
 }

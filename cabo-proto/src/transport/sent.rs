@@ -137,7 +137,8 @@ impl<F> SentPackets<F> {
     pub(super) fn drain(&mut self) -> impl Iterator<Item = (u64, Sent<F>)> + '_ {
         self.outstanding = 0;
         self.traces.clear();
-        self.entries.drain(..).filter_map(|(number, sent)| sent.map(|sent| (number, sent)))
+        let entries = std::mem::take(&mut self.entries); // with their memory
+        entries.into_iter().filter_map(|(number, sent)| sent.map(|sent| (number, sent)))
     }
 
     fn trim_front(&mut self) {

@@ -61,6 +61,13 @@ pub struct RecordHeader {
     pub length: usize,
 }
 
+impl RecordHeader {
+    /// Bytes of the whole record.
+    pub const fn record_len(&self) -> usize {
+        HEADER + self.length
+    }
+}
+
 /// Reads a header.
 pub fn parse(header: &[u8; HEADER]) -> Result<RecordHeader, Malformed> {
     let [kind, zero, high, low] = *header;

@@ -130,7 +130,7 @@ impl Crypto for Sealed {
         };
         let connection = connection.map_err(|error| explain(&error, None))?;
         let mut shake = TlsHandshake {
-            connection,
+            connection: Some(Box::new(connection)),
             side,
             own_id,
             log,
@@ -138,6 +138,7 @@ impl Crypto for Sealed {
             has_handshake_keys: false,
             read_len: 0,
             is_failed: false,
+            peer_params: None,
             peer_key: None,
             next: None,
         };
@@ -208,7 +209,7 @@ fn server_config(
 /// One handshake. What rustls wants to send is taken at once and kept in flights, so that it never meets bytes of a
 /// later space with flights of an earlier one still inside (it would then mix them).
 struct TlsHandshake {
-    connection: quic::Connection,
+    connection: Option<Box<quic::Connection>>, // until it is done; thousands of sessions idle for hours
     side: Side,
     own_id: Option<ConnectionId>,
     log: Option<Arc<ConnectionLog>>,
@@ -216,15 +217,16 @@ struct TlsHandshake {
     has_handshake_keys: bool,
     read_len: usize,
     is_failed: bool,
+    peer_params: Option<Vec<u8>>,
     peer_key: Option<PublicKey>,
     next: Option<quic::Secrets>,
 }
 
 impl TlsHandshake {
     fn step(&mut self, space: Space, data: &[u8]) -> Result<(), CryptoError> {
-        if !self.is_handshaking() {
+        let Some(connection) = &mut self.connection else {
             return Err(refusal(10, "handshake bytes after the handshake"));
-        }
+        };
         let wanted = if self.has_handshake_keys { Space::Handshake } else { Space::Initial };
         if space != wanted {
             return Err(refusal(10, "handshake bytes in the wrong space"));
@@ -233,32 +235,34 @@ impl TlsHandshake {
         if self.read_len > MAX_HANDSHAKE_LEN {
             return Err(refusal(50, "a handshake beyond 64 KiB"));
         }
-        if let Err(error) = self.connection.read_hs(data) {
-            return Err(explain(&error, self.connection.alert().map(u8::from)));
+        if let Err(error) = connection.read_hs(data) {
+            return Err(explain(&error, connection.alert().map(u8::from)));
         }
         self.collect();
-        if !self.connection.is_handshaking() {
-            self.finish()?;
+        if let Some(connection) = self.connection.take_if(|connection| !connection.is_handshaking())
+        {
+            self.finish(&connection)?;
         }
         Ok(())
     }
 
     /// What rustls leaves to us at the end: that there is a key on the other side, and that it means this protocol.
-    fn finish(&mut self) -> Result<(), CryptoError> {
-        if self.connection.alpn_protocol() != Some(ALPN) {
+    fn finish(&mut self, connection: &quic::Connection) -> Result<(), CryptoError> {
+        if connection.alpn_protocol() != Some(ALPN) {
             return Err(refusal(120, "the peer speaks another protocol than cabo/1"));
         }
-        let key = match self.connection.peer_certificates() {
+        let key = match connection.peer_certificates() {
             Some([key]) => raw_key::key_of(key),
             Some(_) | None => None,
         };
         self.peer_key = Some(key.ok_or_else(|| refusal(116, "the peer has proved no identity"))?);
+        self.peer_params = connection.quic_transport_parameters().map(<[u8]>::to_vec);
         self.note_ids();
         Ok(())
     }
 
     fn note_ids(&self) {
-        let peer_id = self.connection.quic_transport_parameters().and_then(id_in);
+        let peer_id = self.peer_params.as_deref().and_then(id_in);
         if let (Some(log), Some(own), Some(peer)) = (&self.log, self.own_id, peer_id) {
             match self.side {
                 Side::Client => log.note_ids(own, peer),
@@ -268,9 +272,10 @@ impl TlsHandshake {
     }
 
     fn collect(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
         loop {
             let mut bytes = Vec::new();
-            let change = match self.connection.write_hs(&mut bytes) {
+            let change = match connection.write_hs(&mut bytes) {
                 Some(quic::KeyChange::Handshake { keys }) => {
                     self.has_handshake_keys = true;
                     Some(KeyChange::Handshake(whole(keys)))
@@ -316,11 +321,14 @@ impl Handshake for TlsHandshake {
     }
 
     fn is_handshaking(&self) -> bool {
-        self.is_failed || self.connection.is_handshaking()
+        self.is_failed || self.connection.is_some()
     }
 
     fn peer_params(&self) -> Option<&[u8]> {
-        self.connection.quic_transport_parameters()
+        match &self.connection {
+            Some(connection) => connection.quic_transport_parameters(),
+            None => self.peer_params.as_deref(),
+        }
     }
 
     fn peer_key(&self) -> Option<PublicKey> {

@@ -27,6 +27,9 @@ use crate::connection::{Connection, Driver, Machine, Shared};
 
 /// Rounds of receiving or sending before other tasks of the runtime get their turn.
 const ROUNDS: usize = 16;
+/// Bytes received or sent before they do: readers should find what came while it is still in the cache of the core,
+/// and who is just coming must not wait for all that others have to say.
+const TURN_BYTES: usize = 256 * 1024;
 /// Batches of one connection before the next gets its turn.
 const BATCHES: usize = 4;
 /// Answers to discovery a second (W-8.2).
@@ -227,6 +230,8 @@ struct PacketDriver {
     unsent: Option<(Handle, Peer, usize)>, // what is in `out`: whose, where to, bytes of a segment
     answers: VecDeque<(Peer, Vec<u8>)>,
     active: VecDeque<Handle>,
+    taken: usize, // bytes received in this turn
+    given: usize, // bytes sent in this turn
     timers: BTreeSet<(Instant, Handle)>,
     deadlines: HashMap<Handle, Instant>,
     sleep: Pin<Box<Sleep>>,
@@ -246,6 +251,8 @@ impl PacketDriver {
             unsent: None,
             answers: VecDeque::new(),
             active: VecDeque::new(),
+            taken: 0,
+            given: 0,
             timers: BTreeSet::new(),
             deadlines: HashMap::new(),
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -253,7 +260,7 @@ impl PacketDriver {
         }
     }
 
-    /// Receives once; false when there is nothing.
+    /// Receives once. `Pending`: there is nothing.
     fn receive(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let endpoint = self.endpoint.clone();
         let count = match endpoint.carrier.poll_recv(cx, &mut self.slots, &mut self.received) {
@@ -265,6 +272,7 @@ impl PacketDriver {
         let mut state = endpoint.lock();
         for index in 0..count {
             let account = self.received[index];
+            self.taken += account.len;
             let mut slot = std::mem::take(&mut self.slots[index]);
             for datagram in account.packets(&mut slot) {
                 self.route(now, &mut state, &account, datagram);
@@ -283,7 +291,7 @@ impl PacketDriver {
                 if let Machine::Packets(machine) = &mut inner.machine {
                     machine.handle_packet(now, &packet, datagram);
                 }
-                if self.active.back().is_none_or(|last| *last != handle) {
+                if !std::mem::replace(&mut inner.is_due, true) {
                     self.active.push_back(handle);
                 }
             }
@@ -449,6 +457,7 @@ impl PacketDriver {
                 self.forget(handle);
             }
             let Some(batch) = batch else { return Poll::Ready(false) };
+            self.given += self.out.len();
             self.unsent = Some((handle, shared.peer(), batch.segment_bytes));
             if self.flush(cx).is_pending() {
                 self.active.push_front(handle);
@@ -483,6 +492,7 @@ impl Future for PacketDriver {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        (this.taken, this.given) = (0, 0);
         for _ in 0..ROUNDS {
             {
                 let mut pokes = this.endpoint.pokes.lock();
@@ -502,7 +512,7 @@ impl Future for PacketDriver {
             this.handle_timers(Instant::now());
             let is_writable = this.flush(cx).is_ready();
             for _ in 0..this.active.len() {
-                if !is_writable {
+                if !is_writable || this.given >= TURN_BYTES {
                     break;
                 }
                 let Some(handle) = this.active.pop_front() else { break };
@@ -517,6 +527,9 @@ impl Future for PacketDriver {
             }
             if this.is_abandoned() {
                 return Poll::Ready(());
+            }
+            if this.taken.max(this.given) >= TURN_BYTES {
+                break;
             }
             if is_idle && this.arm(cx).is_pending() {
                 return Poll::Pending;

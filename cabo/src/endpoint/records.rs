@@ -1,13 +1,12 @@
 //! The task behind one connection on a stream carrier, and the one behind a listener.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
 use cabo_proto::session::config::Config;
 use cabo_proto::session::crypto::Crypto;
 use cabo_proto::session::records::{Opening, RecordConnection};
@@ -22,7 +21,10 @@ use crate::connection::{Connection, Driver, Machine, Shared};
 /// Sealed bytes that wait for the kernel. More would only age: priorities and seeks drown in a backlog.
 const OUT_BYTES: usize = 128 * 1024;
 /// Bytes read at once.
-const IN_BYTES: usize = 128 * 1024;
+const IN_BYTES: usize = 256 * 1024;
+/// Bytes read before other tasks get their turn: readers should find what came while it is still in the cache of the
+/// core.
+const TURN_BYTES: usize = 256 * 1024;
 /// A stranger has to say who it is within this.
 const OPENING_TIME: Duration = Duration::from_secs(5);
 /// After our CLOSE the peer's last bytes are read for this long, so that no reset destroys what it has not read yet.
@@ -44,6 +46,8 @@ pub(crate) struct RecordSettings {
 thread_local! {
     /// Where reads land: one for a thread, not for a connection, so that idle ones cost little.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; IN_BYTES]);
+    /// What was written last is room for what is written next, of whichever connection.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 #[derive(Default)]
@@ -111,7 +115,8 @@ fn drive(
         shared: shared.clone(),
         wake,
         stream,
-        out: BytesMut::new(),
+        out: Vec::new(),
+        out_at: 0,
         incoming,
         sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
         is_read_ended: false,
@@ -191,7 +196,7 @@ async fn open(
 /// One readable line, then the end, without a reset that would destroy the line.
 async fn turn_away(mut stream: Box<dyn ByteStream>) {
     if stream.write_all(STRANGER_LINE).await.is_ok() && stream.shutdown().await.is_ok() {
-        let mut rest = [0; 4096];
+        let mut rest = vec![0; 4096]; // not inside the future, which outlives it as the connection's
         let drain = async { while matches!(stream.read(&mut rest).await, Ok(1..)) {} };
         let _ = timeout(Duration::from_secs(1), drain).await; // who goes on talking is cut off
     }
@@ -202,18 +207,24 @@ struct RecordDriver {
     shared: Arc<Shared>,
     wake: Arc<Wake>,
     stream: Box<dyn ByteStream>,
-    out: BytesMut,
+    out: Vec<u8>,
+    out_at: usize, // so much of it the carrier has
     incoming: Option<mpsc::Sender<Connection>>,
     sleep: Pin<Box<Sleep>>,
     is_read_ended: bool,
 }
 
 impl RecordDriver {
-    /// Moves bytes between the machine and the carrier until neither has anything; `Ready` at the end.
+    /// Moves bytes between the machine and the carrier until neither has anything or others must have their turn;
+    /// `Ready` at the end.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
+        let mut taken = 0;
+        while taken < TURN_BYTES {
             let mut is_moved = self.wake.take(cx);
-            is_moved |= self.read(cx);
+            if let Some(len) = self.read(cx) {
+                taken += len;
+                is_moved = true;
+            }
             let (is_gone, deadline) = self.advance();
             is_moved |= match self.write(cx) {
                 Poll::Ready(Ok(is_moved)) => is_moved,
@@ -235,30 +246,33 @@ impl RecordDriver {
                 machine.handle_timeout(Instant::now());
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
-    fn read(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Reads once and says how many bytes; `None`: nothing now, or never more.
+    fn read(&mut self, cx: &mut Context<'_>) -> Option<usize> {
         if self.is_read_ended {
-            return false;
+            return None;
         }
         SCRATCH.with_borrow_mut(|scratch| self.read_into(cx, scratch))
     }
 
-    fn read_into(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> bool {
+    fn read_into(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Option<usize> {
         let mut buffer = ReadBuf::new(scratch);
         let Poll::Ready(read) = AsyncRead::poll_read(Pin::new(&mut self.stream), cx, &mut buffer)
         else {
-            return false;
+            return None;
         };
         let mut inner = self.shared.lock();
-        let Machine::Records(machine) = &mut inner.machine else { return false };
+        let Machine::Records(machine) = &mut inner.machine else { return None };
         if read.is_err() || buffer.filled().is_empty() {
             self.is_read_ended = true;
             machine.handle_end();
         } else {
-            machine.handle_bytes(Instant::now(), buffer.filled());
+            machine.handle_bytes(Instant::now(), buffer.filled_mut());
         }
-        true
+        Some(buffer.filled().len())
     }
 
     /// Takes events, and what there is to send while little waits.
@@ -267,10 +281,14 @@ impl RecordDriver {
         inner.on_served();
         let mut news = inner.pump();
         let Machine::Records(machine) = &mut inner.machine else { return (true, None) };
-        if self.out.len() < OUT_BYTES / 2 {
-            let mut out = Vec::from(std::mem::take(&mut self.out));
+        if self.out.is_empty() {
+            let mut out = SPARE.take();
             machine.poll_output(Instant::now(), &mut out, OUT_BYTES);
-            self.out = BytesMut::from(bytes::Bytes::from(out));
+            if out.is_empty() {
+                SPARE.set(out);
+            } else {
+                self.out = out;
+            }
         }
         let state = (machine.is_gone(), machine.deadline());
         news.is_handshaken |= inner.pump().is_handshaken;
@@ -284,19 +302,23 @@ impl RecordDriver {
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
-        let mut is_moved = false;
-        while !self.out.is_empty() {
-            match AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, &self.out) {
+        let before = self.out_at;
+        while self.out_at < self.out.len() {
+            let rest = &self.out[self.out_at..];
+            match AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, rest) {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
                 }
-                Poll::Ready(Ok(len)) => {
-                    self.out.advance(len);
-                    is_moved = true;
-                }
+                Poll::Ready(Ok(len)) => self.out_at += len,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Ready(Ok(is_moved)),
+                Poll::Pending => return Poll::Ready(Ok(self.out_at > before)),
             }
+        }
+        let is_moved = self.out_at > before;
+        if is_moved {
+            self.out.clear();
+            self.out_at = 0;
+            SPARE.set(std::mem::take(&mut self.out));
         }
         Poll::Ready(Ok(is_moved))
     }

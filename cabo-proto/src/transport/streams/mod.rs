@@ -63,7 +63,7 @@ const WORTH_WRITING_BYTES: u64 = 16 * 1024;
 pub enum StreamEvent {
     /// The peer opened it.
     Opened(StreamId),
-    /// There is something to read, or its end.
+    /// There is something to read, or its end. Told once until somebody reads.
     Readable(StreamId),
     /// There is room to write again.
     Writable(StreamId),
@@ -114,6 +114,7 @@ pub(crate) enum SentPart {
 struct Recv {
     half: RecvHalf,
     credit: RecvCredit,
+    is_told: bool, // that it is readable, and nobody has read since
 }
 
 /// Counts of one direction of streams.
@@ -227,7 +228,8 @@ impl Streams {
     fn insert_recv(&mut self, id: StreamId) {
         let (first, max) = (self.limits.stream_window_bytes, self.limits.window_max_bytes);
         let credit = RecvCredit::new(first, max, self.budget.clone());
-        self.recv.insert(id, Recv { half: RecvHalf::new(), credit });
+        let half = RecvHalf::new(self.budget.clone());
+        self.recv.insert(id, Recv { half, credit, is_told: false });
     }
 
     // --- the application's side -------------------------------------------------------------------------------------
@@ -319,6 +321,7 @@ impl Streams {
         out: &mut [u8],
     ) -> Result<Read, StreamError> {
         let recv = self.recv.get_mut(&id).ok_or(StreamError::Closed)?;
+        recv.is_told = false;
         let before = recv.half.consumed();
         let read = recv.half.read(out);
         let consumed = recv.half.consumed() - before;
@@ -453,7 +456,8 @@ impl Streams {
         self.in_credit
             .on_received_more(moved)
             .map_err(|_| Breach(Code::FLOW, "more than the connection's credit"))?;
-        if is_readable && (!was_readable || moved > 0) {
+        if is_readable && (!was_readable || moved > 0) && !recv.is_told {
+            recv.is_told = true;
             self.events.push_back(StreamEvent::Readable(id));
         }
         self.on_consumed(now, freed);

@@ -1,16 +1,21 @@
 //! The receiving half of one stream (T-16): from pieces in any order to bytes in order.
 //!
 //! Bytes lie in pages that are taken when first touched, so what a peer can make us hold is bounded by the credit it
-//! has, however it cuts and orders its pieces.
+//! has, however it cuts and orders its pieces. Pages come from the stock of the [`Budget`] and go back there as soon as
+//! they are read, so a stream that waits holds none.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use crate::transport::flow::{Budget, PAGE_BYTES};
 use crate::transport::ranges::RangeSet;
 
-const PAGE_BYTES: u64 = 16 * 1024;
 /// Holes in one stream that we keep account of. An honest peer has at most 65,536 packets under way (T-15), and between
 /// any two holes one of them came.
 const HOLES_MAX: usize = 1 << 15;
+
+/// Places for pages that a stream keeps when it has caught up.
+const PAGES_KEPT: usize = 16;
 
 /// Why a piece was refused; the connection ends with the code of the same name (W-6).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,12 +41,13 @@ pub enum Read {
 /// The receiving half of one stream.
 #[derive(Debug)]
 pub(crate) struct RecvHalf {
-    pages: VecDeque<Option<Box<[u8]>>>, // the first holds byte `read` (or the next to come)
-    spare: Option<Box<[u8]>>,
-    read: u64,       // all before it went to the application
-    contiguous: u64, // all before it is here
-    ahead: RangeSet, // here, beyond a hole
-    highest: u64,    // one past the highest byte seen
+    budget: Arc<Budget>,
+    pages: VecDeque<Option<Vec<u8>>>, // each as long as the last byte in it that is here
+    origin: u64,                      // the first byte of the first page; never beyond `read`
+    read: u64,                        // all before it went to the application
+    contiguous: u64,                  // all before it is here
+    ahead: RangeSet,                  // here, beyond a hole
+    highest: u64,                     // one past the highest byte seen
     fin: Option<u64>,
     reset: Option<u64>,
     stopped: Option<u64>, // the application wants no more, with this code
@@ -50,10 +56,11 @@ pub(crate) struct RecvHalf {
 }
 
 impl RecvHalf {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(budget: Arc<Budget>) -> Self {
         Self {
+            budget,
             pages: VecDeque::new(),
-            spare: None,
+            origin: 0,
             read: 0,
             contiguous: 0,
             ahead: RangeSet::new(),
@@ -76,7 +83,7 @@ impl RecvHalf {
 
     #[cfg(test)]
     pub(super) fn pages_held(&self) -> usize {
-        self.pages.iter().flatten().count() + usize::from(self.spare.is_some())
+        self.pages.iter().flatten().count()
     }
 
     pub(crate) fn is_readable(&self) -> bool {
@@ -136,21 +143,26 @@ impl RecvHalf {
     }
 
     fn store(&mut self, mut at: u64, mut data: &[u8]) {
-        let first = self.read / PAGE_BYTES;
         while !data.is_empty() {
-            let index = (at / PAGE_BYTES - first) as usize;
-            let from = (at % PAGE_BYTES) as usize;
+            let index = ((at - self.origin) / PAGE_BYTES) as usize;
+            let from = ((at - self.origin) % PAGE_BYTES) as usize;
             let len = data.len().min(PAGE_BYTES as usize - from);
             if self.pages.len() <= index {
                 self.pages.resize_with(index + 1, || None);
             }
-            let spare = &mut self.spare;
-            let page = self.pages[index].get_or_insert_with(|| {
-                spare.take().unwrap_or_else(|| vec![0; PAGE_BYTES as usize].into())
-            });
-            page[from..from + len].copy_from_slice(&data[..len]);
+            let page = self.pages[index].get_or_insert_with(|| self.budget.take_page());
+            put_at(page, from, &data[..len]);
             (at, data) = (at + len as u64, &data[len..]);
         }
+    }
+
+    /// Gives all pages back; what comes next begins a new one.
+    fn drop_pages(&mut self) {
+        for page in self.pages.drain(..).flatten() {
+            self.budget.give_page(page);
+        }
+        self.pages.shrink_to(PAGES_KEPT);
+        self.origin = self.read;
     }
 
     /// The peer gave up, having sent `size` bytes. Returns how far `highest` moved.
@@ -164,8 +176,9 @@ impl RecvHalf {
         let moved = size - self.highest;
         if self.fin != Some(self.contiguous) || self.reset.is_some() {
             self.reset = Some(code);
-            (self.pages, self.spare, self.ahead) = (VecDeque::new(), None, RangeSet::new());
             (self.read, self.contiguous) = (size, size);
+            self.ahead = RangeSet::new();
+            self.drop_pages();
         }
         self.fin = Some(size);
         self.highest = size;
@@ -182,9 +195,10 @@ impl RecvHalf {
             return false;
         }
         self.stopped = Some(code);
-        (self.pages, self.spare, self.ahead) = (VecDeque::new(), None, RangeSet::new());
         self.read = self.highest;
         self.contiguous = self.highest;
+        self.ahead = RangeSet::new();
+        self.drop_pages();
         self.fin != Some(self.highest)
     }
 
@@ -205,7 +219,7 @@ impl RecvHalf {
         }
         let mut done = 0;
         while done < out.len() && self.read < self.contiguous {
-            let from = (self.read % PAGE_BYTES) as usize;
+            let from = (self.read - self.origin) as usize;
             let here = (self.contiguous - self.read).min(PAGE_BYTES - from as u64) as usize;
             let len = here.min(out.len() - done);
             if let Some(Some(page)) = self.pages.front() {
@@ -213,9 +227,15 @@ impl RecvHalf {
             }
             self.read += len as u64;
             done += len;
-            if self.read.is_multiple_of(PAGE_BYTES) {
-                self.spare = self.pages.pop_front().flatten().or_else(|| self.spare.take());
+            if self.read - self.origin == PAGE_BYTES {
+                if let Some(page) = self.pages.pop_front().flatten() {
+                    self.budget.give_page(page);
+                }
+                self.origin = self.read;
             }
+        }
+        if self.read == self.highest && !self.pages.is_empty() {
+            self.drop_pages();
         }
         if done > 0 || out.is_empty() {
             return Read::Bytes(done);
@@ -224,7 +244,6 @@ impl RecvHalf {
             self.is_end_read = true;
             return Read::End;
         }
-        self.spare = None; // an idle stream holds no page that it does not need
         Read::Blocked
     }
 
@@ -240,4 +259,20 @@ impl RecvHalf {
     pub(crate) fn wants_credit(&self) -> bool {
         self.fin.is_none() && self.stopped.is_none()
     }
+}
+
+impl Drop for RecvHalf {
+    fn drop(&mut self) {
+        self.drop_pages();
+    }
+}
+
+/// Puts `data` into a page at `from`. Only where a hole lies before it are bytes written that nobody sent.
+fn put_at(page: &mut Vec<u8>, from: usize, data: &[u8]) {
+    if page.len() < from {
+        page.resize(from, 0);
+    }
+    let (over, beyond) = data.split_at(data.len().min(page.len() - from));
+    page[from..from + over.len()].copy_from_slice(over);
+    page.extend_from_slice(beyond);
 }

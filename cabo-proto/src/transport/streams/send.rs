@@ -271,6 +271,9 @@ impl SendHalf {
         let tail_start = self.end - self.tail.len() as u64;
         if self.base > tail_start {
             self.tail.drain(..(self.base - tail_start) as usize);
+            if self.tail.is_empty() {
+                self.tail = Vec::new(); // a stream that waits holds no buffer
+            }
         }
     }
 
