@@ -33,15 +33,18 @@ const SOON: Duration = Duration::from_secs(20);
 pub(crate) enum Wire {
     Eth,
     Udp,
+    Tcp,
 }
 
 impl Wire {
+    /// Those on which packets are our own.
     pub(crate) const BOTH: [Self; 2] = [Self::Eth, Self::Udp];
 
     fn listen(self, server: &Port) -> Address {
         match self {
             Self::Eth => format!("eth://{}:{PORT}", server.name),
             Self::Udp => format!("udp://{}:{PORT}", server.ipv4),
+            Self::Tcp => format!("tcp://{}:{PORT}", server.ipv4),
         }
         .parse()
         .unwrap()
@@ -53,6 +56,7 @@ impl Wire {
         match self {
             Self::Eth => format!("eth://{mac}%{}:{PORT}", from.name),
             Self::Udp => format!("udp://{}:{PORT}", server.ipv4),
+            Self::Tcp => format!("tcp://{}:{PORT}", server.ipv4),
         }
         .parse()
         .unwrap()

@@ -191,7 +191,9 @@ fn fetch_large(ends: [(&Host, &cabo::lab::Port); 2], wire: Wire, len: u64) {
 fn large_files_arrive_whole_and_proved(lab: &Lab) {
     let (ana, bob) = (lab.host("ana").unwrap(), lab.host("bob").unwrap());
     let cable = lab.cable(&ana, "eth0", &bob, "eth0", &CableConfig::default()).unwrap();
-    fetch_large([(&ana, &cable.a), (&bob, &cable.b)], Wire::Eth, 1024 * MIB);
+    for (wire, mebibytes) in [(Wire::Eth, 1024), (Wire::Udp, 256), (Wire::Tcp, 256)] {
+        fetch_large([(&ana, &cable.a), (&bob, &cable.b)], wire, mebibytes * MIB);
+    }
 }
 
 fn sessions_cross_a_bridge(lab: &Lab) {

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use cabo::lab::Host;
 use cabo::relay::RelayConfig;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -45,7 +46,9 @@ impl BadCable {
         let stderr = self.0.stderr.as_mut().context("the relay has no stderr")?;
         let patience = Timespec::try_from(READY_TIME)?;
         let mut said = String::new();
-        if poll(&mut [PollFd::new(stderr, PollFlags::IN)], Some(&patience))? > 0 {
+        // A Ctrl-C interrupts it, and is heard as soon as there is a stage to leave.
+        let mut ready = [PollFd::new(stderr, PollFlags::IN)];
+        if retry_on_intr(|| poll(&mut ready, Some(&patience)))? > 0 {
             BufReader::new(stderr).read_line(&mut said)?;
         }
         if !said.starts_with("cabo relay:") {
