@@ -135,7 +135,7 @@ fn what_may_not_be_read_is_access_denied_and_the_rest_is_served() {
     assert_eq!(all.code, Some(5), "{all:?}");
     assert!(all.err.contains("cabo: secret.txt: access denied"), "{all:?}");
     assert!(all.err.contains("cabo: access denied: the folder closed"), "{all:?}");
-    assert!(all.out.contains("1 items") && all.out.contains("2 failed"), "{all:?}");
+    assert!(all.out.contains("1 item,") && all.out.contains("2 failed"), "{all:?}");
     assert_eq!(fs::read(world.path("copy/b.txt")).unwrap(), b"b");
     assert!(!names_in(&world.path("copy")).iter().any(|name| name.contains("secret")));
     fs::set_permissions(closed, Permissions::from_mode(0o700)).unwrap(); // so that it can be removed
