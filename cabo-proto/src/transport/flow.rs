@@ -4,6 +4,7 @@
 //! application keeps up, within a [`Budget`] that the whole server shares.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+#[allow(clippy::disallowed_types, reason = "connections share the stock, as they do `left`")]
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ const STOCK_PAGES: usize = 64;
 
 /// Memory for receive windows beyond their first size, shared by all connections of an endpoint; and a stock of pages
 /// for what they receive, so that the memory of bytes that were just read holds the next ones.
+#[allow(clippy::disallowed_types, reason = "connections share the stock, as they do `left`")]
 #[derive(Debug)]
 pub struct Budget {
     left: AtomicU64, // bytes
@@ -22,6 +24,7 @@ pub struct Budget {
 
 impl Budget {
     /// A budget of so many bytes.
+    #[allow(clippy::disallowed_types, reason = "connections share the stock, as they do `left`")]
     pub fn new(bytes: u64) -> Arc<Self> {
         Arc::new(Self { left: AtomicU64::new(bytes), stock: Mutex::default() })
     }

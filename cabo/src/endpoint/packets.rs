@@ -27,9 +27,6 @@ use crate::connection::{Connection, Driver, Machine, Shared};
 
 /// Rounds of receiving or sending before other tasks of the runtime get their turn.
 const ROUNDS: usize = 16;
-/// Bytes received or sent before they do: readers should find what came while it is still in the cache of the core,
-/// and who is just coming must not wait for all that others have to say.
-const TURN_BYTES: usize = 256 * 1024;
 /// Batches of one connection before the next gets its turn.
 const BATCHES: usize = 4;
 /// Answers to discovery a second (W-8.2).
@@ -230,8 +227,6 @@ struct PacketDriver {
     unsent: Option<(Handle, Peer, usize)>, // what is in `out`: whose, where to, bytes of a segment
     answers: VecDeque<(Peer, Vec<u8>)>,
     active: VecDeque<Handle>,
-    taken: usize, // bytes received in this turn
-    given: usize, // bytes sent in this turn
     timers: BTreeSet<(Instant, Handle)>,
     deadlines: HashMap<Handle, Instant>,
     sleep: Pin<Box<Sleep>>,
@@ -251,8 +246,6 @@ impl PacketDriver {
             unsent: None,
             answers: VecDeque::new(),
             active: VecDeque::new(),
-            taken: 0,
-            given: 0,
             timers: BTreeSet::new(),
             deadlines: HashMap::new(),
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -260,7 +253,7 @@ impl PacketDriver {
         }
     }
 
-    /// Receives once. `Pending`: there is nothing.
+    /// Receives once; false when there is nothing.
     fn receive(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let endpoint = self.endpoint.clone();
         let count = match endpoint.carrier.poll_recv(cx, &mut self.slots, &mut self.received) {
@@ -272,7 +265,6 @@ impl PacketDriver {
         let mut state = endpoint.lock();
         for index in 0..count {
             let account = self.received[index];
-            self.taken += account.len;
             let mut slot = std::mem::take(&mut self.slots[index]);
             for datagram in account.packets(&mut slot) {
                 self.route(now, &mut state, &account, datagram);
@@ -457,7 +449,6 @@ impl PacketDriver {
                 self.forget(handle);
             }
             let Some(batch) = batch else { return Poll::Ready(false) };
-            self.given += self.out.len();
             self.unsent = Some((handle, shared.peer(), batch.segment_bytes));
             if self.flush(cx).is_pending() {
                 self.active.push_front(handle);
@@ -492,7 +483,6 @@ impl Future for PacketDriver {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        (this.taken, this.given) = (0, 0);
         for _ in 0..ROUNDS {
             {
                 let mut pokes = this.endpoint.pokes.lock();
@@ -512,7 +502,7 @@ impl Future for PacketDriver {
             this.handle_timers(Instant::now());
             let is_writable = this.flush(cx).is_ready();
             for _ in 0..this.active.len() {
-                if !is_writable || this.given >= TURN_BYTES {
+                if !is_writable {
                     break;
                 }
                 let Some(handle) = this.active.pop_front() else { break };
@@ -527,9 +517,6 @@ impl Future for PacketDriver {
             }
             if this.is_abandoned() {
                 return Poll::Ready(());
-            }
-            if this.taken.max(this.given) >= TURN_BYTES {
-                break;
             }
             if is_idle && this.arm(cx).is_pending() {
                 return Poll::Pending;
