@@ -60,8 +60,8 @@ impl Greedy {
     }
 }
 
-/// A server with many greedy clients and `budget`; what waits in it once it reads no more.
-fn hoarded(budget: &Arc<Budget>) -> u64 {
+/// A server with many greedy clients and `budget`; what of each waits in it once it reads no more.
+fn hoarded(budget: &Arc<Budget>) -> Vec<u64> {
     let link = LinkConfig { rate_bits_per_second: 1_000_000_000, ..cable(ms(2)) };
     let mut settings = Config::default();
     settings.limits.window_bytes = FIRST_WINDOW;
@@ -80,17 +80,20 @@ fn hoarded(budget: &Arc<Budget>) -> u64 {
         clients.iter().for_each(|client| client.write(&mut net));
         net.run(ms(2), |_| false);
     }
-    clients.iter().map(|client| client.read(&mut net)).sum()
+    clients.iter().map(|client| client.read(&mut net)).collect()
 }
 
 #[test]
 fn many_greedy_clients_get_no_more_than_the_budget_beyond_their_first_windows() {
     let first_windows = CLIENTS * FIRST_WINDOW;
     let budget = Budget::new(BUDGET);
-    let hoard = hoarded(&budget);
+    let hoards = hoarded(&budget);
+    let hoard: u64 = hoards.iter().sum();
     assert!(hoard <= first_windows + BUDGET, "{hoard} bytes wait");
-    assert!(hoard > first_windows, "{hoard} bytes: nobody's window grew, so this proves nothing");
+    // Credit comes back by halves, so that not everybody's is full when the reading stops.
+    let has_grown = hoards.iter().any(|hoard| *hoard > FIRST_WINDOW);
+    assert!(has_grown, "{hoards:?}: nobody's window grew, so this proves nothing");
     assert_eq!(budget.left(), BUDGET, "all of it is back when they are gone");
-    let hoard = hoarded(&Budget::new(u64::MAX));
+    let hoard: u64 = hoarded(&Budget::new(u64::MAX)).iter().sum();
     assert!(hoard > first_windows + BUDGET, "{hoard} bytes: it is the budget that holds them");
 }

@@ -40,8 +40,7 @@ fn link(rate_mbits: u64, round_trip: Duration, loss: f64) -> LinkConfig {
 }
 
 /// One file from the client to the server, the handshake apart; Mbit/s and the share of packets sent in vain.
-fn measure(rate_mbits: u64, round_trip: Duration, loss: f64) -> String {
-    let total = total_bytes(rate_mbits, round_trip);
+fn measure(rate_mbits: u64, round_trip: Duration, loss: f64, total: u64) -> String {
     let mut net = net_with(7, link(rate_mbits, round_trip, loss), |config| {
         config.connection.handshake_timeout = secs(60);
     });
@@ -64,7 +63,8 @@ fn table() -> String {
     for rate in RATES_MBITS {
         for micros in ROUND_TRIPS_MICROS {
             for loss in LOSSES {
-                let cell = measure(rate, Duration::from_micros(micros), loss);
+                let round_trip = Duration::from_micros(micros);
+                let cell = measure(rate, round_trip, loss, total_bytes(rate, round_trip));
                 let _ = writeln!(
                     text,
                     "{rate:4}  {:7.1} ms  {:4.1} %  {cell}",
@@ -74,6 +74,16 @@ fn table() -> String {
             }
         }
     }
+    let _ = writeln!(text, "\n48 MiB over 200 Mbit/s, 20 ms, its start included");
+    for loss in LOSSES {
+        let cell = measure(200, ms(20), loss, 48 << 20);
+        let _ = writeln!(text, "{:4.1} %  {cell}", loss * 100.0);
+    }
+    let _ = writeln!(
+        text,
+        "\ntwo flows on 40 Mbit/s, 0.2 ms, the second 500 ms later: Mbit/s of each in every half second\n{}",
+        late_start()
+    );
     let _ = writeln!(
         text,
         "\ntwo flows of one kind share 100 Mbit/s, 20 ms: Jain index over ten seconds\n{}",
@@ -99,6 +109,25 @@ fn fairness() -> String {
     format!("{jain:.3}: {:.1} and {:.1} Mbit/s", got[0] * 8.0 / 1e7, got[1] * 8.0 / 1e7)
 }
 
+/// What the later of two flows gets of a short cable that the first one fills.
+fn late_start() -> String {
+    let mut net = net_with(7, link(40, Duration::from_micros(200), 0.0), |_| {});
+    let first = net.connect().unwrap();
+    net.run(ms(100), |_| false);
+    let mut flows = [(first, SharedFlow::default())];
+    run_both(&mut net, &mut flows, ms(500));
+    let second = net.connect().unwrap();
+    let [first] = flows;
+    let mut flows = [first, (second, SharedFlow::default())];
+    let half_seconds = (0..6).map(|_| {
+        let before = flows.each_ref().map(|(_, flow)| flow.read);
+        run_both(&mut net, &mut flows, ms(500));
+        let got = [0, 1].map(|index| (flows[index].1.read - before[index]) as f64 * 8.0 / 5e5);
+        format!("{:.1} and {:.1}", got[0], got[1])
+    });
+    half_seconds.collect::<Vec<_>>().join(", ")
+}
+
 #[derive(Default)]
 struct SharedFlow {
     stream: Option<cabo_proto::wire::frame::StreamId>,
@@ -117,8 +146,8 @@ fn run_both(
         let now = net.now;
         for (handle, flow) in flows.iter_mut() {
             let streams = net.hosts[CLIENT].connections.get_mut(handle).expect("open").streams();
-            let id =
-                *flow.stream.get_or_insert_with(|| streams.open(Direction::One).expect("allowed"));
+            flow.stream = flow.stream.or_else(|| streams.open(Direction::One));
+            let Some(id) = flow.stream else { continue }; // still shaking hands
             let room = streams.write_room(id).unwrap().min(64 * 1024);
             streams.write(id, vec![0; room].into());
             // Handles count alike on both hosts: one each a connection.

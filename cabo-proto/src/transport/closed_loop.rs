@@ -1,5 +1,5 @@
 //! Tests of the parts together (T-9.6): a sender, a bottleneck with a drop-tail queue and seeded loss, a receiver, in
-//! virtual time. It is the place to tune `congestion/model.rs`; `sim` tries whole connections.
+//! virtual time. It is the place to tune `congestion/model`; `sim` tries whole connections.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,6 +13,7 @@ use super::path::{Path, Permit};
 use super::sent::Sent;
 
 const PACKET: u64 = 1452;
+const BURST: u64 = 1 << 22; // the receiver's buffer
 const TIMER: Duration = Duration::from_millis(1); // the sender's pacing timer wakes at whole ones
 
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +25,15 @@ struct Link {
     burst: f64,       // mean packets lost in a row
     ack_loss: f64,    // on the way back
     jitter: Duration, // uniform, reorders
+    pauses: Option<Pauses>,
     seed: u64,
+}
+
+/// A busy host takes the processor away from one side, then from the other, at random moments.
+#[derive(Clone, Copy, Debug)]
+struct Pauses {
+    apart: Duration,  // at most, from the end of one to the start of the next
+    length: Duration, // at most
 }
 
 impl Link {
@@ -37,8 +46,15 @@ impl Link {
             burst: 1.0,
             ack_loss: 0.0,
             jitter: Duration::ZERO,
+            pauses: None,
             seed: 1,
         }
+    }
+
+    /// A cable so short that the hosts and their timers are what takes time.
+    fn short(megabits: u64, rtt_micros: u64) -> Self {
+        let rtt = Duration::from_micros(rtt_micros);
+        Self { rtt, queue: 1000.0 / rtt_micros as f64, ..Self::new(megabits, 0, 0.0) }
     }
 
     fn bdp(&self) -> u64 {
@@ -71,6 +87,24 @@ struct Report {
     ramp: Duration, // until nine tenths of the rate are reached
 }
 
+/// When one side runs.
+#[derive(Clone, Copy, Debug)]
+struct Side {
+    pause: Instant,  // the next, or the last
+    resume: Instant, // from it
+}
+
+impl Side {
+    fn is_paused(&self, now: Instant) -> bool {
+        self.pause <= now && now < self.resume
+    }
+
+    /// When something can be done that is due at `at`.
+    fn runs(&self, at: Instant) -> Instant {
+        if self.is_paused(at) { self.resume } else { at }
+    }
+}
+
 struct Bench {
     link: Link,
     random: fastrand::Rng,
@@ -78,6 +112,8 @@ struct Bench {
     now: Instant,
     events: BTreeMap<(Instant, u64), Event>,
     order: u64,
+    sender: Side,
+    receiver: Side,
     path: Path,
     loss: Loss<()>,
     acks: AckTracker,
@@ -92,6 +128,8 @@ struct Bench {
 impl Bench {
     fn new(kind: Kind, link: Link) -> Self {
         let start = crate::sim::origin();
+        let mut path = Path::new(start, kind, PACKET);
+        path.on_peer_burst(BURST);
         Self {
             link,
             random: fastrand::Rng::with_seed(link.seed),
@@ -99,7 +137,9 @@ impl Bench {
             now: start,
             events: BTreeMap::new(),
             order: 0,
-            path: Path::new(start, kind, PACKET),
+            sender: Side { pause: start, resume: start },
+            receiver: Side { pause: start, resume: start },
+            path,
             loss: Loss::new(),
             acks: AckTracker::new(),
             free_at: start,
@@ -145,21 +185,34 @@ impl Bench {
         }
     }
 
+    /// How long so many bytes take to arrive, if no longer than `most`.
+    fn deliver(&mut self, bytes: u64, most: Duration) -> Duration {
+        let (start, arrived) = (self.now, self.arrived);
+        self.schedule(self.now, Event::Sample);
+        while self.arrived - arrived < bytes && self.now - start < most {
+            self.step();
+        }
+        self.now - start
+    }
+
     /// Advances to the next thing that happens.
     fn step(&mut self) {
+        self.plan_pauses();
         let pto = self.loss.pto_deadline(self.path.rtt(), MAX_ACK_DELAY);
-        let timers = [self.wake, self.acks.deadline(), self.loss.loss_deadline(), pto];
-        let timer = timers.into_iter().flatten().min();
+        let of_sender = [self.wake, self.loss.loss_deadline(), pto].into_iter().flatten().min();
+        let of_receiver = self.acks.deadline().map(|at| self.receiver.runs(at));
         let event = self.events.first_key_value().map(|((at, _), _)| *at);
-        let next = [timer, event].into_iter().flatten().min().expect("something is always to come");
+        let timers = [of_sender.map(|at| self.sender.runs(at)), of_receiver, event];
+        let next = timers.into_iter().flatten().min().expect("something is always to come");
         self.now = self.now.max(next);
-        if self.acks.due(self.now) {
+        let is_sending = !self.sender.is_paused(self.now);
+        if self.acks.due(self.now) && !self.receiver.is_paused(self.now) {
             self.acknowledge();
         }
-        if self.loss.loss_deadline().is_some_and(|at| at <= self.now) {
+        if is_sending && self.loss.loss_deadline().is_some_and(|at| at <= self.now) {
             let lost = self.loss.detect(self.now, self.path.rtt(), MAX_ACK_DELAY);
             self.path.on_lost(self.now, &lost);
-        } else if pto.is_some_and(|at| at <= self.now) {
+        } else if is_sending && pto.is_some_and(|at| at <= self.now) {
             self.loss.on_pto();
             self.transmit();
         }
@@ -168,10 +221,35 @@ impl Bench {
         {
             self.handle(event);
         }
-        self.send();
+        if !self.sender.is_paused(self.now) {
+            self.send();
+        }
     }
 
+    fn plan_pauses(&mut self) {
+        let Some(pauses) = self.link.pauses else { return };
+        for side in [&mut self.sender, &mut self.receiver] {
+            if side.resume <= self.now {
+                side.pause = self.now + pauses.apart.mul_f64(self.random.f64());
+                side.resume = side.pause + pauses.length.mul_f64(self.random.f64());
+            }
+        }
+    }
+
+    /// What came for a side that does not run waits for it.
     fn handle(&mut self, event: Event) {
+        let side = match event {
+            Event::Arrives(_) => self.receiver,
+            Event::Acks(..) => self.sender,
+            Event::Sample => return self.schedule(self.now + TIMER, Event::Sample),
+        };
+        if side.is_paused(self.now) {
+            return self.schedule(side.resume, event);
+        }
+        self.take(event);
+    }
+
+    fn take(&mut self, event: Event) {
         match event {
             Event::Arrives(number) => {
                 self.arrived += PACKET;
@@ -190,7 +268,7 @@ impl Bench {
                 let lost = self.loss.detect(self.now, self.path.rtt(), MAX_ACK_DELAY);
                 self.path.on_acked(self.now, &acked, &lost);
             }
-            Event::Sample => self.schedule(self.now + TIMER, Event::Sample),
+            Event::Sample => {}
         }
     }
 
@@ -261,6 +339,40 @@ fn run(kind: Kind, link: Link) -> Report {
     let mut bench = Bench::new(kind, link);
     let ramp = bench.run(time / 3).ramp;
     Report { ramp, ..bench.run(time) }
+}
+
+/// T-9.7: a host that has other things to do is no slow path.
+#[test]
+fn sides_that_pause_do_not_make_a_short_cable_look_slow() {
+    let ms = Duration::from_millis;
+    let cases = [
+        (10_000, 100, ms(50), ms(20), ms(200)),
+        (10_000, 100, ms(5), ms(5), ms(250)),
+        (3_000, 50, ms(5), ms(5), ms(500)), // 80 ms without pauses, 320 if both sides must run at once
+        (3_000, 2000, ms(5), ms(5), ms(500)),
+    ];
+    for (megabits, rtt_micros, apart, length, most) in cases {
+        for seed in 0..20 {
+            let pauses = Some(Pauses { apart, length });
+            let link = Link { pauses, seed, ..Link::short(megabits, rtt_micros) };
+            let mut bench = Bench::new(Kind::Model, link);
+            let took = bench.deliver(30_000_000, 10 * most);
+            assert!(took <= most, "{link:?}: {took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_rate_ten_times_too_low_is_found_out_soon_on_a_short_path() {
+    let ms = Duration::from_millis;
+    for seed in 0..10 {
+        let mut bench = Bench::new(Kind::Model, Link { seed, ..Link::short(100, 200) });
+        bench.run(ms(500 + 17 * seed));
+        bench.link = Link { seed, ..Link::short(1000, 200) };
+        bench.run(ms(200)); // a cycle until the next probe, and the climb
+        let report = bench.run(ms(100));
+        assert!(report.utilisation > 0.9, "seed {seed}: {report:?}");
+    }
 }
 
 /// T-9.6: nearly all that the wire's own loss leaves, with little waiting.

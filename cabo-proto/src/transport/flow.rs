@@ -142,14 +142,34 @@ impl RecvCredit {
         Some(self.announced)
     }
 
+    /// So many bytes came that nobody can read, because something before them was lost. Returns the limit to announce,
+    /// if they are a quarter of the window and the application has read nearly all that it could: then the path needs
+    /// more (T-13.3).
+    pub fn on_stuck(&mut self, bytes: u64) -> Option<u64> {
+        let unread = (self.received - self.consumed).saturating_sub(bytes);
+        if bytes <= self.window / 4 || unread > self.window / 16 || !self.grow() {
+            return None;
+        }
+        self.announced = self.announced.max(self.consumed.saturating_add(self.window));
+        Some(self.announced)
+    }
+
     /// Half a window in less than two round trips: the window, not the application, may be what limits (T-13.3).
     fn tune(&mut self, now: Instant, rtt: Duration) {
-        let is_fast =
-            self.last_update.is_some_and(|last| now.saturating_duration_since(last) < 2 * rtt);
+        let since = self.last_update.map(|last| now.saturating_duration_since(last));
+        if since.is_some_and(|since| since < 2 * rtt) {
+            self.grow();
+        }
+    }
+
+    /// Doubles the window if its limit and the budget allow; true if it grew.
+    fn grow(&mut self) -> bool {
         let grown = self.window.saturating_mul(2).min(self.max_window);
-        if is_fast && grown > self.window && self.budget.take(grown - self.window) {
+        let may = grown > self.window && self.budget.take(grown - self.window);
+        if may {
             self.window = grown;
         }
+        may
     }
 }
 
@@ -256,6 +276,27 @@ mod tests {
             credit.on_consumed(start + round * 10 * RTT, 500, RTT);
         }
         assert_eq!(credit.window(), 1000);
+    }
+
+    #[test]
+    fn bytes_behind_a_loss_make_the_window_grow_though_nothing_is_read() {
+        let budget = Budget::new(5000);
+        let mut credit = RecvCredit::new(1000, 16_000, budget.clone());
+        assert_eq!((credit.on_received(250), credit.on_stuck(250)), (Ok(250), None));
+        assert_eq!((credit.on_received(251), credit.on_stuck(251)), (Ok(1), Some(2000)));
+        assert_eq!(credit.on_stuck(500), None, "no more than a quarter any more");
+        assert_eq!(credit.on_stuck(1000), Some(4000));
+        assert_eq!(
+            (credit.on_stuck(2000), budget.left()),
+            (None, 2000),
+            "8000 would need 4000 more"
+        );
+    }
+
+    #[test]
+    fn bytes_behind_a_loss_are_no_reason_where_the_application_does_not_read() {
+        let mut credit = RecvCredit::new(1000, 16_000, Budget::new(5000));
+        assert_eq!((credit.on_received(900), credit.on_stuck(500)), (Ok(900), None));
     }
 
     #[test]

@@ -16,6 +16,7 @@ const FIRST_PACKETS: u64 = 10; // before the path is known, the first window may
 #[derive(Clone, Debug)]
 pub struct Pacer {
     credit: u64, // bytes
+    first: u64,  // what is left of the first burst
     at: Instant, // when `credit` was right
     mtu: u64,
     peer_burst: u64, // bytes that the receiver says it can take at once
@@ -24,7 +25,8 @@ pub struct Pacer {
 impl Pacer {
     /// A pacer with its first burst available.
     pub fn new(now: Instant, mtu: u64) -> Self {
-        Self { credit: FIRST_PACKETS * mtu, at: now, mtu, peer_burst: u64::MAX }
+        let first = FIRST_PACKETS * mtu;
+        Self { credit: first, first, at: now, mtu, peer_burst: u64::MAX }
     }
 
     /// The receiver can take this many bytes at once.
@@ -45,7 +47,7 @@ impl Pacer {
         let accrued = bytes_in(rate, elapsed);
         let full = self.credit.saturating_add(accrued);
         if full >= capacity {
-            self.credit = self.credit.max(capacity);
+            self.credit = capacity.max(self.first); // what a higher rate left over is gone
             self.at = now;
         } else {
             self.credit = full;
@@ -61,6 +63,7 @@ impl Pacer {
     /// A packet left, with or without permission.
     pub fn on_sent(&mut self, bytes: u64) {
         self.credit = self.credit.saturating_sub(bytes);
+        self.first = self.first.saturating_sub(bytes);
     }
 
     fn capacity(&self, rate: u64) -> u64 {
@@ -125,6 +128,23 @@ mod tests {
     fn a_very_slow_rate_still_makes_progress() {
         let (total, _) = send_for(Duration::from_secs(100), 100, Duration::ZERO, u64::MAX);
         assert!(total >= 10_000, "{total}");
+    }
+
+    #[test]
+    fn a_rate_that_falls_leaves_no_burst_behind() {
+        let start = crate::sim::origin();
+        let mut pacer = Pacer::new(start, MTU);
+        for _ in 0..FIRST_PACKETS {
+            pacer.on_sent(MTU);
+        }
+        let later = start + Duration::from_secs(1);
+        assert_eq!(pacer.delay_until(later, MTU, Some(1_000_000_000)), None);
+        let mut burst = 0;
+        while pacer.delay_until(later, MTU, Some(1_000_000)).is_none() {
+            pacer.on_sent(MTU);
+            burst += MTU;
+        }
+        assert_eq!(burst, 2 * MTU);
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl Path {
 
     /// The receiver can take this many bytes at once (T-11.2).
     pub fn on_peer_burst(&mut self, bytes: u64) {
+        self.controller.on_peer_burst(bytes);
         self.pacer.on_peer_burst(bytes);
     }
 

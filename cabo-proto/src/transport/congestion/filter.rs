@@ -1,4 +1,4 @@
-//! What `model.rs` remembers of a path (T-9): its highest rate, its lowest round trip, the loss that it has anyway.
+//! What `model` remembers of a path (T-9): its highest rate, its lowest round trip, the loss that it has anyway.
 
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,27 @@ impl MinRtt {
     }
 }
 
+/// Rounds in a row that said the same, and the best rate of any of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Streak {
+    pub(super) rounds: u32,
+    pub(super) time: Duration,
+    pub(super) best: u64,
+}
+
+impl Streak {
+    /// One more round; one that says otherwise ends the row.
+    pub(super) fn count(&mut self, says_so: bool, elapsed: Duration, bytes_per_second: u64) {
+        if !says_so {
+            *self = Self::default();
+            return;
+        }
+        self.rounds += 1;
+        self.time += elapsed;
+        self.best = self.best.max(bytes_per_second);
+    }
+}
+
 /// Bytes of the packets sent in one stretch of time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
@@ -82,6 +103,13 @@ impl Span {
     /// The stretch ends, though its packets are still under way.
     pub(super) fn close(&mut self, end: Instant) {
         self.end.get_or_insert(end);
+    }
+
+    /// The stretch goes on after a break.
+    pub(super) fn reopen(&mut self, now: Instant) {
+        if self.end.is_some() {
+            *self = Self::new(now);
+        }
     }
 
     /// True if packets from `oldest` to `newest` were sent in it.

@@ -109,6 +109,8 @@ pub trait Controller: Send + Debug {
     fn on_persistent_congestion(&mut self, now: Instant);
     /// Packets may now have up to `bytes`.
     fn on_mtu(&mut self, bytes: u64);
+    /// The receiver can take this many bytes at once (T-11.2).
+    fn on_peer_burst(&mut self, _bytes: u64) {}
     /// Bytes that may be in flight.
     fn window(&self) -> u64;
     /// Bytes a second at which to send, where the controller has an opinion.

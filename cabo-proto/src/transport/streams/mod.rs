@@ -140,6 +140,7 @@ pub struct Streams {
     counts: [Counts; 2],
     out_credit: SendCredit, // of the connection
     in_credit: RecvCredit,
+    stuck: u64, // behind holes, of all streams
     budget: Arc<Budget>,
     held: u64,   // written and not acknowledged, of all streams
     parked: u64, // of these, what waits for credit of its stream
@@ -169,6 +170,7 @@ impl Streams {
                 limits.window_max_bytes,
                 budget.clone(),
             ),
+            stuck: 0,
             budget,
             held: 0,
             parked: 0,
@@ -343,9 +345,11 @@ impl Streams {
     pub fn stop(&mut self, now: Instant, id: StreamId, code: u64) {
         let Some(recv) = self.recv.get_mut(&id) else { return };
         let before = recv.half.consumed();
+        self.stuck -= recv.half.stuck();
         if recv.half.stop(code) {
             self.control.insert(Control::Stop(id));
         }
+        self.stuck += recv.half.stuck();
         let freed = recv.half.consumed() - before;
         let is_done = recv.half.is_done();
         self.on_consumed(now, freed);
@@ -440,7 +444,7 @@ impl Streams {
         self.on_peer_stream(id)?;
         let Some(recv) = self.recv.get_mut(&id) else { return Ok(()) }; // ended already
         let was_readable = recv.half.is_readable();
-        let before = recv.half.consumed();
+        let (before, was_stuck) = (recv.half.consumed(), recv.half.stuck());
         let moved = take(&mut recv.half, recv.credit.limit()).map_err(|refused| match refused {
             Refused::Flow => Breach(Code::FLOW, "more than the stream's credit"),
             Refused::FinalSize => Breach(Code::FINAL_SIZE, "the stream's length changed"),
@@ -456,6 +460,14 @@ impl Streams {
         self.in_credit
             .on_received_more(moved)
             .map_err(|_| Breach(Code::FLOW, "more than the connection's credit"))?;
+        let stuck = recv.half.stuck();
+        self.stuck = self.stuck + stuck - was_stuck;
+        if recv.credit.on_stuck(stuck).is_some() && recv.half.wants_credit() {
+            self.control.insert(Control::MaxStreamData(id));
+        }
+        if self.in_credit.on_stuck(self.stuck).is_some() {
+            self.control.insert(Control::MaxData);
+        }
         if is_readable && (!was_readable || moved > 0) && !recv.is_told {
             recv.is_told = true;
             self.events.push_back(StreamEvent::Readable(id));

@@ -81,6 +81,11 @@ impl RecvHalf {
         self.read
     }
 
+    /// Bytes of the stream behind its first hole, the holes among them included.
+    pub(crate) fn stuck(&self) -> u64 {
+        self.highest - self.contiguous
+    }
+
     #[cfg(test)]
     pub(super) fn pages_held(&self) -> usize {
         self.pages.iter().flatten().count()

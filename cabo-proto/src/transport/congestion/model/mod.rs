@@ -14,9 +14,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::filter::{BaseLoss, MaxRate, MinRtt, Span};
+use super::filter::{BaseLoss, MaxRate, MinRtt, Span, Streak};
 use super::rate::{bytes_in, rate};
 use super::{AckSample, Controller, INITIAL_PACKETS, LossSample, MAX_WINDOW, MIN_PACKETS};
+
+mod startup;
 
 const STARTUP_GAIN: f64 = 2.77; // 4 ln 2: doubles each round
 const DRAIN_GAIN: f64 = 0.5;
@@ -27,20 +29,25 @@ const CAREFUL_UP_GAIN: f64 = 1.1; // after a probe that overran the queue
 const GROWN_SHARE: f64 = 0.4; // of what a probe added: enough arrived to try again at once
 const DOWN_GAIN: f64 = 0.8;
 const WINDOW_GAIN: f64 = 2.0;
+const STARTUP_WINDOW_GAIN: f64 = 2.25; // acknowledgements wait for up to a quarter of a round trip
 
 const CYCLE_ROUNDS: u32 = 8;
 const CAREFUL_CYCLE_ROUNDS: u32 = 16;
 const EXCESS_ROUNDS: u32 = 2; // in a row; losses come in bursts
 const DOWN_ROUNDS: u32 = 4; // at most
-const FULL_ROUNDS: u32 = 3; // without growth
-const GROWTH: f64 = 1.25;
+const SLOWER_TIME: Duration = Duration::from_millis(20); // likewise of rounds that show a slower path
 
-const OVERRUN_PACKETS: u64 = 64; // before startup is judged within a round
-const OVERRUN_LOSS: f64 = 0.15; // beyond the base
+const SHORT_RTT: Duration = Duration::from_millis(8); // below it the hosts, not the path, are what takes time
 const LEAST_ROUND: Duration = Duration::from_millis(5); // shorter ones measure the sender's timers
+const LEAST_SHORT_ROUND: Duration = Duration::from_millis(10); // and on a short path either side's pauses
+const LEAST_STARTUP_ROUND: Duration = Duration::from_millis(2); // on a short path
+const LEAST_FIRST_RTT: Duration = Duration::from_millis(1); // for the first rate
+const LONGEST_ROUND: Duration = Duration::from_millis(100); // of too few packets
 const LEAST_ROUND_PACKETS: u64 = 16;
 const TIMER_SLACK: Duration = Duration::from_millis(2); // a late sender, and a receiver that is late too
+const PAUSE_SLACK: Duration = Duration::from_millis(10); // on a short path, where hosts that pause are most of a round trip
 const QUEUE_SLACK: Duration = Duration::from_millis(1); // a receiver that acknowledges late
+const LEAST_QUEUE: Duration = Duration::from_millis(3); // less is the hosts' doing
 const MIN_RTT_AGE: Duration = Duration::from_secs(10);
 const PROBE_RTT_TIME: Duration = Duration::from_millis(20);
 
@@ -68,6 +75,8 @@ struct Round {
 #[derive(Clone, Debug)]
 pub struct Model {
     mtu: u64,
+    peer_burst: u64,
+    startup_window: u64,
     phase: Phase,
     phase_rounds: u32,
     cycle_rounds: u32,
@@ -80,8 +89,10 @@ pub struct Model {
     rate_before_up: Option<u64>, // until the probe is judged
     is_careful: bool,
     full_rate: u64,
-    full_rounds: u32,
-    excess_rounds: u32,
+    full: Streak,
+    queued: Streak,
+    slower: Streak,
+    excess: Streak,
     grown_probes: u32, // in a row
     probe_rtt: ProbeRtt,
 }
@@ -99,6 +110,8 @@ impl Model {
     pub fn new(now: Instant, mtu: u64) -> Self {
         Self {
             mtu,
+            peer_burst: 0,
+            startup_window: INITIAL_PACKETS * mtu,
             phase: Phase::Startup,
             phase_rounds: 0,
             cycle_rounds: 0,
@@ -111,8 +124,10 @@ impl Model {
             rate_before_up: None,
             is_careful: false,
             full_rate: 0,
-            full_rounds: 0,
-            excess_rounds: 0,
+            full: Streak::default(),
+            queued: Streak::default(),
+            slower: Streak::default(),
+            excess: Streak::default(),
             grown_probes: 0,
             probe_rtt: ProbeRtt::default(),
         }
@@ -150,11 +165,19 @@ impl Model {
         if ack.newest.delivered < self.round.delivered {
             return false;
         }
-        let is_startup = self.phase == Phase::Startup;
         let elapsed = now.saturating_duration_since(self.round.start);
         let packets = ack.total_delivered.saturating_sub(self.round.delivered) / self.mtu;
-        let is_long = elapsed >= LEAST_ROUND && packets >= LEAST_ROUND_PACKETS;
-        is_startup || is_long || elapsed >= 20 * LEAST_ROUND
+        let least = match (self.phase, self.is_short()) {
+            (Phase::Startup, false) => return true,
+            (Phase::Startup, true) => LEAST_STARTUP_ROUND,
+            (_, false) => LEAST_ROUND,
+            (_, true) => LEAST_SHORT_ROUND,
+        };
+        (elapsed >= least && packets >= LEAST_ROUND_PACKETS) || elapsed >= LONGEST_ROUND
+    }
+
+    fn is_short(&self) -> bool {
+        self.min_rtt.value.is_some_and(|low| low < SHORT_RTT)
     }
 
     fn end_round(&mut self, now: Instant, ack: &AckSample) {
@@ -178,74 +201,63 @@ impl Model {
         if !is_flood && (!round.app_limited || sample > self.max_rate.get()) {
             self.max_rate.update(sample);
         }
-        let is_excess = self.base.is_excess(delivered, lost, self.mtu);
+        let is_telling = delivered + lost >= LEAST_ROUND_PACKETS * self.mtu;
+        let is_excess =
+            (is_telling || !is_startup) && self.base.is_excess(delivered, lost, self.mtu);
         let is_queued = self.is_queued(round.min_rtt);
-        self.excess_rounds = if is_excess { self.excess_rounds + 1 } else { 0 };
+        let is_slower = self.phase == Phase::Cruise
+            && !round.app_limited
+            && is_queued
+            && sample < self.max_rate.get() / 10 * 9;
+        // A round that a pause made long says no more than a short one.
+        let weight = if self.is_short() { elapsed.min(LEAST_ROUND) } else { elapsed };
+        self.excess.count(is_excess, weight, sample);
+        self.queued.count(is_queued, weight, rate(delivered, elapsed));
+        self.slower.count(is_slower, weight, sample);
         match self.phase {
-            Phase::Startup => self.end_startup_round(now, &round, is_excess, is_queued),
+            Phase::Startup => self.end_startup_round(now, &round, is_excess, weight),
+            Phase::Up if self.is_short() => self.judge_probe(now),
             Phase::Up => self.enter(now, Phase::Down),
             Phase::Down if self.phase_rounds == 1 => self.judge_probe(now),
-            Phase::Down if self.phase_rounds >= DOWN_ROUNDS && is_queued => {
-                self.start_probe_rtt(now, Some(rate(delivered, elapsed)));
+            Phase::Down if self.phase_rounds >= DOWN_ROUNDS && self.queued.time >= SLOWER_TIME => {
+                self.start_probe_rtt(now, Some(self.queued.best));
             }
-            Phase::Cruise => {
-                let is_slower = is_queued && sample < self.max_rate.get() / 10 * 9;
-                let limit = if self.is_careful { CAREFUL_CYCLE_ROUNDS } else { CYCLE_ROUNDS };
-                let is_judged = self.phase_rounds > 1 && !round.app_limited;
-                if is_judged && is_slower {
-                    self.start_probe_rtt(now, Some(sample));
-                } else if is_judged && self.excess_rounds >= EXCESS_ROUNDS {
-                    self.max_rate.reset(sample);
-                    self.base.doubt(self.mtu);
-                    self.enter(now, Phase::Down);
-                } else if is_judged && is_queued {
-                    self.enter(now, Phase::Down);
-                } else if self.cycle_rounds >= limit {
-                    self.enter(now, Phase::Up);
-                }
-            }
+            Phase::Cruise => self.end_cruise_round(now, &round, is_queued),
             Phase::Drain | Phase::Down | Phase::ProbeRtt => {}
+        }
+    }
+
+    fn end_cruise_round(&mut self, now: Instant, round: &Round, is_queued: bool) {
+        let limit = if self.is_careful { CAREFUL_CYCLE_ROUNDS } else { CYCLE_ROUNDS };
+        let is_judged = self.phase_rounds > 1 && !round.app_limited;
+        if is_judged && self.slower.time >= SLOWER_TIME {
+            self.start_probe_rtt(now, Some(self.slower.best));
+        } else if is_judged
+            && self.excess.rounds >= EXCESS_ROUNDS
+            && self.excess.time >= SLOWER_TIME
+        {
+            self.max_rate.reset(self.excess.best);
+            self.base.doubt(self.mtu);
+            self.enter(now, Phase::Down);
+        } else if is_judged && is_queued {
+            self.enter(now, Phase::Down);
+        } else if self.cycle_rounds >= limit {
+            self.enter(now, Phase::Up);
         }
     }
 
     /// A whole round saw no round trip near the lowest.
     fn is_queued(&self, round_min: Option<Duration>) -> bool {
         let (Some(low), Some(seen)) = (self.min_rtt.value, round_min) else { return false };
-        seen > low + low / 4 + QUEUE_SLACK
-    }
-
-    fn end_startup_round(&mut self, now: Instant, round: &Round, is_excess: bool, is_queued: bool) {
-        if round.app_limited {
-            return;
-        }
-        let best = self.max_rate.get();
-        if best as f64 >= self.full_rate as f64 * GROWTH {
-            self.full_rate = best;
-            self.full_rounds = 0;
-        } else {
-            self.full_rounds += 1;
-            self.quiet.close(round.start);
-        }
-        if self.full_rounds >= FULL_ROUNDS || (self.full_rounds >= 1 && is_excess) || is_queued {
-            self.base.doubt(self.mtu); // some of the flood was counted in it
-            self.enter(now, Phase::Drain);
-        }
-    }
-
-    /// Startup sees more loss and no more growth: does not wait for the round's end, since it sends too much meanwhile.
-    fn is_overrun(&self, ack: &AckSample) -> bool {
-        let acked = ack.total_delivered.saturating_sub(self.round.delivered);
-        let lost = ack.total_lost.saturating_sub(self.round.lost);
-        let has_grown = self.max_rate.get() as f64 >= self.full_rate as f64 * GROWTH;
-        let share = lost as f64 / (acked + lost).max(1) as f64;
-        acked + lost > OVERRUN_PACKETS * self.mtu
-            && !has_grown
-            && share > self.base.share() + OVERRUN_LOSS
+        seen > low + (low / 4 + QUEUE_SLACK).max(LEAST_QUEUE)
     }
 
     /// The packets of the last probe are acknowledged or lost: was there more to have?
     fn judge_probe(&mut self, now: Instant) {
         let gain = if self.is_careful { CAREFUL_UP_GAIN } else { UP_GAIN };
+        if self.phase == Phase::Up {
+            self.enter(now, Phase::Down);
+        }
         let Some(before) = self.rate_before_up.take() else { return };
         let grown = before as f64 * (1.0 + (gain - 1.0) * GROWN_SHARE);
         let grew = self.max_rate.get() as f64 > grown;
@@ -262,7 +274,8 @@ impl Model {
     }
 
     fn check_phase(&mut self, now: Instant, ack: &AckSample) {
-        let is_drained = ack.in_flight <= self.bdp();
+        let slack = bytes_in(self.max_rate.get(), QUEUE_SLACK);
+        let is_drained = ack.in_flight <= self.bdp().saturating_add(slack);
         match self.phase {
             Phase::Drain if is_drained || self.phase_rounds >= DOWN_ROUNDS => {
                 self.enter(now, Phase::Cruise)
@@ -317,12 +330,26 @@ impl Model {
         self.min_rtt.value.map_or(0, |rtt| bytes_in(self.max_rate.get(), rtt))
     }
 
+    /// The path is thought to hold less than everybody may send at first.
+    fn is_tiny(&self) -> bool {
+        self.bdp() < INITIAL_PACKETS * self.mtu
+    }
+
+    /// What late timers and busy hosts keep on the path, and in the receiver's buffer, beside what fills it.
+    fn window_slack(&self) -> u64 {
+        let least = bytes_in(self.max_rate.get(), TIMER_SLACK);
+        if !self.is_short() || matches!(self.phase, Phase::Startup | Phase::Drain) {
+            return least;
+        }
+        self.peer_burst.min(bytes_in(self.max_rate.get(), PAUSE_SLACK)).max(least)
+    }
+
     fn gain(&self) -> f64 {
         let arriving = 1.0 - self.base.share();
         match self.phase {
             Phase::Startup => STARTUP_GAIN / arriving,
             Phase::Drain => DRAIN_GAIN,
-            Phase::Up if self.grown_probes >= FAST_PROBES => FAST_UP_GAIN,
+            Phase::Up if self.grown_probes >= FAST_PROBES || self.is_tiny() => FAST_UP_GAIN,
             Phase::Up if self.is_careful => CAREFUL_UP_GAIN,
             Phase::Up => UP_GAIN,
             // Below what arrives, not what is offered: even a wrong base comes right here.
@@ -337,12 +364,15 @@ impl Controller for Model {
 
     fn on_ack(&mut self, now: Instant, ack: &AckSample) {
         self.count(ack.oldest_sent, ack.largest_sent, ack.acked_bytes, 0);
+        if self.phase == Phase::Startup && self.is_short() && !ack.app_limited {
+            self.widen_startup(ack);
+        }
         self.round.app_limited |= ack.app_limited;
         if let Some(rtt) = ack.rtt {
             self.min_rtt.update(now, rtt);
             self.round.min_rtt = Some(self.round.min_rtt.map_or(rtt, |min| min.min(rtt)));
         }
-        if let (Phase::Startup, Some(sample)) = (self.phase, ack.rate) {
+        if let (Phase::Startup, Some(sample), false) = (self.phase, ack.rate, self.is_short()) {
             self.max_rate.update(sample.bytes_per_second);
         }
         if self.phase == Phase::Startup && self.is_overrun(ack) {
@@ -365,21 +395,30 @@ impl Controller for Model {
     }
 
     fn on_persistent_congestion(&mut self, now: Instant) {
-        *self = Self { min_rtt: self.min_rtt, round: self.round, ..Self::new(now, self.mtu) };
+        *self = Self {
+            min_rtt: self.min_rtt,
+            round: self.round,
+            peer_burst: self.peer_burst,
+            ..Self::new(now, self.mtu)
+        };
     }
 
     fn on_mtu(&mut self, bytes: u64) {
         self.mtu = bytes;
     }
 
+    fn on_peer_burst(&mut self, bytes: u64) {
+        self.peer_burst = bytes;
+    }
+
     fn window(&self) -> u64 {
         let least = MIN_PACKETS * self.mtu;
         let bdp = self.bdp();
-        let slack = bytes_in(self.max_rate.get(), TIMER_SLACK);
+        let slack = self.window_slack();
         let window = match self.phase {
             Phase::Startup => {
-                let offered = WINDOW_GAIN * bdp as f64 / (1.0 - self.base.share());
-                (offered as u64).saturating_add(slack).max(INITIAL_PACKETS * self.mtu)
+                let offered = STARTUP_WINDOW_GAIN * bdp as f64 / (1.0 - self.base.share());
+                (offered as u64).saturating_add(slack).max(self.startup_window)
             }
             Phase::ProbeRtt => {
                 let rate = self.probe_rtt.slower.unwrap_or_else(|| self.max_rate.get());
@@ -394,7 +433,8 @@ impl Controller for Model {
 
     fn pacing_rate(&self) -> Option<u64> {
         // In startup what was measured is a lower bound, and of a sender with little to say a very low one.
-        let first = self.min_rtt.value.map(|rtt| rate(INITIAL_PACKETS * self.mtu, rtt));
+        let first = |rtt: Duration| rate(INITIAL_PACKETS * self.mtu, rtt.max(LEAST_FIRST_RTT));
+        let first = self.min_rtt.value.map(first);
         let base = match (self.max_rate.get(), self.phase) {
             (0, _) => first?,
             (known, Phase::Startup) => first.map_or(known, |first| known.max(first)),
