@@ -92,8 +92,7 @@ impl Core {
             Side::Client => Opener::Client,
             Side::Server => Opener::Server,
         };
-        let crypto =
-            || CryptoStream { out: SendHalf::new(u64::MAX), input: RecvHalf::new(budget.clone()) };
+        let crypto = || CryptoStream { out: SendHalf::new(u64::MAX), input: RecvHalf::new() };
         let crypto = [crypto(), crypto(), crypto()];
         Ok(Self {
             side,

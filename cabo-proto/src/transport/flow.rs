@@ -3,30 +3,20 @@
 //! Credit is an absolute count of bytes, of one stream or of a connection. The receiver's window doubles while the
 //! application keeps up, within a [`Budget`] that the whole server shares.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-#[allow(clippy::disallowed_types, reason = "connections share the stock, as they do `left`")]
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes of a page of received bytes.
-pub(crate) const PAGE_BYTES: u64 = 16 * 1024;
-/// Pages that are kept for the next stream that needs one.
-const STOCK_PAGES: usize = 64;
-
-/// Memory for receive windows beyond their first size, shared by all connections of an endpoint; and a stock of pages
-/// for what they receive, so that the memory of bytes that were just read holds the next ones.
-#[allow(clippy::disallowed_types, reason = "connections share the stock, as they do `left`")]
+/// Memory for receive windows beyond their first size, shared by all connections of an endpoint.
 #[derive(Debug)]
 pub struct Budget {
     left: AtomicU64, // bytes
-    stock: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Budget {
     /// A budget of so many bytes.
-    #[allow(clippy::disallowed_types, reason = "connections share the stock, as they do `left`")]
     pub fn new(bytes: u64) -> Arc<Self> {
-        Arc::new(Self { left: AtomicU64::new(bytes), stock: Mutex::default() })
+        Arc::new(Self { left: AtomicU64::new(bytes) })
     }
 
     /// What is left.
@@ -43,26 +33,6 @@ impl Budget {
 
     fn give_back(&self, bytes: u64) {
         self.left.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// An empty page, with room for [`PAGE_BYTES`].
-    pub(crate) fn take_page(&self) -> Vec<u8> {
-        let kept = self.stock.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.unwrap_or_else(|| Vec::with_capacity(PAGE_BYTES as usize))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn pages_kept(&self) -> usize {
-        self.stock.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Takes a page back.
-    pub(crate) fn give_page(&self, mut page: Vec<u8>) {
-        page.clear();
-        let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
-        if stock.len() < STOCK_PAGES {
-            stock.push(page);
-        }
     }
 }
 

@@ -230,7 +230,7 @@ impl Streams {
     fn insert_recv(&mut self, id: StreamId) {
         let (first, max) = (self.limits.stream_window_bytes, self.limits.window_max_bytes);
         let credit = RecvCredit::new(first, max, self.budget.clone());
-        let half = RecvHalf::new(self.budget.clone());
+        let half = RecvHalf::new();
         self.recv.insert(id, Recv { half, credit, is_told: false });
     }
 

@@ -1,14 +1,14 @@
 //! The receiving half of one stream (T-16): from pieces in any order to bytes in order.
 //!
 //! Bytes lie in pages that are taken when first touched, so what a peer can make us hold is bounded by the credit it
-//! has, however it cuts and orders its pieces. Pages come from the stock of the [`Budget`] and go back there as soon as
-//! they are read, so a stream that waits holds none.
+//! has, however it cuts and orders its pieces. Pages go as soon as they are read, so a stream that waits holds none.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use crate::transport::flow::{Budget, PAGE_BYTES};
 use crate::transport::ranges::RangeSet;
+
+/// Bytes of a page.
+const PAGE_BYTES: u64 = 16 * 1024;
 
 /// Holes in one stream that we keep account of. An honest peer has at most 65,536 packets under way (T-15), and between
 /// any two holes one of them came.
@@ -41,7 +41,6 @@ pub enum Read {
 /// The receiving half of one stream.
 #[derive(Debug)]
 pub(crate) struct RecvHalf {
-    budget: Arc<Budget>,
     pages: VecDeque<Option<Vec<u8>>>, // each as long as the last byte in it that is here
     origin: u64,                      // the first byte of the first page; never beyond `read`
     read: u64,                        // all before it went to the application
@@ -56,9 +55,8 @@ pub(crate) struct RecvHalf {
 }
 
 impl RecvHalf {
-    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            budget,
             pages: VecDeque::new(),
             origin: 0,
             read: 0,
@@ -155,17 +153,16 @@ impl RecvHalf {
             if self.pages.len() <= index {
                 self.pages.resize_with(index + 1, || None);
             }
-            let page = self.pages[index].get_or_insert_with(|| self.budget.take_page());
+            let page =
+                self.pages[index].get_or_insert_with(|| Vec::with_capacity(PAGE_BYTES as usize));
             put_at(page, from, &data[..len]);
             (at, data) = (at + len as u64, &data[len..]);
         }
     }
 
-    /// Gives all pages back; what comes next begins a new one.
+    /// Holds no page any more; what comes next begins a new one.
     fn drop_pages(&mut self) {
-        for page in self.pages.drain(..).flatten() {
-            self.budget.give_page(page);
-        }
+        self.pages.clear();
         self.pages.shrink_to(PAGES_KEPT);
         self.origin = self.read;
     }
@@ -233,9 +230,7 @@ impl RecvHalf {
             self.read += len as u64;
             done += len;
             if self.read - self.origin == PAGE_BYTES {
-                if let Some(page) = self.pages.pop_front().flatten() {
-                    self.budget.give_page(page);
-                }
+                self.pages.pop_front();
                 self.origin = self.read;
             }
         }
