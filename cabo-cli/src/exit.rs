@@ -1,6 +1,5 @@
 //! Exit codes, and errors as one line of what, where, why and what next.
 
-use std::io;
 use std::process::ExitCode;
 
 use cabo::carrier::OpenError;
@@ -10,6 +9,7 @@ use cabo::error::{ConnectError, ListenError};
 use cabo::service::media::{ErrorCode, FetchError, MediaError};
 
 use crate::show::human::escaped;
+use crate::show::{stderr, stdout};
 
 /// It worked.
 pub(crate) const OK: u8 = 0;
@@ -181,13 +181,31 @@ fn of_ended(ended: &Ended) -> u8 {
 
 /// Prints the error and returns the code to end with. Who closed our stdout has seen enough: that is success.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    let is_broken_pipe = error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-    if is_broken_pipe {
+    if stdout::is_closed(error) {
         return ExitCode::from(OK);
     }
     // Parts of it may be a peer's words: one line, and nothing that drives a terminal.
-    anstream::eprintln!("cabo: {}", escaped(&format!("{error:#}")));
+    stderr::say(&format!("cabo: {}", escaped(&in_words(error))));
     ExitCode::from(error.downcast_ref::<Failure>().map_or(FAILED, |failure| failure.code))
+}
+
+/// The error and its causes, each once: many errors speak of their cause themselves.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            let gap = if text.is_empty() { "" } else { ": " };
+            text.push_str(&format!("{gap}{cause}"));
+        }
+    }
+    text
+}
+
+/// How a command ends that has said its last words: a reader that has seen enough does not change what came of it.
+pub(crate) fn with(code: u8, written: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    match written {
+        Err(error) if !stdout::is_closed(&error) => Err(error),
+        Ok(()) | Err(_) => Ok(ExitCode::from(code)),
+    }
 }

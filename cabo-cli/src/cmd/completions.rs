@@ -25,7 +25,7 @@ impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut text = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::description(), "cabo", &mut text);
-        std::io::stdout().lock().write_all(&text)?;
+        crate::show::stdout::raw().write_all(&text)?;
         Ok(ExitCode::from(exit::OK))
     }
 }

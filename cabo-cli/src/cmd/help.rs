@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::Cli;
 use crate::exit::{self, Failure};
+use crate::show::stdout;
 
 /// What the first page shows, in this order. A command that stands nowhere here is shown by `cabo help --all`.
 const GROUPS: &[(&str, &[&str])] = &[
@@ -50,7 +51,7 @@ impl Args {
             true => command.render_help(),
             false => command.render_long_help(),
         };
-        write!(anstream::stdout(), "{}", text.ansi())?;
+        write!(stdout::styled(), "{}", text.ansi())?;
         Ok(ExitCode::from(exit::OK))
     }
 }

@@ -16,6 +16,7 @@ use super::Globals;
 use crate::exit::{self, Failure};
 use crate::show::json;
 use crate::show::table::{self, Align, Cell};
+use crate::show::{stderr, stdout};
 
 /// Show the own identity, and the servers that are known again
 #[derive(clap::Args, Debug)]
@@ -63,16 +64,15 @@ fn show(dir: &ConfigDir, globals: Globals) -> anyhow::Result<()> {
         let value = json!({"fingerprint": fingerprint.to_string(), "path": path.to_string_lossy()});
         return Ok(json::line(&value)?);
     }
-    let mut out = anstream::stdout().lock();
+    let mut out = stdout::styled();
     if globals.quiet {
         return Ok(writeln!(out, "{fingerprint}")?);
     }
     writeln!(out, "{fingerprint}  {}", crate::session::agent())?;
-    writeln!(
-        anstream::stderr(),
+    stderr::say(&format!(
         "This line in a file lets you in where `cabo serve --allow FILE` runs. The key is in {}.",
         path.display()
-    )?;
+    ));
     Ok(())
 }
 
@@ -90,11 +90,11 @@ fn list(dir: ConfigDir, globals: Globals) -> anyhow::Result<()> {
         .map(|(address, key)| vec![Cell::new(Fingerprint::of(key).to_string()), Cell::new(address)])
         .collect();
     if rows.is_empty() {
-        writeln!(anstream::stderr(), "no server was met so far")?;
+        stderr::say("no server was met so far");
         return Ok(());
     }
     let head = [("fingerprint", Align::Left), ("server", Align::Left)];
-    Ok(table::write(&mut anstream::stdout().lock(), &head, &rows)?)
+    Ok(table::write(&mut stdout::styled(), &head, &rows)?)
 }
 
 fn forget(dir: ConfigDir, address: &[u8], globals: Globals) -> anyhow::Result<()> {
@@ -109,7 +109,7 @@ fn forget(dir: ConfigDir, address: &[u8], globals: Globals) -> anyhow::Result<()
         return Err(Failure::new(exit::FAILED, text).into());
     }
     if !globals.quiet {
-        writeln!(anstream::stderr(), "forgot {words}")?;
+        stderr::say(&format!("forgot {words}"));
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::relay::Running;
 use super::relay::flags::{CableFlags, describe, is_perfect};
 use crate::exit::{self, Failure};
+use crate::show::stderr;
 
 /// Tells those inside where the lab is: `PID:FD,FD,..`, one descriptor a host.
 const LAB: &str = "CABO_LAB";
@@ -154,17 +155,14 @@ fn environment(hosts: &[Host], cables: &[Cable]) -> Vec<(String, String)> {
 
 fn write_legend(cables: &[Cable], words: &str) {
     for (number, cable) in (2..).zip(cables) {
-        anstream::eprintln!(
+        stderr::say(&format!(
             "cabo lab: host 1 {} {}  --  host {number} {} {}",
-            cable.a.name,
-            cable.a.ipv4,
-            cable.b.name,
-            cable.b.ipv4
-        );
+            cable.a.name, cable.a.ipv4, cable.b.name, cable.b.ipv4
+        ));
     }
-    anstream::eprintln!("cabo lab: cable: {words}");
-    anstream::eprintln!(
-        "cabo lab: this is host 1; `cabo lab exec 2 -- CMD` runs on host 2; the end of CMD ends the lab"
+    stderr::say(&format!("cabo lab: cable: {words}"));
+    stderr::say(
+        "cabo lab: this is host 1; `cabo lab exec 2 -- CMD` runs on host 2; the end of CMD ends the lab",
     );
 }
 

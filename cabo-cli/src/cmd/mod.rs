@@ -11,6 +11,8 @@ use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Builder;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::show::stderr::Stderr;
+
 mod completions;
 mod demo;
 mod get;
@@ -111,7 +113,7 @@ impl Globals {
         };
         let stderr = anstream::AutoStream::choice(&std::io::stderr());
         tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
+            .with_writer(|| Stderr)
             .with_ansi(stderr != anstream::ColorChoice::Never)
             .with_target(false)
             .with_max_level(level)

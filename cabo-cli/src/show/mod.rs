@@ -1,7 +1,9 @@
-//! What a person or a machine sees: sizes and times, tables, progress, JSON.
+//! What a person or a machine sees: sizes and times, tables, progress, JSON, and the two streams.
 
 pub(crate) mod demo;
 pub(crate) mod human;
 pub(crate) mod json;
 pub(crate) mod progress;
+pub(crate) mod stderr;
+pub(crate) mod stdout;
 pub(crate) mod table;

@@ -20,4 +20,5 @@ mod reading;
 mod resume;
 mod starved;
 mod strangers;
+mod streams;
 mod world;

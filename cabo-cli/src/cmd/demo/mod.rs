@@ -24,6 +24,7 @@ use super::Globals;
 use super::relay::flags::{CableFlags, describe};
 use crate::exit;
 use crate::show::demo::{Row, Table};
+use crate::show::{stderr, stdout};
 
 mod bad_cable;
 mod film;
@@ -84,11 +85,11 @@ impl DemoArgs {
         let folder = Folder::lay_out()?;
         let config = self.cable.config(&bad_cable(), SEED);
         let items = SAMPLES.iter().map(|sample| sample.path);
-        let mut table = Table::new(anstream::stdout(), is_json, items);
+        let mut table = Table::new(stdout::styled(), is_json, items);
         let place = match Lab::enter() {
             Ok(lab) => Place::Lan(Box::new(Lan::build(&lab, &config, self.cable.mtu_bytes())?)),
             Err(error @ LabError::Forbidden { .. }) => {
-                anstream::eprintln!("cabo: {error}");
+                stderr::say(&format!("cabo: {error}"));
                 Place::Loopback
             }
             Err(error) => return Err(error.into()),

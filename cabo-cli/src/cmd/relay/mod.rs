@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use self::flags::CableFlags;
 use super::{Globals, give_up_raw_sockets};
 use crate::exit::{self, Failure};
+use crate::show::{stderr, stdout};
 
 pub(crate) mod amount;
 pub(crate) mod flags;
@@ -68,12 +69,12 @@ impl RelayArgs {
         let here = relay.local_addr();
         if !globals.quiet {
             let from = here.map_or_else(|| self.a.clone(), |here| format!("{} at {here}", self.a));
-            anstream::eprintln!("cabo relay: {from} to {}; Ctrl-C ends it", self.b);
+            stderr::say(&format!("cabo relay: {from} to {}; Ctrl-C ends it", self.b));
         }
         let running = Running::start(relay)?;
         let is_live = !globals.json && !globals.quiet;
         let stats = runtime.block_on(running.until_over(signals, self.lasting, is_live))?;
-        let mut out = anstream::stdout().lock();
+        let mut out = stdout::styled();
         if globals.json {
             writeln!(out, "{}", summary_json(&stats))?;
         } else {
@@ -151,7 +152,7 @@ impl Running {
             }
         }
         if is_live {
-            anstream::eprint!("\r\x1b[2K");
+            stderr::overwrite("");
         }
         Ok(self.stop()?)
     }
@@ -243,12 +244,12 @@ fn write_live(stats: &RelayStats) {
     let direction = |link: &LinkStats| {
         format!("{} in, {} out, {} lost", link.offered, link.delivered, link.lost)
     };
-    anstream::eprint!(
-        "\r\x1b[2K{:.0} s  forward: {}  backward: {}",
+    stderr::overwrite(&format!(
+        "{:.0} s  forward: {}  backward: {}",
         stats.elapsed.as_secs_f64(),
         direction(&stats.forward),
         direction(&stats.backward)
-    );
+    ));
 }
 
 /// What a person wants to know of a link, in the order in which it happens.

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::interfaces;
 use crate::show::human::escaped;
 use crate::show::json;
+use crate::show::stdout;
 
 const ADDRESSES_SHOWN: usize = 4;
 
@@ -49,7 +50,7 @@ impl Teller {
                 "is_plain": opening.is_plain,
             }));
         }
-        let mut out = anstream::stdout().lock();
+        let mut out = stdout::styled();
         let bold = Style::new().bold();
         let label = |label: &str| format!("{bold}{label:13}{bold:#}");
         writeln!(out, "{}{}", label("serving"), escaped(&opening.what.to_string_lossy()))?;
