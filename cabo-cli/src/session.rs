@@ -10,13 +10,17 @@ use cabo::crypto::KeyLogFile;
 use cabo::endpoint::{Endpoint, Settings};
 use cabo::keys::known::{Acquaintance, Known};
 use cabo::keys::{Fingerprint, Identity};
-use cabo::service::media::ItemPath;
+use cabo::service::media::{ItemPath, MediaError};
+use tokio::time::timeout;
 
 use crate::cmd::give_up_raw_sockets;
 use crate::exit::Failure;
 
 /// A lost server is noticed within this; it outlasts a cable that is pulled for half a minute.
 const IDLE_TIME: Duration = Duration::from_secs(40);
+/// A server that has not let us in by then asks a person.
+const ADMISSION_TIME: Duration = Duration::from_millis(1500);
+
 /// What others are told about us: `user@host`.
 pub(crate) fn agent() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
@@ -71,11 +75,11 @@ pub(crate) fn client(is_plain: bool) -> anyhow::Result<Client> {
     Ok(Client::new(endpoint, Some(Known::new(own.dir))))
 }
 
-/// Connects, and gives `say` a line about a server that is a new one.
+/// Connects, and gives `say` a line about a server that is a new one, and one where the server asks its owner about us.
 pub(crate) async fn connect(
     client: &Client,
     address: &Address,
-    say: impl Fn(&str),
+    say: impl Fn(&str) + Send + 'static,
 ) -> Result<Session, Failure> {
     let session = client.connect(address).await?;
     if let (Some(Acquaintance::FirstUse), Some(key)) =
@@ -86,7 +90,35 @@ pub(crate) async fn connect(
             "first time at {place}: its fingerprint is {print}, and only that is accepted there from now on"
         ));
     }
+    let (connection, place) = (session.connection.clone(), session.address.place.to_string());
+    let own = Fingerprint::of(client.endpoint().public_key());
+    tokio::spawn(async move {
+        if timeout(ADMISSION_TIME, connection.admitted()).await.is_err()
+            && connection.peer_key().is_some()
+        {
+            say(&format!("waiting until the owner of {place} lets {own} in"));
+        }
+    });
     Ok(session)
+}
+
+/// Whether the server has let us in.
+pub(crate) async fn is_admitted(session: &Session) -> bool {
+    matches!(timeout(Duration::ZERO, session.connection.admitted()).await, Ok(Ok(())))
+}
+
+/// Asks, and once more when the server's owner has let us in: a person may need longer than a request waits.
+pub(crate) async fn ask<T>(
+    session: &Session,
+    mut request: impl AsyncFnMut() -> Result<T, MediaError>,
+) -> Result<T, MediaError> {
+    match request().await {
+        Err(MediaError::Stalled { .. }) if !is_admitted(session).await => {
+            let _ = session.connection.admitted().await; // its end, if that came, is what the next request says
+            request().await
+        }
+        answer => answer,
+    }
 }
 
 /// Ends a session; the server hears of it.

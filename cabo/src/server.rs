@@ -262,9 +262,14 @@ impl Shared {
                 if questions.try_send(question).is_err() {
                     return Err(Refusal::Unknown(fingerprint));
                 }
-                let is_welcome = match timeout(ASKING_TIME, answered).await {
-                    Ok(Ok(is_welcome)) => is_welcome,
-                    Ok(Err(_)) | Err(_) => return Err(Refusal::Unknown(fingerprint)),
+                let answered = timeout(ASKING_TIME, answered);
+                let is_welcome = tokio::select! {
+                    answer = answered => match answer {
+                        Ok(Ok(is_welcome)) => is_welcome,
+                        Ok(Err(_)) => return Err(Refusal::Unknown(fingerprint)),
+                        Err(_) => return Err(Refusal::Unanswered(fingerprint)),
+                    },
+                    _ = connection.closed() => return Err(Refusal::Unanswered(fingerprint)),
                 };
                 self.access().answer(key, is_welcome);
                 if is_welcome { Ok(()) } else { Err(Refusal::Denied(fingerprint)) }

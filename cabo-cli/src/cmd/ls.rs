@@ -9,19 +9,20 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use cabo::address::{Address, Interface, Item, Place};
 use cabo::carrier::ether;
-use cabo::client::Client;
+use cabo::client::{Client, Session};
 use cabo::endpoint::Found;
 use cabo::keys::Fingerprint;
 use cabo::service::media::{Entry, EntryKind, ItemPath, MediaClient, MediaError};
 use serde_json::json;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Globals, block_on, give_up_raw_sockets};
+use super::{Globals, block_on, give_up_raw_sockets, interrupted};
 use crate::exit::{self, Failure};
 use crate::session;
 use crate::show::human;
 use crate::show::json;
 use crate::show::table::{self, Align, Cell};
+use crate::show::{stderr, stdout};
 
 /// How long a link is asked who serves.
 const ASKING_TIME: Duration = Duration::from_secs(1);
@@ -95,7 +96,7 @@ impl Wish {
                 for (number, found) in found.iter().enumerate() {
                     if !self.globals.json {
                         let gap = if number == 0 { "" } else { "\n" };
-                        writeln!(anstream::stdout(), "{gap}{}:", found.address)?;
+                        writeln!(stdout::styled(), "{gap}{}:", found.address)?;
                     }
                     self.list_one(&client, &found.address, folder).await?;
                 }
@@ -137,35 +138,24 @@ impl Wish {
         address: &Address,
         folder: &ItemPath,
     ) -> anyhow::Result<()> {
-        let say = |text: &str| {
-            if !self.globals.quiet {
-                anstream::eprintln!("{text}");
+        let is_quiet = self.globals.quiet;
+        let say = move |text: &str| {
+            if !is_quiet {
+                stderr::say(text);
             }
         };
-        let session = session::connect(client, address, say).await?;
-        let media = MediaClient::new(session.connection.clone());
-        let failed = |error: MediaError| exit::of_media(&address.to_string(), &error);
-        let mut listing = media.list(folder, self.is_recursive).await.map_err(failed)?;
-        let (mut entries, mut unlisted) = (Vec::new(), None);
-        loop {
-            let entry = match listing.next().await {
-                Ok(Some(entry)) => entry,
-                Ok(None) => break,
-                // A part of it, after all that could be listed (M-5.4).
-                Err(error @ MediaError::Refused(_)) if !entries.is_empty() => {
-                    unlisted = Some(failed(error));
-                    break;
-                }
-                Err(error) => return Err(failed(error).into()),
-            };
-            if entries.len() == ENTRIES_MAX {
-                let text =
-                    format!("{address}: more than {ENTRIES_MAX} entries; name one of its folders");
-                return Err(Failure::new(exit::FAILED, text).into());
-            }
-            entries.push(entry);
-        }
+        let mut caught = tokio::spawn(interrupted()); // from now on, whatever is under way
+        let stopped = || Failure::new(exit::INTERRUPTED, "interrupted");
+        let session = tokio::select! {
+            session = session::connect(client, address, say) => session?,
+            _ = &mut caught => return Err(stopped().into()),
+        };
+        let collected = tokio::select! {
+            collected = self.collect(&session, address, folder) => collected,
+            _ = &mut caught => Err(stopped()),
+        };
         session::leave(&session).await;
+        let (mut entries, unlisted) = collected?;
         entries.sort_by(|a, b| order(a).cmp(&order(b)));
         if self.globals.json {
             self.print_json(&session.address.place, folder, &entries)?;
@@ -173,6 +163,44 @@ impl Wish {
             self.print_table(&entries)?;
         }
         unlisted.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// The entries, and what was wrong with a part of them.
+    async fn collect(
+        &self,
+        session: &Session,
+        address: &Address,
+        folder: &ItemPath,
+    ) -> Result<(Vec<Entry>, Option<Failure>), Failure> {
+        let media = MediaClient::new(session.connection.clone());
+        let failed = |error: MediaError| exit::of_media(&address.to_string(), &error);
+        let first = session::ask(session, async || {
+            let mut listing = media.list(folder, self.is_recursive).await?;
+            match listing.next().await {
+                Err(error @ MediaError::Stalled { .. }) => Err(error),
+                first => Ok((first, listing)),
+            }
+        });
+        let (mut next, mut listing) = first.await.map_err(failed)?;
+        let mut entries = Vec::new();
+        loop {
+            let entry = match next {
+                Ok(Some(entry)) => entry,
+                Ok(None) => return Ok((entries, None)),
+                // A part of it, after all that could be listed (M-5.4).
+                Err(error @ MediaError::Refused(_)) if !entries.is_empty() => {
+                    return Ok((entries, Some(failed(error))));
+                }
+                Err(error) => return Err(failed(error)),
+            };
+            if entries.len() == ENTRIES_MAX {
+                let text =
+                    format!("{address}: more than {ENTRIES_MAX} entries; name one of its folders");
+                return Err(Failure::new(exit::FAILED, text));
+            }
+            entries.push(entry);
+            next = listing.next().await;
+        }
     }
 
     fn print_json(
@@ -227,9 +255,9 @@ impl Wish {
             row
         };
         let rows: Vec<_> = entries.iter().map(row).collect();
-        let mut out = anstream::stdout().lock();
+        let mut out = stdout::styled();
         if rows.is_empty() {
-            writeln!(anstream::stderr(), "nothing is there")?;
+            stderr::say("nothing is there");
         } else {
             table::write(&mut out, &head, &rows)?;
         }
@@ -295,7 +323,7 @@ impl Wish {
             |found: &Found| vec![Cell::new(print(found)), Cell::new(found.address.to_string())];
         let rows: Vec<_> = found.iter().map(row).collect();
         let head = [("fingerprint (as it says)", Align::Left), ("server", Align::Left)];
-        Ok(table::write(&mut anstream::stdout().lock(), &head, &rows)?)
+        Ok(table::write(&mut stdout::styled(), &head, &rows)?)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::exit::{self, Failure};
 use crate::session;
 use crate::show::human;
 use crate::show::json;
+use crate::show::{stderr, stdout};
 
 mod player;
 
@@ -147,9 +148,10 @@ impl Wish {
     /// A session, and what the server says stands there: errors come before any player starts.
     async fn connect(&self, settings: &GatewaySettings) -> anyhow::Result<(SessionSource, What)> {
         let client = session::client_to(&self.address, self.is_plain)?;
-        let tell = |text: &str| {
-            if !self.globals.quiet {
-                anstream::eprintln!("cabo: {text}");
+        let is_quiet = self.globals.quiet;
+        let tell = move |text: &str| {
+            if !is_quiet {
+                stderr::say(&format!("cabo: {text}"));
             }
         };
         let session = session::connect(&client, &self.address, tell).await?;
@@ -173,7 +175,7 @@ impl Wish {
         let mut out = tokio::fs::File::from_std(out.into());
         match copy(source, settings, &self.item, &mut out).await {
             Ok(_) => Ok(ExitCode::from(exit::OK)),
-            Err(CopyError::Write(error)) => Err(error.into()), // a closed pipe is success
+            Err(CopyError::Write(error)) => Err(stdout::named(error).into()), // a closed pipe is success
             Err(CopyError::Play(error)) => Err(self.failure(&error).into()),
         }
     }
@@ -246,7 +248,7 @@ impl Wish {
         }
         if player.hands_on {
             if !self.globals.quiet {
-                anstream::eprintln!("{player} has it; Ctrl-C ends the gateway");
+                stderr::say(&format!("{player} has it; Ctrl-C ends the gateway"));
             }
             caught.await??;
         }
@@ -269,16 +271,16 @@ impl Wish {
             }))?;
         } else if player.is_none() {
             use std::io::Write as _;
-            let mut out = std::io::stdout().lock();
+            let mut out = stdout::raw();
             writeln!(out, "{url}")?;
             out.flush()?;
             if matches!(self.how, How::Player(_)) {
-                anstream::eprintln!(
-                    "no player was found; open this address in one, or name it: --player CMD. Ctrl-C ends"
+                stderr::say(
+                    "no player was found; open this address in one, or name it: --player CMD. Ctrl-C ends",
                 );
             }
         } else if let (Some(player), What::File(info), false) = (player, what, self.globals.quiet) {
-            anstream::eprintln!("{} ({}) in {player}", self.item, human::size(info.size));
+            stderr::say(&format!("{} ({}) in {player}", self.item, human::size(info.size)));
         }
         Ok(())
     }
@@ -299,7 +301,7 @@ impl Wish {
                 "cancelled": stats.cancelled,
             }))?);
         }
-        anstream::eprintln!(
+        stderr::say(&format!(
             "{} requests, {} to the player; {} blocks of 1 MiB from the server, {} used again, {} cancelled, \
              {} retries",
             stats.requests,
@@ -308,7 +310,7 @@ impl Wish {
             stats.cache_hits,
             stats.cancelled,
             stats.retries
-        );
+        ));
         Ok(())
     }
 }

@@ -1,18 +1,19 @@
-//! The question on the server's terminal: yes, no, nobody there, and several at once.
+//! The question on the server's terminal: yes, no, nobody there, several at once, and one that has left.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStderr, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
+use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::needs::{Need, skip_without};
-use crate::world::{Done, LIMIT, Served, World, finish};
+use crate::world::{Done, LIMIT, Served, World, finish, signal_child, wait};
 
-const QUESTION: &str = " wants in: y/N ";
+const QUESTION: &str = " in? y/n ";
 
 /// A terminal and who sits at it.
 struct Terminal {
@@ -32,7 +33,9 @@ impl Terminal {
         let name = ptsname(&keyboard, Vec::new()).unwrap().into_string().unwrap();
         let line = File::options().read(true).write(true).open(name).unwrap();
         let mut command = world.cabo_on_terminal();
+        world.write("friends.txt", b"# nobody\n");
         command.args(["serve", "--json", "served", "--on", "udp://127.0.0.1:0"]);
+        command.args(["--allow", "friends.txt"]);
         command.stdin(line.try_clone().unwrap()).stderr(line).stdout(Stdio::piped());
         let child: Child = command.spawn().unwrap();
         drop(command); // and with it our copies of the terminal's other end
@@ -86,6 +89,40 @@ fn ls(world: &World, who: &str, url: &str) -> JoinHandle<Done> {
     thread::spawn(move || finish(&mut command))
 }
 
+/// An `ls` that waits for an answer.
+struct Waiting {
+    child: Child,
+    said: BufReader<ChildStderr>,
+}
+
+impl Waiting {
+    fn ls(world: &World, who: &str, url: &str) -> Self {
+        let mut command = world.cabo_as(who);
+        command.args(["ls", url]).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let said = BufReader::new(child.stderr.take().unwrap());
+        Self { child, said }
+    }
+
+    #[track_caller]
+    fn until_said(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert!(self.said.read_line(&mut line).unwrap() > 0, "it never said {text:?}");
+        }
+    }
+
+    fn end(mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+
+    fn interrupt(self) -> ExitStatus {
+        signal_child(&self.child, Signal::INT);
+        self.end()
+    }
+}
+
 fn is_missing() -> bool {
     skip_without(&[Need::Program("setsid")])
 }
@@ -113,13 +150,13 @@ fn a_yes_lets_a_new_peer_in_and_is_asked_for_once() {
 }
 
 #[test]
-fn a_no_and_everything_that_is_no_yes_sends_it_away_for_good() {
+fn a_no_sends_it_away_until_the_server_ends() {
     if is_missing() {
         return;
     }
     let world = World::new();
     let (mut terminal, served) = Terminal::serve(&world);
-    for (who, answer) in [("ana", "n\n"), ("bob", "\n"), ("eve", "yeah\n")] {
+    for (who, answer) in [("ana", "n\n"), ("bob", "NO\n")] {
         let asking = ls(&world, who, served.url());
         terminal.until_shown(QUESTION);
         terminal.type_in(answer);
@@ -127,6 +164,64 @@ fn a_no_and_everything_that_is_no_yes_sends_it_away_for_good() {
         finish(world.cabo_as(who).args(["ls", served.url()])).failed(4, &["said no"]);
     }
     assert!(!terminal.rest().contains(QUESTION), "{:?}", terminal.shown);
+}
+
+#[test]
+fn what_is_neither_yes_nor_no_is_asked_again() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let (mut terminal, served) = Terminal::serve(&world);
+    let asking = ls(&world, "ana", served.url());
+    for slip in ["x\n", "\n", "yeah\n"] {
+        terminal.until_shown(QUESTION);
+        terminal.type_in(slip);
+    }
+    terminal.until_shown(QUESTION);
+    terminal.type_in("y\n");
+    asking.join().unwrap().good();
+    let told = terminal.until_shown("for good: ");
+    assert!(told.contains("let in until this server ends"), "{told:?}");
+    terminal.until_shown(&format!("echo {} >> ", world.fingerprint("ana")));
+}
+
+#[test]
+fn whoever_waits_for_an_answer_is_told_so_and_the_question_stays_below_the_log() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let (mut terminal, served) = Terminal::serve(&world);
+    let mut asking = Waiting::ls(&world, "ana", served.url());
+    terminal.until_shown(QUESTION);
+    let print = world.fingerprint("ana");
+    asking.until_said(&format!("waiting until the owner of {} lets {print} in", served.url()));
+    // The list of allowed peers is gone when it is read again: one line of the log.
+    std::fs::remove_file(world.path("friends.txt")).unwrap();
+    served.signal(Signal::HUP);
+    let log = terminal.until_shown(QUESTION);
+    assert!(log.starts_with("\r\n") && log.contains("stays in force"), "{log:?}");
+    terminal.type_in("y\n");
+    assert!(asking.end().success());
+}
+
+#[test]
+fn the_question_of_a_peer_that_has_left_is_withdrawn() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let (mut terminal, served) = Terminal::serve(&world);
+    let asking = Waiting::ls(&world, "ana", served.url());
+    terminal.until_shown(QUESTION);
+    assert_eq!(asking.interrupt().code(), Some(130));
+    terminal.until_shown("left");
+    let next = ls(&world, "bob", served.url());
+    let asked = terminal.until_shown(QUESTION);
+    assert!(asked.contains(&world.fingerprint("bob")), "{asked:?}");
+    terminal.type_in("y\n");
+    next.join().unwrap().good();
 }
 
 #[test]
@@ -162,6 +257,7 @@ fn two_new_peers_are_asked_about_one_after_the_other() {
     // What is typed beyond the first answer is none to a question that was not read yet.
     terminal.type_in("y\ny\ny\n");
     asking[first].take().unwrap().join().unwrap().good();
+    terminal.until_shown(&format!("echo {} >> friends.txt", prints[first]));
     let second = asked_about(&terminal.until_shown(QUESTION));
     assert_ne!(first, second);
     assert!(

@@ -125,6 +125,11 @@ pub enum Refusal {
         "the server's owner was asked about {0} and said no; ask again after the server was started anew"
     )]
     Denied(Fingerprint),
+    /// Nobody at the server said anything in time.
+    #[error(
+        "the server's owner was asked about {0} and did not answer; ask again when somebody is there"
+    )]
+    Unanswered(Fingerprint),
     /// A peer without an identity from elsewhere.
     #[error(
         "the server lets in peers without an identity only from its own host; its owner can start it with --from {} or --open",
@@ -137,10 +142,10 @@ impl Refusal {
     /// The command that would let this peer in, for the server's own log; `allow_file` is the file that is in use.
     pub fn remedy(&self, allow_file: Option<&Path>) -> String {
         match (self, allow_file) {
-            (Self::Unknown(print) | Self::Denied(print), Some(path)) => {
+            (Self::Unknown(print) | Self::Denied(print) | Self::Unanswered(print), Some(path)) => {
                 format!("echo {print} >> {}; kill -HUP {}", shell_word(path), std::process::id())
             }
-            (Self::Unknown(print) | Self::Denied(print), None) => {
+            (Self::Unknown(print) | Self::Denied(print) | Self::Unanswered(print), None) => {
                 format!("echo {print} >> friends.txt; cabo serve --allow friends.txt")
             }
             (Self::Nameless(origin), _) => format!("cabo serve --from {}", network(origin)),

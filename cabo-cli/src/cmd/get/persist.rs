@@ -13,6 +13,8 @@ use cabo::connection::{Code, Ended};
 use cabo::keys::PublicKey;
 use cabo::service::media::{ErrorCode, FetchError, MediaClient, MediaError};
 
+use tokio::sync::Notify;
+
 use crate::exit::{self, Failure};
 use crate::session;
 use crate::show::human;
@@ -32,6 +34,8 @@ pub(super) struct Persist<'a> {
     pub(super) patience: Duration,
     pub(super) is_quiet: bool,
     pub(super) bar: &'a Bar,
+    /// Somebody wants it to end.
+    pub(super) stop: &'a Notify,
 }
 
 /// The server is lost since.
@@ -74,6 +78,10 @@ impl Persist<'_> {
                             session.connection.close(0, ""); // ends the work, which lets go of its files
                             working.await
                         }
+                        () = self.stop.notified() => {
+                            session::leave(&session).await;
+                            return Err(Failure::new(exit::INTERRUPTED, "interrupted"));
+                        }
                     };
                     match done {
                         Ok(done) => {
@@ -81,6 +89,11 @@ impl Persist<'_> {
                             return Ok(done);
                         }
                         Err(error) if second.is_some() && is_closed_here(&error) => continue,
+                        Err(error) if is_asked_about(&session, &error).await => {
+                            let _ = session.connection.admitted().await; // if it ended, the work says how
+                            second = Some(session);
+                            continue;
+                        }
                         Err(error) if is_passing(&error) => exit::of_fetch(&place, &error, here()),
                         Err(error) => {
                             session::leave(&session).await;
@@ -111,7 +124,13 @@ impl Persist<'_> {
         lost: Option<&Lost>,
     ) -> Result<Session, Failure> {
         let Some(lost) = lost else {
-            return session::connect(self.client, self.address, |text| self.say(text)).await;
+            let (is_quiet, speaker) = (self.is_quiet, self.bar.speaker());
+            let say = move |text: &str| {
+                if !is_quiet {
+                    speaker.say(text);
+                }
+            };
+            return session::connect(self.client, self.address, say).await;
         };
         let again = self.client.connect_again(self.address, key);
         let connecting = async { again.await.map_err(Failure::from) };
@@ -184,6 +203,12 @@ impl Persist<'_> {
 fn is_closed_here(error: &FetchError) -> bool {
     let FetchError::Media(error) = error else { return false };
     matches!(error.session_end(), Some(Ended::Local { .. }))
+}
+
+/// Whether the server has sent nothing because a person there has not answered yet.
+async fn is_asked_about(session: &Session, error: &FetchError) -> bool {
+    let is_silent = matches!(error, FetchError::Media(MediaError::Stalled { .. }));
+    is_silent && !session::is_admitted(session).await
 }
 
 /// Whether trying again may help: the server or the way to it was lost, or the server has too much to do.

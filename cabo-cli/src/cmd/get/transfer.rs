@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cabo::client::Client;
 use cabo::service::media::{
@@ -13,6 +14,8 @@ use cabo::service::media::{
     ItemPath, MediaClient, MediaError, Progress, Refusal, Target, Version, fetch, fetch_all,
 };
 use serde_json::json;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::persist::Persist;
 use super::{Place, What, Wish};
@@ -20,7 +23,10 @@ use crate::cmd::interrupted;
 use crate::exit::{self, Failure};
 use crate::session;
 use crate::show::progress::Bar;
-use crate::show::{human, json};
+use crate::show::{human, json, stderr, stdout};
+
+/// After Ctrl-C the goodbye has this long to leave.
+const LEAVING_TIME: Duration = Duration::from_millis(1500);
 
 /// A wish on its way.
 pub(super) struct Transfer {
@@ -28,6 +34,7 @@ pub(super) struct Transfer {
     client: Client,
     started: Instant,
     seen: Arc<Seen>,
+    stop: Notify,
 }
 
 /// How far it is, over all items and sessions.
@@ -59,13 +66,18 @@ impl Transfer {
         };
         let bar = Bar::new(name, is_shown);
         let seen = Arc::new(Seen { bar, inner: Mutex::default() });
-        Ok(Self { wish, client, started: Instant::now(), seen })
+        Ok(Self { wish, client, started: Instant::now(), seen, stop: Notify::new() })
     }
 
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let mut fetching = pin!(self.fetch());
         let result = tokio::select! {
-            result = self.fetch() => result,
-            stopped = interrupted() => stopped.and_then(|()| Err(self.interrupted().into())),
+            result = &mut fetching => result,
+            stopped = interrupted() => {
+                self.stop.notify_one();
+                let _ = timeout(LEAVING_TIME, fetching).await; // the server hears of it, or notices the silence
+                stopped.and_then(|()| Err(self.interrupted().into()))
+            }
         };
         self.seen.bar.end();
         result
@@ -96,6 +108,7 @@ impl Transfer {
             patience: wish.patience,
             is_quiet,
             bar,
+            stop: &self.stop,
         }
     }
 
@@ -164,7 +177,7 @@ impl Transfer {
                 human::size(resumed)
             ),
         };
-        Ok(writeln!(anstream::stdout(), "{name}: {text}; b3sum {}", report.root)?)
+        Ok(writeln!(stdout::styled(), "{name}: {text}; b3sum {}", report.root)?)
     }
 
     fn moved(&self, bytes: u64) -> String {
@@ -183,15 +196,15 @@ impl Transfer {
     ) -> anyhow::Result<ExitCode> {
         let target = open_target(place, true)?;
         let mut failed = BTreeMap::new();
+        let mut told = Ok(());
         let work = async |media: &MediaClient| {
             failed.clear();
             self.count(media, folder).await?;
             let seen = self.seen.clone();
             let tell = move |name: &ItemPath, progress| seen.note(name, progress);
-            let mut broken = None;
             let on_item = |name: &ItemPath, result: &Result<FetchReport, FetchError>| match result {
-                Ok(report) if self.wish.globals.json => {
-                    broken = self.print_item(&folder_and(place, name), name, report).err();
+                Ok(report) if self.wish.globals.json && told.is_ok() => {
+                    told = self.print_item(&folder_and(place, name), name, report);
                 }
                 Ok(_) => {}
                 Err(error) => drop(failed.insert(name.clone(), error.to_string())),
@@ -199,15 +212,12 @@ impl Transfer {
             let options = FetchOptions::default();
             let result = fetch_all(media, folder, &target, parallel, &options, tell, on_item).await;
             self.seen.next_session();
-            match broken {
-                Some(error) => Ok(Err(error)), // stdout is closed
-                None => result.map(Ok),
-            }
+            result
         };
-        let summary = self.persist().run(|| self.seen.here(), work).await??;
+        let summary = self.persist().run(|| self.seen.here(), work).await?;
         self.seen.bar.end();
-        self.print_summary(&summary, &failed)?;
-        Ok(ExitCode::from(if failed.is_empty() { exit::OK } else { exit::INCOMPLETE }))
+        let code = if failed.is_empty() { exit::OK } else { exit::INCOMPLETE };
+        exit::with(code, told.and_then(|()| self.print_summary(&summary, &failed)))
     }
 
     /// Learns how much there is, once, for the progress and the time left.
@@ -244,7 +254,7 @@ impl Transfer {
                 json::line(&json!({"event": "failed", "name": name.to_string(), "error": error}))?;
             } else {
                 let name = if name.is_root() { String::new() } else { format!("{name}: ") };
-                anstream::eprintln!("cabo: {name}{}", human::escaped(error));
+                stderr::say(&format!("cabo: {name}{}", human::escaped(error)));
             }
         }
         if globals.json {
@@ -272,7 +282,7 @@ impl Transfer {
                 text.push_str(&format!("; {count} failed, run the same command again for them"))
             }
         }
-        Ok(writeln!(anstream::stdout(), "{text}")?)
+        Ok(writeln!(stdout::styled(), "{text}")?)
     }
 
     // --- stdout -----------------------------------------------------------------------------------------------------
@@ -293,7 +303,7 @@ impl Transfer {
                 let bytes = block.bytes;
                 proved_bytes += bytes.len() as u64;
                 let written = tokio::task::spawn_blocking(move || {
-                    let mut out = std::io::stdout().lock();
+                    let mut out = stdout::raw();
                     out.write_all(&bytes).and_then(|()| out.flush())
                 });
                 if let Err(error) = written.await.unwrap_or(Ok(())) {
@@ -334,9 +344,10 @@ impl Seen {
         }
         counts.items.insert(name.clone(), progress);
         let all = counts.items.values();
-        let (here, resumed, total) = all.fold((0, 0, 0), |(here, resumed, total), item| {
-            (here + item.proved_bytes, resumed + item.resumed_bytes, total + item.total_bytes)
+        let (here, total) = all.fold((0, 0), |(here, total), item| {
+            (here + item.proved_bytes, total + item.total_bytes)
         });
+        let resumed = counts.resumed.values().sum();
         let total = counts.total_bytes.unwrap_or(total);
         drop(counts);
         self.bar.set(here, resumed, total);

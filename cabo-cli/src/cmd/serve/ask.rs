@@ -1,21 +1,30 @@
 //! The question on the terminal: does somebody new get in?
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
 
+use cabo::access::Refusal;
 use cabo::server::Question;
 use rustix::termios::{QueueSelector, tcflush, tcgetpgrp};
 use tokio::sync::mpsc;
 
 use crate::show::human::escaped;
+use crate::show::stderr;
+
+/// Letters of a name that are shown.
+const NAME_MAX: usize = 40;
 
 /// Asks whoever sits at the terminal.
-pub(super) struct Asker(());
+pub(super) struct Asker {
+    allow: Option<PathBuf>,
+}
 
 impl Asker {
-    /// Somebody can be asked only where both the question and the answer are at a terminal.
-    pub(super) fn if_possible(is_needless: bool) -> Option<Self> {
+    /// Somebody can be asked only where both the question and the answer are at a terminal. `allow` is the file of those
+    /// who get in without a question.
+    pub(super) fn if_possible(is_needless: bool, allow: Option<PathBuf>) -> Option<Self> {
         let is_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
-        (is_terminal && !is_needless).then_some(Self(()))
+        (is_terminal && !is_needless).then_some(Self { allow })
     }
 
     /// Asks one question after the other. What is not answered in time is dropped by the server.
@@ -33,30 +42,47 @@ impl Asker {
                 );
                 continue;
             }
-            ask(question, lines.get_or_insert_with(Lines::new)).await;
+            self.ask(question, lines.get_or_insert_with(Lines::new)).await;
         }
     }
-}
 
-async fn ask(question: Question, lines: &mut Lines) {
-    let Question { fingerprint, agent, from, mut answer } = question;
-    let name = escaped(agent.as_deref().unwrap_or("somebody"));
-    let name: String = name.chars().take(80).collect();
-    lines.forget();
-    let _ = write!(anstream::stderr(), "{name} {fingerprint} (from {from}) wants in: y/N ");
-    let line = tokio::select! {
-        line = lines.next() => line,
-        () = answer.closed() => {
-            let _ = writeln!(anstream::stderr(), "\nnobody answered, so {fingerprint} was sent away");
-            return;
+    async fn ask(&self, question: Question, lines: &mut Lines) {
+        let Question { fingerprint, agent, from, mut answer } = question;
+        let name = escaped(agent.as_deref().unwrap_or("somebody"));
+        let name: String = name.chars().take(NAME_MAX).collect();
+        stderr::say(&format!("{name} {fingerprint} (from {from}) wants in"));
+        let prompt = format!("let {name} {} in? y/n ", fingerprint.short());
+        let is_welcome = loop {
+            lines.forget();
+            stderr::ask(&prompt);
+            let line = tokio::select! {
+                line = lines.next() => line,
+                () = answer.closed() => {
+                    stderr::withdraw();
+                    stderr::say(&format!("{name} {} left, or nobody answered in time", fingerprint.short()));
+                    return;
+                }
+            };
+            stderr::answered();
+            match line.as_deref().map(|line| line.trim().to_ascii_lowercase()).as_deref() {
+                Some("y" | "yes") => break true,
+                Some("n" | "no") => break false,
+                Some(_) => {}
+                None => {
+                    stderr::say("");
+                    return; // the end of stdin: dropped is "not known", and not "no"
+                }
+            }
+        };
+        if answer.send(is_welcome).is_err() {
+            return stderr::say(&format!("{name} {} has left meanwhile", fingerprint.short()));
         }
-    };
-    let Some(line) = line else {
-        let _ = writeln!(anstream::stderr());
-        return; // the end of stdin: dropped is "not known", and not "no"
-    };
-    let is_welcome = matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes");
-    let _ = answer.send(is_welcome); // the peer may have gone meanwhile
+        let remedy = Refusal::Unknown(fingerprint).remedy(self.allow.as_deref());
+        stderr::say(&match is_welcome {
+            true => format!("let in until this server ends; for good: {remedy}"),
+            false => "sent away until this server ends".to_owned(),
+        });
+    }
 }
 
 fn is_in_foreground() -> bool {

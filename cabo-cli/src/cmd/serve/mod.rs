@@ -155,7 +155,7 @@ impl Wish {
             Failure::new(exit::FAILED, text)
         })?;
         let public = own.identity.public_key();
-        let asker = Asker::if_possible(self.is_open || self.is_plain);
+        let asker = Asker::if_possible(self.is_open || self.is_plain, self.allow.clone());
         let access = self.access(public, asker.is_some())?;
         let mut settings = session::settings(self.is_plain)?;
         settings.connections_max = self.sessions_max.saturating_add(TURNED_AWAY_MAX);
