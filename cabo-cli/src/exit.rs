@@ -29,7 +29,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// The list for help and man pages.
 pub(crate) const TABLE: &str = "\
 Exit codes:
-  0    it worked
+  0    it worked; serve, relay and play --url: also when told to end
   1    it did not work; the line on stderr says why
   2    the command line is wrong
   3    nobody answered, or the server was lost

@@ -133,6 +133,20 @@ pub(crate) fn address_and_item(
 ) -> anyhow::Result<(Address, ItemPath)> {
     let mut address = Address::parse(url).map_err(|error| Failure::usage(error.to_string()))?;
     address.query.check(&[]).map_err(|problem| Failure::usage(format!("{address}: {problem}")))?;
+    let unbuilt = match &address.place {
+        Place::Name(_) => Some(
+            "names are not looked up; `cabo ls` shows who serves on a link, udp://HOST names a host",
+        ),
+        Place::Tls(_) | Place::Redes { .. } => Some("write udp://, tcp://, eth:// or unix:"),
+        Place::Udp(_) | Place::Tcp(_) | Place::Eth { .. } | Place::Unix(_) => None,
+    };
+    if let Some(instead) = unbuilt {
+        let scheme = match address.scheme() {
+            "" => String::new(),
+            scheme => format!("this version does not run over {scheme}; "),
+        };
+        return Err(Failure::usage(format!("{address}: {scheme}{instead}")).into());
+    }
     if let Some(beside) = beside {
         if !address.item.is_empty() {
             return Err(Failure::usage(format!(

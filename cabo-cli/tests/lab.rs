@@ -65,6 +65,37 @@ fn the_exit_code_is_the_commands() {
 }
 
 #[test]
+fn background_processes_end_with_the_lab() {
+    if skip_without(&[Need::Namespaces]) {
+        return;
+    }
+    // One of our own, one on another host, and one that listens to nothing.
+    let script = "sleep 1000 >&- & echo $!; \"$0\" lab exec 2 -- sh -c 'sleep 1000 >&- & echo $!'; \
+                  sh -c 'trap \"\" TERM; echo $$; exec sleep 1000 >&-' & sleep 0.2";
+    let output = lab(&["-q"], script);
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    let pids: Vec<&str> = said.lines().collect();
+    assert_eq!(pids.len(), 3, "{said}");
+    for pid in pids {
+        assert!(!std::path::Path::new("/proc").join(pid).exists(), "{pid} is still there");
+    }
+}
+
+#[test]
+fn an_mtu_that_no_interface_of_a_lab_takes_is_named_with_the_limits() {
+    for command in ["lab", "demo"] {
+        for mtu in ["1279", "65536"] {
+            let output = Command::new(CABO).args([command, "--mtu", mtu]).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{command} {mtu}");
+            let said = text(&output.stderr);
+            assert!(said.contains(&format!("--mtu {mtu}")) && said.contains("1280 to 65535"), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+}
+
+#[test]
 fn outside_a_lab_there_is_nobody_to_enter() {
     let mut command = Command::new(CABO);
     let output =

@@ -98,3 +98,21 @@ fn what_cannot_be_is_refused_in_words() {
         assert!(said.contains(words), "{arguments:?}: {said}");
     }
 }
+
+#[test]
+fn a_taken_port_is_told_once_and_in_words() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let here = format!("udp://{}", taken.local_addr().unwrap());
+    let output = relay(&[&here, "udp://127.0.0.1:9"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains(&here) && said.contains("in use") && !said.contains("os error"), "{said}");
+}
+
+#[test]
+fn a_quiet_relay_says_nothing() {
+    let output = relay(&["-q", "udp://127.0.0.1:0", "udp://127.0.0.1:9", "--for", "10ms"]).output();
+    let output = output.unwrap();
+    assert!(output.status.success());
+    assert_eq!((output.stdout.len(), output.stderr.len()), (0, 0));
+}

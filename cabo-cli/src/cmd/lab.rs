@@ -15,10 +15,13 @@ use clap::{Args, Subcommand};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::Globals;
 use super::relay::Running;
 use super::relay::flags::{CableFlags, describe, is_perfect};
 use crate::exit::{self, Failure};
 use crate::show::stderr;
+
+mod leftovers;
 
 /// Tells those inside where the lab is: `PID:FD,FD,..`, one descriptor a host.
 const LAB: &str = "CABO_LAB";
@@ -39,7 +42,7 @@ Host 1 has a cable to each other host: eth0 to host 2 (10.0.1.1 to 10.0.1.2), et
 (10.0.2.1 to 10.0.2.2), and so on; the others have eth0. Inside, CABO_LAB_HOST1, CABO_LAB_HOST2 ..
 are addresses that host 1 and the host itself know, CABO_LAB_MAC1 .. the hardware addresses of the
 same ends, and CABO_LAB_HERE says which host it is. `cabo lab exec N -- CMD` runs CMD on host N. All
-of it is gone when CMD ends; its exit code is the lab's."
+of it is gone when CMD ends, background processes included; its exit code is the lab's."
 )]
 pub(crate) struct LabArgs {
     #[command(subcommand)]
@@ -72,25 +75,28 @@ enum Inside {
 }
 
 impl LabArgs {
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         match self.inside {
             Some(Inside::Exec { host, command }) => Err(exec(host, &command)),
-            None => build(self.hosts, &self.cable, &self.command),
+            None => build(self.hosts, &self.cable, &self.command, globals.quiet),
         }
     }
 }
 
-fn build(count: u8, flags: &CableFlags, command: &[OsString]) -> anyhow::Result<ExitCode> {
+fn build(
+    count: u8,
+    flags: &CableFlags,
+    command: &[OsString],
+    is_quiet: bool,
+) -> anyhow::Result<ExitCode> {
+    let mtu_bytes = flags.mtu_of_lab()?;
     let lab = Lab::enter()?;
     let hosts = (1..=count)
         .map(|number| lab.host(&format!("host {number}")))
         .collect::<Result<Vec<_>, _>>()?;
     let config = flags.config(&Default::default(), 0);
-    let laying = CableConfig {
-        is_relayed: !is_perfect(&config.forward),
-        mtu_bytes: u32::try_from(flags.mtu_bytes().unwrap_or(1500)).unwrap_or(u32::MAX),
-        offloads: None,
-    };
+    let laying =
+        CableConfig { is_relayed: !is_perfect(&config.forward), mtu_bytes, offloads: None };
     let (mut cables, mut relays) = (Vec::new(), Vec::new());
     for (index, host) in hosts.iter().enumerate().skip(1) {
         let cable = lab.cable(&hosts[0], &format!("eth{}", index - 1), host, "eth0", &laying)?;
@@ -101,14 +107,19 @@ fn build(count: u8, flags: &CableFlags, command: &[OsString]) -> anyhow::Result<
         }
         cables.push(cable);
     }
-    write_legend(&cables, &describe(&config));
+    if !is_quiet {
+        write_legend(&cables, &describe(&config));
+    }
     let (program, arguments) = match command.split_first() {
         Some((program, arguments)) => (program.clone(), arguments),
         None => (std::env::var_os("SHELL").unwrap_or_else(|| "sh".into()), &[][..]),
     };
     let mut child = hosts[0].command(&program);
     child.args(arguments).envs(environment(&hosts, &cables));
-    let status = wait(child).with_context(|| format!("cannot run {}", program.display()))?;
+    leftovers::adopt()?;
+    let status = wait(child).with_context(|| format!("cannot run {}", program.display()));
+    leftovers::end();
+    let status = status?;
     for relay in relays {
         relay.stop()?;
     }
@@ -121,11 +132,13 @@ fn wait(command: Command) -> anyhow::Result<ExitStatus> {
     runtime.block_on(async {
         let mut interrupted = signal(SignalKind::interrupt())?;
         let mut terminated = signal(SignalKind::terminate())?;
+        let mut child_ended = signal(SignalKind::child())?;
         let mut child = tokio::process::Command::from(command).spawn()?;
         loop {
             tokio::select! {
                 status = child.wait() => return Ok(status?),
                 _ = interrupted.recv() => {}
+                _ = child_ended.recv() => leftovers::reap(child.id()),
                 _ = terminated.recv() => child.start_kill()?,
             }
         }

@@ -95,7 +95,7 @@ impl Cli {
             Command::Man(args) => args.run(),
             Command::Demo(args) => args.run(globals),
             Command::Relay(args) => args.run(globals),
-            Command::Lab(args) => args.run(),
+            Command::Lab(args) => args.run(globals),
             Command::Help(args) => args.run(),
         }
     }

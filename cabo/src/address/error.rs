@@ -90,7 +90,7 @@ pub enum Problem {
     Name,
     /// No scheme.
     #[error(
-        "there is no scheme; write udp://, tcp://, tls://, eth://, unix: or redes:// before it, or // before a name"
+        "there is no scheme; write udp://, tcp://, eth:// or unix: before it"
     )]
     NoScheme,
     /// A parameter that the user of this address does not know.
@@ -111,7 +111,7 @@ pub enum Problem {
     #[error("a port is a number from 0 to 65535")]
     Port,
     /// A scheme of others.
-    #[error("there is no scheme {0}; there are udp, tcp, tls, eth, unix and redes")]
+    #[error("there is no scheme {0}; there are udp, tcp, eth and unix")]
     Scheme(String),
     /// A scheme without its slashes.
     #[error("two slashes are missing after {0}: ; write {0}://")]

@@ -73,11 +73,12 @@ enum Ending {
 impl DemoArgs {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         match self.scene {
-            Scene::Film => self.film(globals.json),
+            Scene::Film => self.film(globals),
         }
     }
 
-    fn film(self, is_json: bool) -> anyhow::Result<ExitCode> {
+    fn film(self, globals: Globals) -> anyhow::Result<ExitCode> {
+        let mtu_bytes = self.cable.mtu_of_lab()?;
         let start = Instant::now();
         // Of a single thread, or the lab could not be entered; before the folder, which no signal may leave behind.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -85,11 +86,17 @@ impl DemoArgs {
         let folder = Folder::lay_out()?;
         let config = self.cable.config(&bad_cable(), SEED);
         let items = SAMPLES.iter().map(|sample| sample.path);
-        let mut table = Table::new(stdout::styled(), is_json, items);
+        let out: Box<dyn io::Write> = match globals.quiet && !globals.json {
+            true => Box::new(io::sink()),
+            false => Box::new(stdout::styled()),
+        };
+        let mut table = Table::new(out, globals.json, items);
         let place = match Lab::enter() {
-            Ok(lab) => Place::Lan(Box::new(Lan::build(&lab, &config, self.cable.mtu_bytes())?)),
+            Ok(lab) => Place::Lan(Box::new(Lan::build(&lab, &config, mtu_bytes)?)),
             Err(error @ LabError::Forbidden { .. }) => {
-                stderr::say(&format!("cabo: {error}"));
+                if !globals.quiet {
+                    stderr::say(&format!("cabo: {error}"));
+                }
                 Place::Loopback
             }
             Err(error) => return Err(error.into()),
@@ -127,6 +134,9 @@ impl DemoArgs {
             "cable": cable,
         });
         table.end(is_good, &text, &object)?;
+        if globals.quiet && !is_good {
+            stderr::say(&format!("cabo: {text}"));
+        }
         Ok(match (ending, is_good) {
             (Ending::Interrupted, _) => ExitCode::from(exit::INTERRUPTED),
             (Ending::Over | Ending::Late, true) => ExitCode::SUCCESS,

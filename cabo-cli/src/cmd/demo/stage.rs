@@ -37,13 +37,8 @@ pub(super) struct Lan {
 
 impl Lan {
     /// Builds them and starts the relay.
-    pub(super) fn build(
-        lab: &Lab,
-        config: &RelayConfig,
-        mtu_bytes: Option<usize>,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn build(lab: &Lab, config: &RelayConfig, mtu_bytes: u32) -> anyhow::Result<Self> {
         let (ana, bob) = (lab.host("ana")?, lab.host("bob")?);
-        let mtu_bytes = u32::try_from(mtu_bytes.unwrap_or(1500)).unwrap_or(u32::MAX);
         let laying = CableConfig { mtu_bytes, is_relayed: true, offloads: None };
         let cable = lab.cable(&ana, "eth0", &bob, "eth0", &laying)?;
         let (to_ana, to_bob) = cable.middle.as_ref().context("the cable has no middle")?;

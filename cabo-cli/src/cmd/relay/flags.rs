@@ -1,15 +1,20 @@
 //! How bad a cable shall be: the flags that `relay`, `lab` and `demo` share, and the cable in words.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use cabo::relay::{LinkConfig, RelayConfig};
 use clap::Args;
 
 use super::amount;
+use crate::exit::Failure;
 
 /// Preamble, check sequence and gap: what a frame takes on the wire beyond itself.
 const FRAME_OVERHEAD_BYTES: usize = 24;
 const ETHERNET_HEADER_BYTES: usize = 14;
+const ETHERNET_MTU_BYTES: u64 = 1500;
+/// What IPv6 needs, to what a veth interface takes.
+const MTU_BYTES: RangeInclusive<u32> = 1280..=65_535;
 
 /// How bad a cable shall be, both ways.
 #[derive(Args, Clone, Debug, Default)]
@@ -93,6 +98,21 @@ impl CableFlags {
     /// The longest packet, if there is a limit.
     pub(crate) fn mtu_bytes(&self) -> Option<usize> {
         self.mtu.map(|mtu| usize::try_from(mtu).unwrap_or(usize::MAX))
+    }
+}
+
+impl CableFlags {
+    /// The MTU of a lab's interfaces, which carry IPv6.
+    pub(crate) fn mtu_of_lab(&self) -> Result<u32, Failure> {
+        let mtu = self.mtu.unwrap_or(ETHERNET_MTU_BYTES);
+        match u32::try_from(mtu) {
+            Ok(bytes) if MTU_BYTES.contains(&bytes) => Ok(bytes),
+            _ => Err(Failure::usage(format!(
+                "--mtu {mtu}: interfaces of a lab take {} to {} bytes",
+                MTU_BYTES.start(),
+                MTU_BYTES.end()
+            ))),
+        }
     }
 }
 

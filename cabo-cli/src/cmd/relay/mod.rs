@@ -77,7 +77,7 @@ impl RelayArgs {
         let mut out = stdout::styled();
         if globals.json {
             writeln!(out, "{}", summary_json(&stats))?;
-        } else {
+        } else if !globals.quiet {
             write_summary(&mut out, &stats)?;
         }
         if stats.is_trace_broken {
@@ -186,12 +186,12 @@ fn open(a: &str, b: &str, cable: &CableFlags) -> anyhow::Result<Relay> {
                 (Place::Udp(listen), Place::Udp(to)) => {
                     let (listen, to) = (resolve_own(listen)?, resolve(to)?);
                     let headers = ip_header_bytes(to) + UDP_HEADER_BYTES;
-                    Ok(Relay::udp(listen, to, cable.config_within(headers))?)
+                    Ok(Relay::udp(listen, to, cable.config_within(headers)).map_err(named)?)
                 }
                 (Place::Tcp(listen), Place::Tcp(to)) => {
                     let (listen, to) = (resolve_own(listen)?, resolve(to)?);
                     let headers = ip_header_bytes(to) + TCP_HEADER_BYTES;
-                    Ok(Relay::tcp(listen, to, cable.config_within(headers))?)
+                    Ok(Relay::tcp(listen, to, cable.config_within(headers)).map_err(named)?)
                 }
                 _ => Err(misused(format!(
                     "{a} and {b}: a relay joins two udp:// or two tcp:// URLs"
@@ -201,6 +201,18 @@ fn open(a: &str, b: &str, cable: &CableFlags) -> anyhow::Result<Relay> {
         _ => Err(misused(format!(
             "{a} and {b}: a relay joins two interfaces or two URLs, not one of each"
         ))),
+    }
+}
+
+/// What it means that an address is taken.
+fn named(error: RelayError) -> anyhow::Error {
+    match &error {
+        RelayError::System { what, source } if source.kind() == io::ErrorKind::AddrInUse => {
+            let text =
+                format!("{what}: it is in use; stop the process that has it, or choose another");
+            Failure::new(exit::FAILED, text).into()
+        }
+        _ => error.into(),
     }
 }
 

@@ -176,7 +176,7 @@ impl Wish {
             settings,
             asker.is_some().then_some(questions),
         );
-        let teller = Teller::new(self.globals.json, self.allow.clone());
+        let teller = Teller::new(self.globals, self.allow.clone());
         teller.ready(&self.opening(&listening, public, asker.is_some()))?;
         if let Some(asker) = asker {
             tokio::spawn(asker.run(asked));

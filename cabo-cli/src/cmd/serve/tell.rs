@@ -13,6 +13,7 @@ use cabo::keys::Fingerprint;
 use cabo::server::{ServerEvent, SessionInfo};
 use serde_json::{Map, Value, json};
 
+use crate::cmd::Globals;
 use crate::interfaces;
 use crate::show::human::escaped;
 use crate::show::json;
@@ -31,12 +32,13 @@ pub(super) struct Opening {
 
 pub(super) struct Teller {
     is_json: bool,
+    is_quiet: bool,
     allow: Option<PathBuf>,
 }
 
 impl Teller {
-    pub(super) fn new(is_json: bool, allow: Option<PathBuf>) -> Self {
-        Self { is_json, allow }
+    pub(super) fn new(globals: Globals, allow: Option<PathBuf>) -> Self {
+        Self { is_json: globals.json, is_quiet: globals.quiet, allow }
     }
 
     pub(super) fn ready(&self, opening: &Opening) -> io::Result<()> {
@@ -49,6 +51,9 @@ impl Teller {
                 "fingerprint": opening.fingerprint.to_string(),
                 "is_plain": opening.is_plain,
             }));
+        }
+        if self.is_quiet {
+            return Ok(());
         }
         let mut out = stdout::styled();
         let bold = Style::new().bold();
