@@ -26,6 +26,9 @@ pub(crate) const INCOMPLETE: u8 = 5;
 /// Ended by Ctrl-C or SIGTERM before it was done; what is there can be resumed.
 pub(crate) const INTERRUPTED: u8 = 130;
 
+/// How a refusal begins where an address names no item and there are several.
+pub(crate) const WHICH_ITEM: &str = "which item?";
+
 /// The list for help and man pages.
 pub(crate) const TABLE: &str = "\
 Exit codes:
@@ -120,6 +123,17 @@ pub(crate) fn of_fetch(place: &str, error: &FetchError, here_bytes: u64) -> Fail
         | FetchError::WrongRoot { .. }
         | FetchError::Name(_) => Failure::new(FAILED, format!("{place}: {error}")),
     };
+    match error {
+        FetchError::Media(MediaError::Refused(refusal)) if refusal.code == ErrorCode::NotAFile => {
+            failure.text.push_str("; for a folder: cabo get --all");
+        }
+        FetchError::Media(MediaError::Refused(refusal))
+            if refusal.code == ErrorCode::BadRequest && refusal.text.starts_with(WHICH_ITEM) =>
+        {
+            failure.code = USAGE;
+        }
+        _ => {}
+    }
     if here_bytes > 0 && failure.code != REFUSED {
         failure.code = INCOMPLETE;
     }

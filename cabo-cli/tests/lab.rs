@@ -89,7 +89,10 @@ fn an_mtu_that_no_interface_of_a_lab_takes_is_named_with_the_limits() {
             let output = Command::new(CABO).args([command, "--mtu", mtu]).output().unwrap();
             assert_eq!(output.status.code(), Some(2), "{command} {mtu}");
             let said = text(&output.stderr);
-            assert!(said.contains(&format!("--mtu {mtu}")) && said.contains("1280 to 65535"), "{said}");
+            assert!(
+                said.contains(&format!("--mtu {mtu}")) && said.contains("1280 to 65535"),
+                "{said}"
+            );
             assert_eq!(said.lines().count(), 1, "{said}");
         }
     }

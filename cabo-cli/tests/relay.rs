@@ -106,7 +106,10 @@ fn a_taken_port_is_told_once_and_in_words() {
     let output = relay(&[&here, "udp://127.0.0.1:9"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains(&here) && said.contains("in use") && !said.contains("os error"), "{said}");
+    assert!(
+        said.contains(&here) && said.contains("in use") && !said.contains("os error"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -67,12 +67,17 @@ fn date(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
+/// Control characters, and marks that turn the direction of writing or begin a line.
+pub(crate) fn drives_terminals(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Foreign words in one line that cannot drive a terminal.
 pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
-        let is_mark = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if letter.is_control() || is_mark {
+        if drives_terminals(letter) {
             safe.extend(letter.escape_default());
         } else {
             safe.push(letter);

@@ -4,9 +4,14 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::world::{World, assert_same_file, finish};
+use crate::needs::{Need, skip_without};
+use crate::world::{Served, World, assert_same_file, finish};
 
 const ON: [&str; 2] = ["--on", "udp://127.0.0.1:0"];
+
+fn events(out: &str) -> Vec<Value> {
+    out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
 
 #[test]
 fn an_item_arrives_whole_with_its_time_and_a_last_line() {
@@ -26,8 +31,11 @@ fn an_item_arrives_whole_with_its_time_and_a_last_line() {
     let again = world.run(&["get", served.url(), "trip/film.mp4"]).good();
     assert!(again.out.contains("was here already, whole"), "{again:?}");
     let json = world.run(&["get", "--json", served.url(), "trip/film.mp4", "-o", "x.mp4"]).good();
-    let json: Value = serde_json::from_str(json.out.trim()).unwrap();
+    let events = events(&json.out);
+    assert!(events.iter().any(|event| event["event"] == "progress"), "{events:?}");
+    let json = events.last().unwrap();
     assert_eq!((&json["event"], &json["bytes"]), (&"fetched".into(), &(3 << 20).into()));
+    assert_eq!((&json["item"], &json["name"]), (&"trip/film.mp4".into(), &"x.mp4".into()));
     assert!(done.out.contains(json["b3sum"].as_str().unwrap()), "{json} {done:?}");
     let quiet = world.run(&["get", "-q", served.url(), "trip/film.mp4", "-o", "y.mp4"]).good();
     assert_eq!((quiet.out.as_str(), quiet.err.as_str()), ("", ""));
@@ -53,7 +61,10 @@ fn a_whole_catalogue_arrives_and_what_cannot_be_read_is_named() {
     world.write("served/blocked", b"a file here, a folder there");
     let done = world.run(&["get", "--all", served.url(), "-o", "copy"]);
     assert_eq!(done.code, Some(5), "{done:?}");
-    assert!(done.err.contains("cabo: blocked: something that is not a file"), "{done:?}");
+    assert!(
+        done.err.contains("cabo: blocked: copy/blocked: something that is not a file"),
+        "{done:?}"
+    );
     assert!(done.out.contains("1 failed"), "{done:?}");
 }
 
@@ -104,4 +115,59 @@ fn what_is_not_there_or_no_file_is_said_in_one_line() {
     assert_eq!(leftover, [""; 0]);
     let stranger = finish(world.cabo().args(["get", "udp://127.0.0.1:1/x", "--patience", "0s"]));
     stranger.failed(3, &["udp://127.0.0.1:1"]);
+}
+
+#[test]
+fn what_stands_in_the_way_is_named_where_it_is() {
+    let world = World::new();
+    world.write("served/a", b"new");
+    world.write("folder/a/b", b"");
+    world.write("partial/a.cabo-partial/b", b"");
+    world.write("file", b"");
+    let served = world.serve(&["served", ON[0], ON[1]]);
+    let get = |to: &str| world.run(&["get", served.url(), "a", "-o", to]);
+    let words = "something that is not a file stands at its place";
+    for (to, place) in [("folder", "folder/a"), ("partial", "partial/a.cabo-partial")] {
+        let done = get(to).failed(1, &[&format!("{place}: {words}")]);
+        assert!(!done.err.contains("--all"), "{done:?}");
+    }
+    get("/dev/null").failed(1, &[&format!("/dev/null: {words}")]);
+    get("file/x").failed(1, &["file"]);
+    let done = world.run(&["get", "--json", served.url(), "a", "-o", "folder"]);
+    let last = events(&done.out).pop().unwrap();
+    assert_eq!((&last["event"], &last["code"]), (&"error".into(), &1.into()));
+    assert!(last["error"].as_str().unwrap().contains("folder/a: "), "{last}");
+}
+
+#[test]
+fn another_file_at_its_place_is_replaced_and_that_is_said() {
+    let world = World::new();
+    world.write("served/a", b"new");
+    world.write("b", b"old and longer");
+    let served = world.serve(&["served", ON[0], ON[1]]);
+    let done = world.run(&["get", served.url(), "a", "-o", "b"]).good();
+    assert!(done.out.contains("in place of another file"), "{done:?}");
+    assert_eq!(std::fs::read(world.path("b")).unwrap(), b"new");
+    let done = world.run(&["get", served.url(), "a", "-o", "b"]).good();
+    assert!(done.out.contains("was here already, whole"), "{done:?}");
+}
+
+#[test]
+fn links_to_folders_that_are_left_out_are_said_and_what_is_denied_is_not_to_be_tried_again() {
+    if skip_without(&[Need::Program("unshare"), Need::Namespaces]) {
+        return;
+    }
+    let world = World::new();
+    world.write("served/real/a", b"a");
+    world.write("served/locked", b"b");
+    std::os::unix::fs::symlink("real", world.path("served/loop")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0);
+    std::fs::set_permissions(world.path("served/locked"), mode).unwrap();
+    let mut serving = world.cabo_unprivileged();
+    let served = Served::start(serving.args(["serve", "--json", "served", "--open", ON[0], ON[1]]));
+    let done = world.run(&["get", "--all", served.url(), "-o", "copy"]);
+    assert_eq!(done.code, Some(5), "{done:?}");
+    assert!(done.err.contains("loop/ was left out: it is a link to a folder"), "{done:?}");
+    assert!(done.err.contains("cabo: locked: access denied"), "{done:?}");
+    assert!(done.out.contains("1 failed") && !done.out.contains("again"), "{done:?}");
 }

@@ -16,12 +16,15 @@ use crate::exit::Failure;
 use crate::session;
 
 mod persist;
+mod seen;
+mod told;
 mod transfer;
 
 /// Fetch an item, or all of them, and prove every byte
 ///
 /// What arrives is written to a file beside the target and renamed when all of it is proved. Run the same command again
 /// after anything went wrong: it goes on where it was. A server that is lost is looked for until the patience ends.
+/// What stands at the target's place stays until then: the same file is not fetched again, another one is replaced.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -4,7 +4,9 @@
 //! nothing asks for a second session, and goes on there if the first one stays silent meanwhile.
 
 use std::ops::AsyncFnMut;
+use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cabo::address::Address;
@@ -15,6 +17,7 @@ use cabo::service::media::{ErrorCode, FetchError, MediaClient, MediaError};
 
 use tokio::sync::Notify;
 
+use super::told::local_words;
 use crate::exit::{self, Failure};
 use crate::session;
 use crate::show::human;
@@ -36,6 +39,8 @@ pub(super) struct Persist<'a> {
     pub(super) bar: &'a Bar,
     /// Somebody wants it to end.
     pub(super) stop: &'a Notify,
+    /// The file that is written, for what goes wrong there.
+    pub(super) path: &'a Mutex<Option<PathBuf>>,
 }
 
 /// The server is lost since.
@@ -97,7 +102,7 @@ impl Persist<'_> {
                         Err(error) if is_passing(&error) => exit::of_fetch(&place, &error, here()),
                         Err(error) => {
                             session::leave(&session).await;
-                            return Err(exit::of_fetch(&place, &error, here()).with_next());
+                            return Err(self.failure(&place, &error, here()));
                         }
                     }
                 }
@@ -108,6 +113,20 @@ impl Persist<'_> {
                 lost = None;
             }
             lost = Some(self.pause(lost, failure, here()).await?);
+        }
+    }
+
+    /// What ends it for good.
+    fn failure(&self, place: &str, error: &FetchError, here_bytes: u64) -> Failure {
+        let mut failure = exit::of_fetch(place, error, here_bytes);
+        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(words) = path.as_ref().and_then(|path| local_words(path, error)) {
+            failure.text = format!("{place}: {words}");
+        }
+        match error {
+            // The same server would send the same again.
+            FetchError::WrongRoot { .. } => failure,
+            _ => failure.with_next(),
         }
     }
 

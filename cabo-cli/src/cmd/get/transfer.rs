@@ -1,6 +1,5 @@
 //! One run of `cabo get`: what was wished, done over [`Persist`], shown, and summed up in the last line.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -10,48 +9,42 @@ use std::time::{Duration, Instant};
 
 use cabo::client::Client;
 use cabo::service::media::{
-    BlockRange, EntryKind, ErrorCode, FetchError, FetchOptions, FetchReport, FetchSummary,
-    ItemPath, MediaClient, MediaError, Progress, Refusal, Target, Version, fetch, fetch_all,
+    BlockRange, EntryKind, ErrorCode, FetchError, FetchOptions, FetchReport, ItemPath, MediaClient,
+    MediaError, Progress, Refusal, Target, Version, fetch, fetch_all, tree,
 };
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::persist::Persist;
+use super::seen::Seen;
+use super::told::Failed;
 use super::{Place, What, Wish};
 use crate::cmd::interrupted;
 use crate::exit::{self, Failure};
 use crate::session;
 use crate::show::progress::Bar;
-use crate::show::{human, json, stderr, stdout};
+use crate::show::{json, stdout};
 
 /// After Ctrl-C the goodbye has this long to leave.
 const LEAVING_TIME: Duration = Duration::from_millis(1500);
 
+/// Entries that are counted before a list is taken for one that never ends.
+const ENTRIES_MAX: u64 = 10_000_000;
+/// A bar that counts is told so often.
+const COUNT_STEP: u64 = 100;
+/// Links to folders that are named.
+const LINKS_MAX: usize = 100;
+
 /// A wish on its way.
 pub(super) struct Transfer {
-    wish: Wish,
+    pub(super) wish: Wish,
     client: Client,
-    started: Instant,
-    seen: Arc<Seen>,
+    pub(super) started: Instant,
+    pub(super) seen: Arc<Seen>,
     stop: Notify,
-}
-
-/// How far it is, over all items and sessions.
-struct Seen {
-    bar: Bar,
-    inner: Mutex<Counts>,
-}
-
-#[derive(Default)]
-struct Counts {
-    items: BTreeMap<ItemPath, Progress>,
-    /// Bytes of all items together, where that is known beforehand.
-    total_bytes: Option<u64>,
-    /// What was here before this run, by item.
-    resumed: BTreeMap<ItemPath, u64>,
-    /// A session was lost: from now on what is resumed is our own.
-    is_again: bool,
+    /// The file that is written, where it is one.
+    path: Mutex<Option<PathBuf>>,
 }
 
 impl Transfer {
@@ -65,8 +58,9 @@ impl Transfer {
             What::All(..) => wish.address.to_string(),
         };
         let bar = Bar::new(name, is_shown);
-        let seen = Arc::new(Seen { bar, inner: Mutex::default() });
-        Ok(Self { wish, client, started: Instant::now(), seen, stop: Notify::new() })
+        let seen = Arc::new(Seen::new(bar, wish.globals.json));
+        let (started, stop, path) = (Instant::now(), Notify::new(), Mutex::default());
+        Ok(Self { wish, client, started, seen, stop, path })
     }
 
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
@@ -80,6 +74,12 @@ impl Transfer {
             }
         };
         self.seen.bar.end();
+        if let (Err(error), true) = (&result, self.wish.globals.json)
+            && let Some(failure) = error.downcast_ref::<Failure>()
+        {
+            let event = json!({"event": "error", "code": failure.code, "error": failure.text});
+            let _ = json::line(&event); // it is told on stderr as well
+        }
         result
     }
 
@@ -109,6 +109,7 @@ impl Transfer {
             is_quiet,
             bar,
             stop: &self.stop,
+            path: &self.path,
         }
     }
 
@@ -121,69 +122,28 @@ impl Transfer {
         name: Option<&ItemPath>,
     ) -> anyhow::Result<ExitCode> {
         let target = open_target(folder, name.is_none())?;
+        let mut stood = None;
         let work = async |media: &MediaClient| {
             let item = only_item(media, item).await?;
             let name = match name {
                 Some(name) => name.clone(),
                 None => last_name(&item)?,
             };
+            let path = folder_and(folder, &name);
+            stood.get_or_insert_with(|| path.symlink_metadata().is_ok());
+            *self.path.lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
             let tell = |progress| self.seen.note(&name, progress);
             let options = FetchOptions::default();
             let result = fetch(media, &item, &target, &name, &options, tell).await;
             self.seen.next_session();
-            result.map(|report| (name, report))
+            result.map(|report| (item, name, report))
         };
         let result = self.persist().run(|| self.seen.here(), work).await;
-        let (name, report) = result.map_err(|failure| self.with_advice(failure, item))?;
+        let (item, name, report) = result?;
         self.seen.bar.end();
-        self.print_item(&folder_and(folder, &name), &name, &report)?;
+        let (path, stood) = (folder_and(folder, &name), stood.unwrap_or_default());
+        self.print_item(&item, &path, &name, &report, stood)?;
         Ok(ExitCode::from(exit::OK))
-    }
-
-    fn with_advice(&self, mut failure: Failure, item: &ItemPath) -> Failure {
-        let is_folder = failure.text.contains("not a file") && failure.code == exit::FAILED;
-        if is_folder {
-            failure.text.push_str("; for a folder: cabo get --all");
-        } else if item.is_root() && failure.text.contains("which item") {
-            failure.code = exit::USAGE;
-        }
-        failure
-    }
-
-    fn print_item(&self, path: &Path, name: &ItemPath, report: &FetchReport) -> anyhow::Result<()> {
-        let resumed = self.seen.resumed(name).min(report.bytes);
-        let elapsed = self.started.elapsed();
-        let globals = self.wish.globals;
-        if globals.json {
-            return Ok(json::line(&json!({
-                "event": "fetched",
-                "name": name.to_string(),
-                "path": path.to_string_lossy(),
-                "bytes": report.bytes,
-                "resumed_bytes": resumed,
-                "seconds": elapsed.as_secs_f64(),
-                "b3sum": report.root.to_string(),
-            }))?);
-        }
-        if globals.quiet {
-            return Ok(());
-        }
-        let text = match (resumed == report.bytes && resumed > 0, resumed) {
-            (true, _) => format!("{} was here already, whole", human::size(report.bytes)),
-            (false, 0) => self.moved(report.bytes),
-            (false, _) => format!(
-                "{}, and {} were here before",
-                self.moved(report.bytes - resumed),
-                human::size(resumed)
-            ),
-        };
-        Ok(writeln!(stdout::styled(), "{name}: {text}; b3sum {}", report.root)?)
-    }
-
-    fn moved(&self, bytes: u64) -> String {
-        let elapsed = self.started.elapsed();
-        let (size, rate) = (human::size(bytes), human::rate(bytes, elapsed));
-        format!("{size} in {} ({rate})", human::duration(elapsed))
     }
 
     // --- all items --------------------------------------------------------------------------------------------------
@@ -195,19 +155,21 @@ impl Transfer {
         place: &Path,
     ) -> anyhow::Result<ExitCode> {
         let target = open_target(place, true)?;
-        let mut failed = BTreeMap::new();
+        let (mut failed, mut links) = (Failed::default(), Vec::new());
         let mut told = Ok(());
         let work = async |media: &MediaClient| {
-            failed.clear();
-            self.count(media, folder).await?;
+            failed = Failed::default();
+            self.count(media, folder, &mut links).await?;
             let seen = self.seen.clone();
             let tell = move |name: &ItemPath, progress| seen.note(name, progress);
             let on_item = |name: &ItemPath, result: &Result<FetchReport, FetchError>| match result {
                 Ok(report) if self.wish.globals.json && told.is_ok() => {
-                    told = self.print_item(&folder_and(place, name), name, report);
+                    let path = folder_and(place, name);
+                    let item = folder.join(name).unwrap_or_else(|_| name.clone()); // it was fetched, so it is one
+                    told = self.print_item(&item, &path, name, report, false);
                 }
                 Ok(_) => {}
-                Err(error) => drop(failed.insert(name.clone(), error.to_string())),
+                Err(error) => failed.add(name, &folder_and(place, name), error),
             };
             let options = FetchOptions::default();
             let result = fetch_all(media, folder, &target, parallel, &options, tell, on_item).await;
@@ -217,72 +179,47 @@ impl Transfer {
         let summary = self.persist().run(|| self.seen.here(), work).await?;
         self.seen.bar.end();
         let code = if failed.is_empty() { exit::OK } else { exit::INCOMPLETE };
-        exit::with(code, told.and_then(|()| self.print_summary(&summary, &failed)))
+        exit::with(code, told.and_then(|()| self.print_summary(&summary, &failed, &links)))
     }
 
-    /// Learns how much there is, once, for the progress and the time left.
-    async fn count(&self, media: &MediaClient, folder: &ItemPath) -> Result<(), FetchError> {
-        if self.seen.lock().total_bytes.is_some() {
+    /// Learns how much there is, once, for the progress and the time left; and which `links` to folders there are,
+    /// which are not followed.
+    async fn count(
+        &self,
+        media: &MediaClient,
+        folder: &ItemPath,
+        links: &mut Vec<ItemPath>,
+    ) -> Result<(), FetchError> {
+        if self.seen.total_bytes().is_some() {
             return Ok(());
         }
+        links.clear();
         let mut listing = media.list(folder, true).await?;
-        let mut total_bytes = 0_u64;
+        let (mut total_bytes, mut entries) = (0_u64, 0_u64);
         loop {
-            match listing.next().await {
-                Ok(Some(entry)) if entry.kind == EntryKind::File => {
-                    total_bytes = total_bytes.saturating_add(entry.size);
-                }
-                Ok(Some(_)) => {}
+            let entry = match listing.next().await {
+                Ok(Some(entry)) => entry,
                 Ok(None) | Err(MediaError::Refused(_)) => break, // `fetch_all` tells what could not be listed
                 Err(error) => return Err(error.into()),
+            };
+            entries += 1;
+            if entries.is_multiple_of(COUNT_STEP) {
+                self.seen.bar.count(entries);
+            }
+            if entries > ENTRIES_MAX {
+                let endless = "more than 10,000,000 entries; name one of the folders";
+                return Err(MediaError::Malformed(endless).into());
+            }
+            match entry.kind {
+                EntryKind::File => total_bytes = total_bytes.saturating_add(entry.size),
+                EntryKind::Folder if entry.is_link && links.len() < LINKS_MAX => {
+                    links.push(entry.path);
+                }
+                _ => {}
             }
         }
-        self.seen.lock().total_bytes = Some(total_bytes);
+        self.seen.set_total_bytes(total_bytes);
         Ok(())
-    }
-
-    fn print_summary(
-        &self,
-        summary: &FetchSummary,
-        failed: &BTreeMap<ItemPath, String>,
-    ) -> anyhow::Result<()> {
-        let resumed: u64 = self.seen.lock().resumed.values().sum();
-        let resumed = resumed.min(summary.bytes);
-        let globals = self.wish.globals;
-        for (name, error) in failed {
-            if globals.json {
-                json::line(&json!({"event": "failed", "name": name.to_string(), "error": error}))?;
-            } else {
-                let name = if name.is_root() { String::new() } else { format!("{name}: ") };
-                stderr::say(&format!("cabo: {name}{}", human::escaped(error)));
-            }
-        }
-        if globals.json {
-            return Ok(json::line(&json!({
-                "event": "done",
-                "items": summary.items,
-                "failed": failed.len(),
-                "bytes": summary.bytes,
-                "resumed_bytes": resumed,
-                "seconds": self.started.elapsed().as_secs_f64(),
-            }))?);
-        }
-        if globals.quiet {
-            return Ok(());
-        }
-        let items = if summary.items == 1 { "item" } else { "items" };
-        let moved = self.moved(summary.bytes - resumed);
-        let mut text = format!("{} {items}, {moved}", summary.items);
-        if resumed > 0 {
-            text.push_str(&format!(", and {} were here before", human::size(resumed)));
-        }
-        match failed.len() {
-            0 => text.push_str("; every block proved"),
-            count => {
-                text.push_str(&format!("; {count} failed, run the same command again for them"))
-            }
-        }
-        Ok(writeln!(stdout::styled(), "{text}")?)
     }
 
     // --- stdout -----------------------------------------------------------------------------------------------------
@@ -291,7 +228,7 @@ impl Transfer {
     async fn print(&self, item: &ItemPath) -> anyhow::Result<ExitCode> {
         let mut next = 0;
         let mut version: Option<Version> = None;
-        let name = ItemPath::default();
+        let (name, mut whole) = (ItemPath::default(), tree::RootBuilder::default());
         let work = async |media: &MediaClient| {
             let item = only_item(media, item).await?;
             let range = BlockRange { first: next, count: u64::MAX - next };
@@ -310,60 +247,18 @@ impl Transfer {
                     return Ok(Err(error));
                 }
                 next = block.index + 1;
+                whole.push(block.hash);
                 self.seen.note(&name, Progress { proved_bytes, resumed_bytes: 0, total_bytes });
             }
-            Ok(Ok(()))
+            match (blocks.root(), whole.root()) {
+                (Some(expected), ours) if expected != ours => {
+                    Err(FetchError::WrongRoot { ours, expected })
+                }
+                _ => Ok(Ok(())),
+            }
         };
         self.persist().run(|| self.seen.here(), work).await??;
         Ok(ExitCode::from(exit::OK))
-    }
-
-    fn interrupted(&self) -> Failure {
-        let here = human::size(self.seen.here());
-        let text = match self.wish.place {
-            Place::Stdout => format!("interrupted after {here}"),
-            Place::Folder(_) | Place::File { .. } => {
-                format!(
-                    "interrupted; {here} are here and proved: run the same command again to resume"
-                )
-            }
-        };
-        Failure::new(exit::INTERRUPTED, text)
-    }
-}
-
-impl Seen {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, name: &ItemPath, progress: Progress) {
-        let mut counts = self.lock();
-        if !counts.is_again {
-            counts.resumed.insert(name.clone(), progress.resumed_bytes);
-        }
-        counts.items.insert(name.clone(), progress);
-        let all = counts.items.values();
-        let (here, total) = all.fold((0, 0), |(here, total), item| {
-            (here + item.proved_bytes, total + item.total_bytes)
-        });
-        let resumed = counts.resumed.values().sum();
-        let total = counts.total_bytes.unwrap_or(total);
-        drop(counts);
-        self.bar.set(here, resumed, total);
-    }
-
-    /// What a next session finds here is of this run.
-    fn next_session(&self) {
-        self.lock().is_again = true;
-    }
-
-    fn here(&self) -> u64 {
-        self.lock().items.values().map(|item| item.proved_bytes).sum()
-    }
-
-    fn resumed(&self, name: &ItemPath) -> u64 {
-        self.lock().resumed.get(name).copied().unwrap_or_default()
     }
 }
 
@@ -377,7 +272,7 @@ async fn only_item(media: &MediaClient, item: &ItemPath) -> Result<ItemPath, Fet
         (Some(entry), None) if entry.kind == EntryKind::File => Ok(entry.path),
         _ => Err(MediaError::Refused(Refusal::new(
             ErrorCode::BadRequest,
-            "which item? `cabo ls` lists them, --all gets them all",
+            format!("{} `cabo ls` lists them, --all gets them all", exit::WHICH_ITEM),
         ))
         .into()),
     }
