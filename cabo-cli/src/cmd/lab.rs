@@ -38,10 +38,10 @@ Examples:
   cabo lab --loss 1% --delay 10ms -- ping -c3 10.0.1.2
   cabo lab --hosts 3 -- sh -c 'cabo lab exec 2 -- ip address; ping -c1 $CABO_LAB_HOST3'
 
-Host 1 has a cable to each other host: eth0 to host 2 (10.0.1.1 to 10.0.1.2), eth1 to host 3
-(10.0.2.1 to 10.0.2.2), and so on; the others have eth0. Inside, CABO_LAB_HOST1, CABO_LAB_HOST2 ..
-are addresses that host 1 and the host itself know, CABO_LAB_MAC1 .. the hardware addresses of the
-same ends, and CABO_LAB_HERE says which host it is. `cabo lab exec N -- CMD` runs CMD on host N. All
+Host 1 has a cable to each other host: eth0 to host 2 (10.0.1.1 to 10.0.1.2), eth1 to host 3 \
+(10.0.2.1 to 10.0.2.2), and so on; the others have eth0. Inside, CABO_LAB_HOST1, CABO_LAB_HOST2 .. \
+are addresses that host 1 and the host itself know, CABO_LAB_MAC1 .. the hardware addresses of the \
+same ends, and CABO_LAB_HERE says which host it is. `cabo lab exec N -- CMD` runs CMD on host N. All \
 of it is gone when CMD ends, background processes included; its exit code is the lab's."
 )]
 pub(crate) struct LabArgs {

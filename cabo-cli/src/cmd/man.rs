@@ -1,7 +1,13 @@
 //! `cabo man`: a manual page for each command.
+//!
+//! `clap_mangen` writes the page; what stands at the end of a help has lines of its own, so its sections are ours.
 
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use clap_mangen::Man;
 
 use super::Cli;
 use crate::exit::{self, Failure};
@@ -20,13 +26,81 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let dir = self.dir;
-        let written = std::fs::create_dir_all(&dir).and_then(|()| {
-            clap_mangen::generate_to(Cli::description().after_long_help(exit::TABLE), &dir)
-        });
+        let mut root = Cli::description().after_long_help(exit::TABLE);
+        root.build();
+        let written = std::fs::create_dir_all(&dir).and_then(|()| write(&root, &[], &dir));
         written.map_err(|error| {
             let text = format!("cannot write manual pages into {}: {error}", dir.display());
             Failure::new(exit::FAILED, text)
         })?;
         Ok(ExitCode::from(exit::OK))
+    }
+}
+
+/// Writes the page of `command` and those of its parts; `above` are the names of the pages that lead to it.
+fn write(command: &clap::Command, above: &[String], dir: &Path) -> io::Result<()> {
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
+    let parts = command.get_subcommands().filter(|part| !part.is_hide_set());
+    // `cabo help` is a command of ours; those below are made by clap.
+    let parts: Vec<_> =
+        parts.filter(|part| above.is_empty() || part.get_name() != "help").collect();
+    let end = command.get_after_long_help().or(command.get_after_help());
+    let mut sections = end.map(|end| sections(&end.to_string())).unwrap_or_default();
+    let below = parts.iter().filter_map(|part| part.get_display_name().map(str::to_owned));
+    let others: Vec<String> = above.iter().cloned().chain(below).collect();
+    let others: Vec<String> =
+        others.iter().map(|name| format!("\\fB{}\\fR(1)", escaped(name))).collect();
+    let _ = write!(sections, ".SH SEE ALSO\n{}\n", others.join(", ")); // to a string
+
+    let mut page = Vec::new();
+    Man::new(command.clone()).render(&mut page)?;
+    let page = String::from_utf8_lossy(&page);
+    let (head, tail) = page.split_at(page.find(".SH VERSION").unwrap_or(page.len()));
+    let head = head.split(".SH EXTRA").next().unwrap_or_default();
+    std::fs::write(dir.join(format!("{name}.1")), format!("{head}{sections}{tail}"))?;
+    let above: Vec<String> = above.iter().cloned().chain([name]).collect();
+    parts.into_iter().try_for_each(|part| write(part, &above, dir))
+}
+
+/// The end of a help as sections: lines below a title stay lines, anything else is filled.
+fn sections(text: &str) -> String {
+    let mut roff = String::new();
+    let mut is_among_notes = false;
+    for paragraph in text.split("\n\n") {
+        let (first, rest) = paragraph.split_once('\n').unwrap_or((paragraph, ""));
+        let title = match first {
+            "Examples:" => Some("EXAMPLES"),
+            "Exit codes:" => Some("EXIT STATUS"),
+            _ => None,
+        };
+        let lines = title.map_or(paragraph, |_| rest).lines().map(escaped);
+        let lines = lines.collect::<Vec<_>>().join("\n");
+        // Writing to a string cannot fail.
+        let _ = match title {
+            Some(title) => writeln!(roff, ".SH {title}\n.nf\n{lines}\n.fi"),
+            None if is_among_notes => writeln!(roff, ".PP\n{lines}"),
+            None => writeln!(roff, ".SH NOTES\n{lines}"),
+        };
+        is_among_notes = title.is_none();
+    }
+    roff
+}
+
+/// A line of text that roff takes for nothing else.
+fn escaped(line: &str) -> String {
+    let text = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
+    if text.starts_with('.') { format!("\\&{text}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_stay_lines_and_prose_is_filled() {
+        let text = "Examples:\n  cabo get --all 'a b'   it's\n  .x\\y\n\nSome prose.\n\nMore.";
+        let expected = ".SH EXAMPLES\n.nf\n  cabo get \\-\\-all \\(aqa b\\(aq   it\\(aqs\n  .x\\ey\n.fi\n\
+                        .SH NOTES\nSome prose.\n.PP\nMore.\n";
+        assert_eq!(sections(text), expected);
     }
 }

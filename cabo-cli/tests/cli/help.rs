@@ -5,7 +5,7 @@ use crate::world::{World, assert_committed, finish};
 #[test]
 fn every_help_is_what_was_committed() {
     let world = World::new();
-    for name in ["serve", "ls", "get", "keys", "completions", "man"] {
+    for name in ["demo", "serve", "ls", "get", "keys", "completions", "man", "relay", "lab"] {
         let done = finish(world.cabo().args([name, "--help"])).good();
         assert_committed(&format!("{name}.txt"), &done.out);
         assert!(done.out.contains("Examples:"), "{name} has no example");
@@ -36,8 +36,11 @@ fn shells_and_man_get_what_they_need() {
     }
     world.run(&["man", "pages/man1"]).good();
     let page = std::fs::read_to_string(world.path("pages/man1/cabo-get.1")).unwrap();
-    for words in ["Exit codes", "130", "Examples"] {
-        assert!(page.contains(words), "{words}");
+    for words in
+        [".SH EXIT STATUS\n.nf\n  0 ", "130", ".SH EXAMPLES\n.nf\n  cabo get ", ".SH SEE ALSO"]
+    {
+        assert!(page.contains(words), "{words}: {page}");
     }
+    assert!(!page.contains("EXTRA"), "{page}");
     assert!(world.path("pages/man1/cabo.1").exists());
 }

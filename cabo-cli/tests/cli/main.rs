@@ -16,6 +16,7 @@ mod list;
 mod moments;
 #[path = "../../../tests/needs.rs"]
 mod needs;
+mod quiet;
 mod reading;
 mod resume;
 mod starved;

@@ -45,8 +45,8 @@ Examples:
   cabo demo --loss 2% --delay 30ms --seed 3
   cabo demo --json
 
-Each row is one item of the sample catalogue, streamed over one carrier and compared byte for
-byte. `resent` counts packets that the server sent again (for TCP the kernel did). The exit code is
+Each row is one item of the sample catalogue, streamed over one carrier and compared byte for \
+byte. `resent` counts packets that the server sent again (for TCP the kernel did). The exit code is \
 0 only if every row is verified; on a much worse cable kernel TCP may not be done in its time.")]
 pub(crate) struct DemoArgs {
     /// What to show

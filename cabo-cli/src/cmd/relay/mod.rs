@@ -40,7 +40,7 @@ Examples:
   cabo relay udp://127.0.0.1:6000 udp://127.0.0.1:5555 --loss 5% --burst 3
   cabo relay tcp://:6000 tcp://server:5555 --delay 100ms --rate 2mbit --for 30s
 
-Two interfaces need CAP_NET_RAW and should have no addresses of their own. Ctrl-C ends it with a
+Two interfaces need CAP_NET_RAW and should have no addresses of their own. Ctrl-C ends it with a \
 summary.")]
 pub(crate) struct RelayArgs {
     /// An interface, or a udp:// or tcp:// URL to listen on

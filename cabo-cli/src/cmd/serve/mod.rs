@@ -33,8 +33,9 @@ const TURNED_AWAY_MAX: usize = 256;
 /// Serve a folder or a file
 ///
 /// Without --on: UDP and TCP on port 5555 of all addresses, and raw Ethernet on every link that is up, where that is
-/// permitted. Who has your identity gets in; about anybody else you are asked on the terminal. SIGTERM and Ctrl-C let
-/// transfers under way end; SIGHUP rereads the --allow file.
+/// permitted. Who has your identity gets in; about anybody else you are asked on the terminal, and the answer holds
+/// until the server ends: for good, a friend's fingerprint stands in the --allow file. SIGTERM and Ctrl-C give
+/// transfers under way 10 s to end; SIGHUP rereads the --allow file.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
