@@ -6,6 +6,7 @@ use cabo::carrier::OpenError;
 use cabo::client::ClientError;
 use cabo::connection::{Code, Ended};
 use cabo::error::{ConnectError, ListenError};
+use cabo::proto::wire::packet;
 use cabo::service::media::{ErrorCode, FetchError, MediaError};
 
 use crate::show::human::escaped;
@@ -78,7 +79,25 @@ impl From<ClientError> for Failure {
             ClientError::Connect(ConnectError::Ended { ended, .. }) => next_step(ended),
             ClientError::Connect(_) | ClientError::Known(_) | ClientError::Changed(_) => "",
         };
-        Self::new(code, format!("{error}{next}"))
+        let text = match &error {
+            ClientError::Connect(ConnectError::Ended { place, ended }) => only_one_is_plain(ended)
+                .map_or_else(|| error.to_string(), |words| format!("{place}: {words}")),
+            _ => error.to_string(),
+        };
+        Self::new(code, format!("{text}{next}"))
+    }
+}
+
+/// That one side asks for plain and the other does not, where the versions say so.
+fn only_one_is_plain(ended: &Ended) -> Option<&'static str> {
+    match ended {
+        Ended::Version { peer, ours: packet::SEALED } if peer.contains(&packet::PLAIN) => Some(
+            "the server is plain, and this side asks for a sealed session: say --plain, where nobody else is on the wire",
+        ),
+        Ended::Version { peer, ours: packet::PLAIN } if peer.contains(&packet::SEALED) => {
+            Some("this side asks for plain, and the server is sealed: leave --plain out")
+        }
+        _ => None,
     }
 }
 
@@ -144,7 +163,10 @@ fn of_connect(error: &ConnectError) -> u8 {
     match error {
         ConnectError::Address(_) | ConnectError::NoSession { .. } => USAGE,
         ConnectError::Carrier(
-            OpenError::Refused { .. } | OpenError::Timeout { .. } | OpenError::Io { .. },
+            OpenError::Refused { .. }
+            | OpenError::NoSocket { .. }
+            | OpenError::Timeout { .. }
+            | OpenError::Io { .. },
         )
         | ConnectError::Resolve { .. }
         | ConnectError::LinkDown { .. }
@@ -160,7 +182,8 @@ fn next_step(ended: &Ended) -> &'static str {
         Ended::HandshakeTimeout { .. } => {
             "; does `cabo serve` run there, and does a firewall let it answer?"
         }
-        Ended::Version { .. } => "; say --plain where the server does, and only there",
+        Ended::Version { .. } if only_one_is_plain(ended).is_some() => "",
+        Ended::Version { .. } => "; one of the two sides is to be brought up to date",
         Ended::Breach { code, .. } if *code == Code::VERSION => {
             "; another program serves there, or only one side says --plain"
         }

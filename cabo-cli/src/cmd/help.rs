@@ -11,10 +11,10 @@ use crate::show::stdout;
 /// What the first page shows, in this order. A command that stands nowhere here is shown by `cabo help --all`.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Start", &["demo"]),
-    ("Files and films", &["serve", "ls", "get", "put", "play"]),
+    ("Files and films", &["serve", "ls", "get", "put", "play", "keys"]),
     ("Talk", &["listen", "connect", "send"]),
     ("Devices", &["led", "button", "up"]),
-    ("See and test", &["watch", "relay", "doctor"]),
+    ("See and test", &["watch", "relay", "lab", "doctor"]),
 ];
 const MORE: &str = "More";
 const TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{before-help}{options}{after-help}";

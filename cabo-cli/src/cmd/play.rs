@@ -227,12 +227,13 @@ impl Wish {
         what: &What,
         mut caught: Caught,
     ) -> anyhow::Result<ExitCode> {
-        self.tell(player.as_ref(), url, what)?;
         let Some(player) = player else {
+            self.tell(None, url, what)?;
             caught.await??;
             return Ok(ExitCode::from(exit::OK));
         };
         let mut child = player.start(url, self.globals.json)?;
+        self.tell(Some(&player), url, what)?;
         let status = tokio::select! {
             status = child.wait() => status?,
             caught = &mut caught => {

@@ -22,14 +22,15 @@ fn a_bad_command_line_says_what_to_type_instead() {
         (&["get", "udp://h", "--all", "-o", "-"], 2, &["-o DIR"]),
         (&["get", "udp://h/a", "-o", "x/.."], 2, &["no name for a file"]),
         (&["ls", "tcp://127.0.0.1:1"], 3, &["tcp://127.0.0.1:1", "connection refused"]),
-        (&["ls", "unix:///nowhere/sock"], 3, &["unix:///nowhere/sock"]),
+        (&["ls", "unix:///nowhere/sock"], 3, &["unix:///nowhere/sock", "no such socket"]),
+        (&["ls", "udp://h/a?b#c"], 2, &["%3F", "beside the address"]),
         (
             &["ls", "tcp://no.such.host.invalid"],
             3,
             &["no.such.host.invalid", "cannot find the host"],
         ),
-        (&["ls", "tls://h"], 2, &["does not run over tls"]),
-        (&["ls", "//kitchen"], 2, &["//kitchen"]),
+        (&["ls", "tls://h"], 2, &["does not run over tls", "write udp://"]),
+        (&["ls", "//kitchen"], 2, &["//kitchen: names are not looked up", "`cabo ls`"]),
         (
             &["get", "tcp://127.0.0.1:1/a", "-o", "served/a.txt/"],
             1,
@@ -57,6 +58,7 @@ fn a_bad_command_line_says_what_to_type_instead() {
     for (args, code, words) in cases {
         let done = world.run(args).failed(*code, words);
         assert_eq!(done.err.lines().count(), 1, "{args:?}: {done:?}");
+        assert!(!done.err.contains("redes") && !done.err.contains("tls://,"), "{args:?}: {done:?}");
         assert_eq!(done.out, "", "{args:?}");
     }
 }
@@ -83,4 +85,20 @@ fn a_machine_without_a_home_says_what_to_name() {
     let key_log = world.path("no/such/log");
     let done = finish(world.cabo().args(["ls", "udp://h"]).env("CABO_KEYLOG", &key_log));
     done.failed(1, &["cannot open the key log", "CABO_KEYLOG names it"]);
+}
+
+#[test]
+fn one_side_that_is_plain_is_said_in_words() {
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let on = ["--on", "udp://127.0.0.1:0", "--on", "tcp://127.0.0.1:0"];
+    let plain = world.serve(&[&["served", "--plain"][..], &on].concat());
+    let sealed = world.serve(&[&["served"][..], &on].concat());
+    let words = ["the server is plain", "say --plain"];
+    world.run(&["ls", &plain.urls[0]]).failed(4, &words);
+    world
+        .run(&["ls", "--plain", &sealed.urls[0]])
+        .failed(4, &["the server is sealed", "leave --plain out"]);
+    world.run(&["ls", &plain.urls[1]]).failed(4, &["only one side says --plain"]);
+    world.run(&["ls", "--plain", &sealed.urls[1]]).failed(4, &["only one side says --plain"]);
 }

@@ -96,7 +96,7 @@ fn a_single_file_and_a_plain_server_are_served_too() {
     world.run(&["get", "--plain", served.url(), "-o", "copy.mp4"]).good();
     assert_eq!(std::fs::read(world.path("copy.mp4")).unwrap(), b"film");
     for url in &served.urls {
-        world.run(&["ls", url]).failed(4, &["version", "--plain"]);
+        world.run(&["ls", url]).failed(4, &["plain", "--plain"]);
     }
 }
 

@@ -11,6 +11,7 @@ mod errors;
 mod ether;
 mod get;
 mod help;
+mod liars;
 mod limits;
 mod list;
 mod moments;

@@ -102,7 +102,10 @@ pub enum Problem {
         known: String,
     },
     /// A parameter without a sane name.
-    #[error("a parameter's name has letters, digits, `-` and `_`; write ?KEY=VALUE&KEY=VALUE")]
+    #[error(
+        "a parameter's name has letters, digits, `-` and `_`; a ? in an item is written %3F, or the item stands \
+         beside the address"
+    )]
     ParameterName,
     /// A `%` that begins nothing.
     #[error("a percent sign begins two hexadecimal digits; write %25 for the sign itself")]

@@ -89,6 +89,12 @@ pub enum OpenError {
         /// The carrier and the address.
         what: String,
     },
+    /// No socket is at this path.
+    #[error("{what}: there is no such socket; does a server listen there?")]
+    NoSocket {
+        /// The carrier and the path.
+        what: String,
+    },
     /// Any other failure of a system call.
     #[error("{what}: {operation}: {source}")]
     Io {
@@ -123,7 +129,7 @@ impl OpenError {
             Self::InUse { .. } => io::ErrorKind::AddrInUse,
             Self::NotOurs { .. } => io::ErrorKind::AddrNotAvailable,
             Self::NoPrivilege { .. } | Self::Denied { .. } => io::ErrorKind::PermissionDenied,
-            Self::NoInterface { .. } => io::ErrorKind::NotFound,
+            Self::NoInterface { .. } | Self::NoSocket { .. } => io::ErrorKind::NotFound,
             Self::NotEthernet { .. } => io::ErrorKind::Unsupported,
             Self::PathTooLong { .. } | Self::NotASocket { .. } => io::ErrorKind::InvalidInput,
             Self::Timeout { .. } => io::ErrorKind::TimedOut,

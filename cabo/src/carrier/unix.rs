@@ -196,7 +196,7 @@ pub async fn connect(name: &UnixName, within: Duration) -> Result<Connected, Ope
                 sleep(PAUSE).await;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::Refused { what: what() });
+                return Err(OpenError::NoSocket { what: what() });
             }
             Err(error) => return Err(failed(error)),
         }

@@ -134,7 +134,8 @@ pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit_ms: u64 = match text.get(digits.len()..) {
         Some("ms") => 1,
-        Some("s" | "") => 1000,
+        Some("s") => 1000,
+        Some("") if digits == "0" => 1000,
         Some("m" | "min") => 60_000,
         Some("h") => 3_600_000,
         Some(_) | None => return Err("write a number and a unit: 500ms, 90s, 5m, 1h".to_owned()),
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!(parse_time("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(parse_time("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_time("0"), Ok(Duration::ZERO));
-        for bad in ["", "s", "-1s", "1.5s", "1d", "25h", "99999999999999999999s"] {
+        for bad in ["", "5", "s", "-1s", "1.5s", "1d", "25h", "99999999999999999999s"] {
             assert!(parse_time(bad).is_err(), "{bad}");
         }
     }

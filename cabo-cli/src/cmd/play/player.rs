@@ -69,8 +69,11 @@ impl Player {
 
 impl fmt::Display for Player {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-        f.write_str(&name)
+        for (place, word) in self.words.iter().enumerate() {
+            let gap = if place == 0 { "" } else { " " };
+            write!(f, "{gap}{}", word.to_string_lossy())?;
+        }
+        Ok(())
     }
 }
 

@@ -54,6 +54,7 @@ pub(crate) fn rate(text: &str) -> Result<u64, String> {
         "kbit" => number * 1e3,
         "mbit" => number * 1e6,
         "gbit" => number * 1e9,
+        "" if number == 0.0 => 0.0,
         "" => return Err(format!("{number} of what? write {number}mbit or {number}kbit")),
         _ => {
             return Err(format!(
@@ -129,7 +130,9 @@ mod tests {
         assert!(time("9999999999999999999999h").is_err());
         assert!(rate("200").unwrap_err().contains("200mbit"));
         assert!(rate("200mbps").unwrap_err().contains("mbit"));
-        assert!(rate("0mbit").unwrap_err().contains("leave the rate out"));
+        for nothing in ["0", "0mbit"] {
+            assert!(rate(nothing).unwrap_err().contains("leave the rate out"));
+        }
         assert!(size("many").unwrap_err().contains("a size in bytes"));
         assert!(packets("3ms").unwrap_err().contains("only the number"));
     }

@@ -122,7 +122,7 @@ impl Teller {
         }
         tracing::info!(
             sessions,
-            "going down when requests under way have ended; once more ends at once"
+            "going down when requests under way have ended, in 10 s at most; once more ends at once"
         );
         Ok(())
     }
