@@ -82,9 +82,13 @@ fn a_machine_without_a_home_says_what_to_name() {
         world.cabo().args(["keys"]).env("XDG_CONFIG_HOME", world.write("file", b"").join("x")),
     );
     done.failed(1, &["file"]);
-    let key_log = world.path("no/such/log");
-    let done = finish(world.cabo().args(["ls", "udp://h"]).env("CABO_KEYLOG", &key_log));
-    done.failed(1, &["cannot open the key log", "CABO_KEYLOG names it"]);
+    let pipe = world.path("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    for key_log in [world.path("no/such/log"), pipe] {
+        let done = finish(world.cabo().args(["ls", "udp://h"]).env("CABO_KEYLOG", &key_log));
+        done.failed(1, &["cannot open the key log", "CABO_KEYLOG names it"]);
+    }
 }
 
 #[test]

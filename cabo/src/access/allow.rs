@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::config::shell_word;
@@ -30,6 +30,12 @@ pub enum AllowError {
         path: PathBuf,
         /// What the system says.
         error: io::Error,
+    },
+    /// It could not be read a second time.
+    #[error("{} is a pipe, which could not be read again; --allow names a file", path.display())]
+    Pipe {
+        /// The pipe.
+        path: PathBuf,
     },
     /// A line is no fingerprint.
     #[error("line {line} of {}: {error}", path.display())]
@@ -60,8 +66,13 @@ impl AllowFile {
     /// Reads the file.
     pub fn load(path: &Path) -> Result<Self, AllowError> {
         let fail = |error| AllowError::Io { path: path.to_owned(), error };
-        let file = File::open(path).map_err(fail)?;
+        // Without waiting: a pipe that nobody writes to would hold up the whole server.
+        let open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = open.map_err(fail)?;
         let meta = file.metadata().map_err(fail)?;
+        if meta.file_type().is_fifo() {
+            return Err(AllowError::Pipe { path: path.to_owned() });
+        }
         if meta.is_file() && meta.permissions().mode() & 0o002 != 0 {
             return Err(AllowError::Exposed { path: path.to_owned() });
         }

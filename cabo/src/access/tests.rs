@@ -152,6 +152,12 @@ fn a_bad_allow_file_is_named_with_its_line() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("set");
     let error = AllowFile::load(&path).expect_err("refused").to_string();
     assert!(error.ends_with(&format!("chmod o-w {}", path.display())), "{error}");
+    let pipe = temp.path().join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)
+        .expect("makes");
+    let error = AllowFile::load(&pipe).expect_err("refused").to_string();
+    assert!(error.contains("is a pipe"), "{error}");
     let error = AllowFile::load(&temp.path().join("none")).expect_err("refused").to_string();
     assert!(error.ends_with("--allow names it"), "{error}");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set");

@@ -60,8 +60,10 @@ impl KeyLogFile {
     /// Opens a key log to append to, made with mode 0600 where there is none.
     pub fn open(path: &Path) -> Result<Self, KeyLogError> {
         let fail = |error| KeyLogError::Open { path: path.to_owned(), error };
-        let file =
-            OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(fail)?;
+        let mut options = OpenOptions::new();
+        // A pipe that nobody reads is an error, not a wait without end.
+        options.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(path).map_err(fail)?;
         let meta = file.metadata().map_err(fail)?;
         let mode = meta.permissions().mode() & 0o777;
         if meta.is_file() && mode & 0o077 != 0 {

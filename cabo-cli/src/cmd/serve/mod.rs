@@ -178,7 +178,11 @@ impl Wish {
             asker.is_some().then_some(questions),
         );
         let teller = Teller::new(self.globals, self.allow.clone());
-        teller.ready(&self.opening(&listening, public, asker.is_some()))?;
+        match teller.ready(&self.opening(&listening, public, asker.is_some())) {
+            // Whoever has seen enough of the first lines wants it to serve.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe && !self.globals.json => {}
+            told => told?,
+        }
         if let Some(asker) = asker {
             tokio::spawn(asker.run(asked));
         }
