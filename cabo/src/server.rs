@@ -24,8 +24,6 @@ use crate::stream::{RecvStream, SendStream};
 
 /// A request has to name its service within this.
 const OPENING_TIME: Duration = Duration::from_secs(30);
-/// Whoever is asked about a new peer has this long to answer.
-const ASKING_TIME: Duration = Duration::from_secs(120);
 /// New peers that are asked about at once.
 const QUESTIONS_MAX: usize = 16;
 /// A server that goes down looks this often whether all answers have arrived.
@@ -38,6 +36,8 @@ pub const UNKNOWN_SERVICE: u64 = 1;
 /// Limits of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerSettings {
+    /// Whoever is asked about a new peer has this long to answer.
+    pub asking_time: Duration,
     /// When it goes down, requests under way have this long to end.
     pub drain_time: Duration,
     /// Sessions at most; one more is told that we are busy.
@@ -46,7 +46,11 @@ pub struct ServerSettings {
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        Self { drain_time: Duration::from_secs(10), sessions_max: 10_000 }
+        Self {
+            asking_time: Duration::from_secs(120),
+            drain_time: Duration::from_secs(10),
+            sessions_max: 10_000,
+        }
     }
 }
 
@@ -262,7 +266,7 @@ impl Shared {
                 if questions.try_send(question).is_err() {
                     return Err(Refusal::Unknown(fingerprint));
                 }
-                let answered = timeout(ASKING_TIME, answered);
+                let answered = timeout(self.settings.asking_time, answered);
                 let is_welcome = tokio::select! {
                     answer = answered => match answer {
                         Ok(Ok(is_welcome)) => is_welcome,

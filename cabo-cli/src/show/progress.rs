@@ -223,6 +223,14 @@ mod tests {
     }
 
     #[test]
+    fn entries_that_are_counted_show_before_there_is_a_total() {
+        let mut meter = Meter::new("udp://host".into(), Instant::now());
+        assert_eq!(meter.line(Instant::now(), 80, true), "udp://host ..");
+        meter.counted = 1200;
+        assert_eq!(meter.line(Instant::now(), 80, true), "udp://host 1200 entries so far ..");
+    }
+
+    #[test]
     fn a_silent_path_is_called_stalled() {
         let (meter, now) = meter(Instant::now(), 0, &[20, 20]);
         let line = |seconds| meter.line(now + Duration::from_secs(seconds), 80, true);

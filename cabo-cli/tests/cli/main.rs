@@ -11,7 +11,7 @@ mod errors;
 mod ether;
 mod get;
 mod help;
-mod liars;
+mod in_process;
 mod limits;
 mod list;
 mod moments;

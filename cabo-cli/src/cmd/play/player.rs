@@ -22,6 +22,8 @@ const PLAYERS: &[(&str, &[&str])] = &[
 /// A program with its first arguments.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Player {
+    /// What people call it: as they typed it, or its program.
+    name: String,
     words: Vec<OsString>,
     /// It gives the address to another program and ends at once.
     pub(super) hands_on: bool,
@@ -35,7 +37,10 @@ impl Player {
         let words: Vec<_> = words.map(|word| OsString::from_vec(word.to_vec())).collect();
         match words.is_empty() {
             true => Err(Failure::usage("--player needs the name of a program")),
-            false => Ok(Self { words, hands_on: false }),
+            false => {
+                let name = words.join(OsStr::new(" ")).to_string_lossy().into_owned();
+                Ok(Self { name, words, hands_on: false })
+            }
         }
     }
 
@@ -69,11 +74,7 @@ impl Player {
 
 impl fmt::Display for Player {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, word) in self.words.iter().enumerate() {
-            let gap = if place == 0 { "" } else { " " };
-            write!(f, "{gap}{}", word.to_string_lossy())?;
-        }
-        Ok(())
+        f.write_str(&self.name)
     }
 }
 
@@ -93,8 +94,9 @@ fn choose(
             is_here(OsStr::new(name)) && (has_screen || *name != "ffplay") // it needs a window even for sound
         });
         if let Some((name, first)) = found {
+            let shown = (*name).to_owned();
             let words = [name].into_iter().chain(*first).map(OsString::from).collect();
-            return Some(Player { words, hands_on: false });
+            return Some(Player { name: shown, words, hands_on: false });
         }
     }
     // A text browser of the terminal is meant where it is named; who starts windows needs a screen.
@@ -107,7 +109,11 @@ fn choose(
         let opener = OsStr::new("xdg-open");
         (has_screen && is_here(opener)).then_some(opener)
     });
-    found.map(|name| Player { words: vec![name.to_owned()], hands_on: true })
+    found.map(|name| Player {
+        name: name.to_string_lossy().into_owned(),
+        words: vec![name.to_owned()],
+        hands_on: true,
+    })
 }
 
 fn is_program(path: &Path) -> bool {

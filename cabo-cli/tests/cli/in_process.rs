@@ -1,13 +1,15 @@
-//! A server that lies: what it says of the whole does not fit the blocks that it sends.
+//! Servers in the test's own process: one that lies about the whole of what it sends, and one whose owner does not
+//! answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cabo::access::Access;
 use cabo::address::Address;
 use cabo::endpoint::{Endpoint, Settings};
 use cabo::keys::Identity;
 use cabo::request::{Answering, Service};
-use cabo::server::{Server, ServerSettings};
+use cabo::server::{Server, ServerSettings, questions};
 use cabo::stream::{RecvStream, SendStream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -57,17 +59,42 @@ impl Service for Liar {
     }
 }
 
+async fn listening() -> (Endpoint, Access, String) {
+    let identity = Identity::generate().unwrap();
+    let endpoint = Endpoint::new(&identity, Settings::default()).unwrap();
+    let address = Address::parse(b"tcp://127.0.0.1:0").unwrap();
+    let url = endpoint.listen(&address).await.unwrap().address.to_string();
+    (endpoint, Access::new(identity.public_key()), url)
+}
+
+#[test]
+fn an_owner_who_does_not_answer_refuses_and_the_peer_hears_why() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let world = World::new();
+    let (url, _unanswered) = runtime.block_on(async {
+        let (endpoint, access, url) = listening().await;
+        let settings =
+            ServerSettings { asking_time: Duration::from_secs(2), ..ServerSettings::default() };
+        let (ask, asked) = questions();
+        let access = access.asking();
+        let (server, _events) =
+            Server::new(endpoint, access, vec![Arc::new(Liar)], settings, Some(ask));
+        tokio::spawn(async move { server.run(std::future::pending()).await });
+        (url, asked)
+    });
+    let done = world.run(&["ls", &url]);
+    let print = world.fingerprint("own");
+    assert!(done.err.contains(&format!("lets {print} in")), "{done:?}");
+    done.failed(4, &["refused", "did not answer", &print]);
+}
+
 #[test]
 fn a_whole_that_is_not_what_was_promised_is_never_success() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let world = World::new();
     let url = runtime.block_on(async {
-        let identity = Identity::generate().unwrap();
-        let endpoint = Endpoint::new(&identity, Settings::default()).unwrap();
-        let address = Address::parse(b"tcp://127.0.0.1:0").unwrap();
-        let url = endpoint.listen(&address).await.unwrap().address.to_string();
-        let access = Access::new(identity.public_key()).open();
-        let settings = ServerSettings::default();
+        let (endpoint, access, url) = listening().await;
+        let (access, settings) = (access.open(), ServerSettings::default());
         let (server, _events) = Server::new(endpoint, access, vec![Arc::new(Liar)], settings, None);
         tokio::spawn(async move { server.run(std::future::pending()).await });
         url
