@@ -82,7 +82,9 @@ impl From<ClientError> for Failure {
         let text = match &error {
             ClientError::Connect(ConnectError::Ended { place, ended }) => only_one_is_plain(ended)
                 .map_or_else(|| error.to_string(), |words| format!("{place}: {words}")),
-            _ => error.to_string(),
+            ClientError::Connect(_) | ClientError::Known(_) | ClientError::Changed(_) => {
+                error.to_string()
+            }
         };
         Self::new(code, format!("{text}{next}"))
     }
@@ -90,14 +92,16 @@ impl From<ClientError> for Failure {
 
 /// That one side asks for plain and the other does not, where the versions say so.
 fn only_one_is_plain(ended: &Ended) -> Option<&'static str> {
-    match ended {
-        Ended::Version { peer, ours: packet::SEALED } if peer.contains(&packet::PLAIN) => Some(
+    let Ended::Version { peer, ours } = ended else { return None };
+    let (sealed, plain) = (packet::SEALED, packet::PLAIN);
+    if *ours == sealed && peer.contains(&plain) {
+        Some(
             "the server is plain, and this side asks for a sealed session: say --plain, where nobody else is on the wire",
-        ),
-        Ended::Version { peer, ours: packet::PLAIN } if peer.contains(&packet::SEALED) => {
-            Some("this side asks for plain, and the server is sealed: leave --plain out")
-        }
-        _ => None,
+        )
+    } else if *ours == plain && peer.contains(&sealed) {
+        Some("this side asks for plain, and the server is sealed: leave --plain out")
+    } else {
+        None
     }
 }
 
@@ -142,16 +146,12 @@ pub(crate) fn of_fetch(place: &str, error: &FetchError, here_bytes: u64) -> Fail
         | FetchError::WrongRoot { .. }
         | FetchError::Name(_) => Failure::new(FAILED, format!("{place}: {error}")),
     };
-    match error {
-        FetchError::Media(MediaError::Refused(refusal)) if refusal.code == ErrorCode::NotAFile => {
+    if let FetchError::Media(MediaError::Refused(refusal)) = error {
+        if refusal.code == ErrorCode::NotAFile {
             failure.text.push_str("; for a folder: cabo get --all");
-        }
-        FetchError::Media(MediaError::Refused(refusal))
-            if refusal.code == ErrorCode::BadRequest && refusal.text.starts_with(WHICH_ITEM) =>
-        {
+        } else if refusal.code == ErrorCode::BadRequest && refusal.text.starts_with(WHICH_ITEM) {
             failure.code = USAGE;
         }
-        _ => {}
     }
     if here_bytes > 0 && failure.code != REFUSED {
         failure.code = INCOMPLETE;

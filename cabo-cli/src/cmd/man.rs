@@ -44,7 +44,7 @@ fn write(command: &clap::Command, above: &[String], dir: &Path) -> io::Result<()
     // `cabo help` is a command of ours; those below are made by clap.
     let parts: Vec<_> =
         parts.filter(|part| above.is_empty() || part.get_name() != "help").collect();
-    let end = command.get_after_long_help().or(command.get_after_help());
+    let end = command.get_after_long_help().or_else(|| command.get_after_help());
     let mut sections = end.map(|end| sections(&end.to_string())).unwrap_or_default();
     let below = parts.iter().filter_map(|part| part.get_display_name().map(str::to_owned));
     let others: Vec<String> = above.iter().cloned().chain(below).collect();

@@ -71,10 +71,8 @@ impl Write for Stderr {
 
 /// What gives an empty line: where the terminal takes no commands, a new one.
 fn clear_line() -> &'static str {
-    match anstream::AutoStream::choice(&io::stderr()) {
-        anstream::ColorChoice::Never => "\n",
-        _ => ERASE_LINE,
-    }
+    let choice = anstream::AutoStream::choice(&io::stderr());
+    if choice == anstream::ColorChoice::Never { "\n" } else { ERASE_LINE }
 }
 
 fn question() -> MutexGuard<'static, Option<String>> {

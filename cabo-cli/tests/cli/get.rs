@@ -161,7 +161,7 @@ fn links_to_folders_that_are_left_out_are_said_and_what_is_denied_is_not_to_be_t
     world.write("served/real/a", b"a");
     world.write("served/locked", b"b");
     std::os::unix::fs::symlink("real", world.path("served/loop")).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o000);
     std::fs::set_permissions(world.path("served/locked"), mode).unwrap();
     let mut serving = world.cabo_unprivileged();
     let served = Served::start(serving.args(["serve", "--json", "served", "--open", ON[0], ON[1]]));

@@ -123,11 +123,9 @@ impl Persist<'_> {
         if let Some(words) = path.as_ref().and_then(|path| local_words(path, error)) {
             failure.text = format!("{place}: {words}");
         }
-        match error {
-            // The same server would send the same again.
-            FetchError::WrongRoot { .. } => failure,
-            _ => failure.with_next(),
-        }
+        // The same server would send the same wrong whole again.
+        let is_hopeless = matches!(error, FetchError::WrongRoot { .. });
+        if is_hopeless { failure } else { failure.with_next() }
     }
 
     fn say(&self, text: &str) {

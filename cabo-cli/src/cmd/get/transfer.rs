@@ -215,7 +215,7 @@ impl Transfer {
                 EntryKind::Folder if entry.is_link && links.len() < LINKS_MAX => {
                     links.push(entry.path);
                 }
-                _ => {}
+                EntryKind::Folder | EntryKind::Unknown(_) | _ => {}
             }
         }
         self.seen.set_total_bytes(total_bytes);

@@ -206,14 +206,13 @@ fn open(a: &str, b: &str, cable: &CableFlags) -> anyhow::Result<Relay> {
 
 /// What it means that an address is taken.
 fn named(error: RelayError) -> anyhow::Error {
-    match &error {
-        RelayError::System { what, source } if source.kind() == io::ErrorKind::AddrInUse => {
-            let text =
-                format!("{what}: it is in use; stop the process that has it, or choose another");
-            Failure::new(exit::FAILED, text).into()
-        }
-        _ => error.into(),
+    if let RelayError::System { what, source } = &error
+        && source.kind() == io::ErrorKind::AddrInUse
+    {
+        let text = format!("{what}: it is in use; stop the process that has it, or choose another");
+        return Failure::new(exit::FAILED, text).into();
     }
+    error.into()
 }
 
 fn misused(text: String) -> anyhow::Error {
