@@ -65,7 +65,10 @@ impl Persist<'_> {
             let before = here();
             let connected = match second.take() {
                 Some(session) => Ok(session),
-                None => self.connect(key, lost.as_ref()).await,
+                None => tokio::select! {
+                    connected = self.connect(key, lost.as_ref()) => connected,
+                    () = self.stop.notified() => return Err(interrupted()),
+                },
             };
             let failure = match connected {
                 Ok(session) => {
@@ -85,7 +88,7 @@ impl Persist<'_> {
                         }
                         () = self.stop.notified() => {
                             session::leave(&session).await;
-                            return Err(Failure::new(exit::INTERRUPTED, "interrupted"));
+                            return Err(interrupted());
                         }
                     };
                     match done {
@@ -210,10 +213,17 @@ impl Persist<'_> {
             let (text, patience) = (human::escaped(&failure.text), human::duration(self.patience));
             self.say(&format!("{text}; looking for the server for {patience}"));
         }
-        tokio::time::sleep(lost.pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(lost.pause) => {}
+            () = self.stop.notified() => return Err(interrupted()),
+        }
         lost.pause = (lost.pause * 2).min(LAST_PAUSE);
         Ok(lost)
     }
+}
+
+fn interrupted() -> Failure {
+    Failure::new(exit::INTERRUPTED, "interrupted") // whoever asked for it says more
 }
 
 /// Whether we ended the session ourselves.
