@@ -22,6 +22,7 @@ fn one_session_too_many_is_told_so_and_gets_in_later() {
         assert!(until(|| partial.metadata().is_ok_and(|file| file.len() > 1 << 20)));
         signal_child(&first, Signal::STOP); // it neither leaves nor ends
         world.run(&["ls", served.url()]).failed(3, &[served.url(), "sessions"]);
+        assert_eq!(served.event("turned_away")["carrier"], scheme, "and so is the owner");
         signal_child(&first, Signal::CONT);
         assert!(wait(&mut first).success(), "{scheme}: who was there is not disturbed");
         assert!(until(|| world.run(&["ls", served.url()]).code == Some(0)), "{scheme}");

@@ -211,20 +211,20 @@ impl Connection {
     /// As [`close`](Self::close), and waits until the carrier has the goodbye: for whoever is about to end the process.
     pub async fn say_goodbye(&self, code: u64, reason: &str) {
         self.close(code, reason);
-        self.flushed().await;
+        let _ = tokio::time::timeout(FLUSH_TIME, self.flushed()).await; // a carrier that takes nothing is not waited for
     }
 
-    /// Waits until a session that is over has nothing left to send, a second at most.
+    /// Waits until a session that is over has nothing left to send; on stream carriers, until the peer has read it.
     pub(crate) async fn flushed(&self) {
-        let flushed = poll_fn(|cx| {
+        poll_fn(|cx| {
             let mut inner = self.shared().lock();
             if inner.is_flushed {
                 return Poll::Ready(());
             }
             register(&mut inner.wakers.state, cx);
             Poll::Pending
-        });
-        let _ = tokio::time::timeout(FLUSH_TIME, flushed).await; // a carrier that takes nothing is not waited for
+        })
+        .await;
     }
 
     /// Where the peer is.

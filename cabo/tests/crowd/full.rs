@@ -18,7 +18,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::flood::socket_address;
-use crate::{LIMIT, endpoint};
+use crate::{LIMIT, Reading, Running, endpoint};
 
 fn plain_config() -> Config {
     Config { is_plain: true, ..Config::default() }
@@ -125,4 +125,32 @@ async fn who_comes_while_the_server_goes_down_is_told_so() {
     server.drain();
     let error = timeout(LIMIT, endpoint().connect(&address, None)).await.unwrap().unwrap_err();
     assert_eq!(code_of(&error), Some(Code::DRAINING), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_goes_down_finishes_what_is_under_way_and_tells_who_comes() {
+    for place in ["tcp://127.0.0.1:0", "udp://127.0.0.1:0"] {
+        let running = Running::start(place, 40_000_000).await;
+        let mut reading = Reading::start(running.address.clone()).await;
+        assert!(timeout(LIMIT, reading.read_block()).await.unwrap());
+        let (address, hash) = (running.address.clone(), running.hash);
+        let stopping = tokio::spawn(running.stop());
+        let told = async {
+            loop {
+                // Until the server has heard that it has to end, it lets in whoever comes.
+                let Ok(late) = endpoint().connect(&address, None).await else { break };
+                let ended = match late.admitted().await {
+                    Ok(()) => continue,
+                    Err(ended) => ended,
+                };
+                let Ended::PeerProtocol { code, .. } = &*ended else { panic!("{ended}") };
+                assert_eq!(*code, Code::DRAINING, "{place}");
+                break;
+            }
+        };
+        timeout(LIMIT, told).await.expect("nobody is told");
+        let got = timeout(LIMIT, reading.finish()).await.expect("it hangs");
+        assert_eq!(got, (40_000_000, hash), "{place}");
+        timeout(LIMIT, stopping).await.expect("it does not end").unwrap();
+    }
 }

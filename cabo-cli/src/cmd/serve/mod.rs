@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cabo::access::{Access, AllowFile, Cidr};
 use cabo::address::{Address, DEFAULT_PORT, Host, HostPort, Interface, Place};
@@ -20,6 +21,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use self::ask::Asker;
 use self::tell::Teller;
+use super::relay::amount;
 use super::{Globals, block_on, give_up_raw_sockets};
 use crate::exit::{self, Failure};
 use crate::session;
@@ -34,7 +36,7 @@ const TURNED_AWAY_MAX: usize = 256;
 ///
 /// Without --on: UDP and TCP on port 5555 of all addresses, and raw Ethernet on every link that is up, where that is
 /// permitted. Who has your identity gets in; about anybody else you are asked on the terminal. SIGTERM and Ctrl-C let
-/// transfers under way end; SIGHUP rereads the --allow file.
+/// transfers under way end, for --drain-time at most, and a second one ends at once; SIGHUP rereads the --allow file.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -68,6 +70,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_sessions: u32,
+    /// How long transfers under way may go on after SIGTERM or Ctrl-C
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = amount::time)]
+    drain_time: Duration,
 }
 
 /// What the arguments mean.
@@ -80,6 +85,7 @@ struct Wish {
     is_plain: bool,
     is_hidden: bool,
     sessions_max: usize,
+    drain_time: Duration,
     globals: Globals,
 }
 
@@ -113,6 +119,7 @@ impl Args {
             is_plain: self.plain,
             is_hidden: self.hidden,
             sessions_max: usize::try_from(self.max_sessions).unwrap_or(usize::MAX),
+            drain_time: self.drain_time,
             globals,
         })
     }
@@ -167,7 +174,7 @@ impl Wish {
         }
         let media = MediaServer::new(Arc::new(catalogue), Limits::default());
         let settings =
-            ServerSettings { sessions_max: self.sessions_max, ..ServerSettings::default() };
+            ServerSettings { sessions_max: self.sessions_max, drain_time: self.drain_time };
         let (questions, asked) = server::questions();
         let (server, mut events) = Server::new(
             endpoint,
@@ -198,7 +205,7 @@ impl Wish {
                     (Signal::Reload, None) | (Signal::Stop, _) => match stop.take() {
                         Some(stop) => {
                             let _ = stop.send(()); // the server has ended already
-                            teller.draining(server.session_count())?;
+                            teller.draining(server.session_count(), self.drain_time)?;
                         }
                         None => return Ok(ExitCode::from(exit::INTERRUPTED)),
                     },
