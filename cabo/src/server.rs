@@ -254,7 +254,10 @@ impl Shared {
         }
         connection.admit();
         self.tell(ServerEvent::Admitted(info.clone()));
-        let ended = self.clone().serve(&connection).await;
+        let ended = tokio::select! {
+            ended = self.clone().serve(&connection) => ended,
+            ended = stop_one_way(&connection) => ended,
+        };
         self.tell(ServerEvent::Ended(info, ended));
         self.sessions().remove(&number);
     }
@@ -332,6 +335,16 @@ impl Shared {
                 send.reset(UNKNOWN_SERVICE);
                 recv.stop(UNKNOWN_SERVICE);
             }
+        }
+    }
+}
+
+/// No service takes streams that only the peer writes to: they must not wait with what is in them.
+async fn stop_one_way(connection: &Connection) -> Arc<Ended> {
+    loop {
+        match connection.accept_one_way().await {
+            Ok(mut recv) => recv.stop(UNKNOWN_SERVICE),
+            Err(ended) => return ended,
         }
     }
 }

@@ -154,3 +154,15 @@ async fn a_server_that_goes_down_finishes_what_is_under_way_and_tells_who_comes(
         timeout(LIMIT, stopping).await.expect("it does not end").unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_no_service_takes_is_stopped() {
+    let running = Running::start("tcp://127.0.0.1:0", 1).await;
+    let client = endpoint().connect(&running.address, None).await.unwrap();
+    let mut stray = client.open_one_way().await.unwrap();
+    let stopped = async { while stray.write_all(&[0; 1000]).await.is_ok() {} };
+    timeout(LIMIT, stopped).await.expect("it is held for ever");
+    assert!(client.ended().is_none(), "the session goes on");
+    client.close(0, "");
+    running.stop().await;
+}
