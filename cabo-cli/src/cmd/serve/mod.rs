@@ -15,6 +15,7 @@ use cabo::error::ListenError;
 use cabo::keys::{Fingerprint, PublicKey};
 use cabo::server::{self, Server, ServerSettings};
 use cabo::service::media::{Catalogue, Limits, MediaServer};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
@@ -155,6 +156,7 @@ fn named_places(urls: &[OsString]) -> anyhow::Result<Vec<Listen>> {
 
 impl Wish {
     async fn serve(self) -> anyhow::Result<ExitCode> {
+        raise_descriptor_limit();
         let mut signals = Signals::new()?; // before there is anything that a signal could leave behind
         let own = session::Own::load()?;
         let catalogue = Catalogue::open(&self.what).map_err(|error| {
@@ -270,6 +272,17 @@ impl Wish {
             fingerprint: Fingerprint::of(public),
             is_plain: self.is_plain,
             who,
+        }
+    }
+}
+
+/// As many descriptors as the system lets us have: each session over a stream carrier and each open item has one.
+fn raise_descriptor_limit() {
+    let had = getrlimit(Resource::Nofile);
+    if had.current != had.maximum {
+        let most = Rlimit { current: had.maximum, maximum: had.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, most) {
+            tracing::debug!(%error, "the limit of descriptors stays");
         }
     }
 }
