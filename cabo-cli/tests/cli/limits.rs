@@ -66,3 +66,12 @@ fn a_hidden_server_answers_no_question_and_serves_who_knows_it() {
     let known = beside(&world, "ip link set lo up", serve, known).good();
     assert!(known.out.contains("a.txt"), "{known:?}");
 }
+
+#[test]
+fn a_client_that_ends_with_an_error_says_goodbye_all_the_same() {
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let served = world.serve(&["served", "--on", "udp://127.0.0.1:0"]);
+    world.run(&["ls", served.url(), "nosuch"]).failed(1, &["nosuch", "not found"]);
+    assert_eq!(served.event("ended")["why"], "it left");
+}
