@@ -25,8 +25,8 @@ use cabo_proto::wire::code::Code;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 pub use self::discovery::Found;
-pub use self::listen::{Drops, Listening};
 use self::entrance::Entrance;
+pub use self::listen::{Drops, Listening};
 use self::packets::{Held, PacketEndpoint};
 use self::records::RecordSettings;
 use crate::address::{Host, HostPort};

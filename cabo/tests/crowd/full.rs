@@ -38,13 +38,9 @@ fn plain_client() -> Endpoint {
 
 /// The code with which the server turned a client away.
 fn code_of(error: &ConnectError) -> Option<Code> {
-    match error {
-        ConnectError::Ended { ended, .. } => match &**ended {
-            Ended::PeerProtocol { code, .. } => Some(*code),
-            _ => None,
-        },
-        _ => None,
-    }
+    let ConnectError::Ended { ended, .. } = error else { return None };
+    let Ended::PeerProtocol { code, .. } = **ended else { return None };
+    Some(code)
 }
 
 /// A peer that was let in, says that it goes on a stream, and from then on reads nothing.

@@ -64,7 +64,14 @@ impl Device {
         }
         let is_up = libc::c_int::from(flags) & libc::IFF_UP != 0;
         let is_loopback = address.sa_family == libc::ARPHRD_LOOPBACK;
-        Ok(Self { name, index, mac, mtu: usize::try_from(mtu).unwrap_or_default(), is_up, is_loopback })
+        Ok(Self {
+            name,
+            index,
+            mac,
+            mtu: usize::try_from(mtu).unwrap_or_default(),
+            is_up,
+            is_loopback,
+        })
     }
 
     /// Whether a frame can come from `mac`: a group, nobody and we ourselves cannot have sent it (IEEE 802.3 3.2.3).
