@@ -1,16 +1,18 @@
 //! Who we are to others, and sessions with servers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cabo::address::{Address, Item, Place};
 use cabo::client::{Client, Session};
 use cabo::config::ConfigDir;
+use cabo::connection::Farewell;
 use cabo::crypto::KeyLogFile;
 use cabo::endpoint::{Endpoint, Settings};
 use cabo::keys::known::{Acquaintance, Known};
 use cabo::keys::{Fingerprint, Identity};
 use cabo::service::media::{ItemPath, MediaError};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::cmd::give_up_raw_sockets;
@@ -82,6 +84,7 @@ pub(crate) async fn connect(
     say: impl Fn(&str) + Send + 'static,
 ) -> Result<Session, Failure> {
     let session = client.connect(address).await?;
+    FAREWELLS.lock().unwrap_or_else(PoisonError::into_inner).push(session.connection.farewell());
     if let (Some(Acquaintance::FirstUse), Some(key)) =
         (session.acquaintance, session.connection.peer_key())
     {
@@ -119,6 +122,19 @@ pub(crate) async fn ask<T>(
         }
         answer => answer,
     }
+}
+
+/// Every session that there was. Servers hear of their ends however the command ends.
+static FAREWELLS: Mutex<Vec<Farewell>> = Mutex::new(Vec::new());
+
+/// Ends what sessions there still are; before the runtime goes.
+pub(crate) async fn leave_all() {
+    let farewells = std::mem::take(&mut *FAREWELLS.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut saying = JoinSet::new();
+    for farewell in farewells {
+        saying.spawn(async move { farewell.say().await });
+    }
+    while saying.join_next().await.is_some() {}
 }
 
 /// Ends a session; the server hears of it.

@@ -9,8 +9,9 @@
 
 mod support;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cabo_proto::Chance;
@@ -182,6 +183,38 @@ fn keys_change_every_few_records() {
     assert_eq!((pipe.ended(CLIENT), pipe.ended(SERVER)), (None, None));
 }
 
+/// T-13.5: the carrier says nothing of its round trip.
+#[test]
+fn credit_does_not_hold_up_who_reads_at_once_over_a_long_round_trip() {
+    const ONE_WAY: Duration = Duration::from_millis(80);
+    const BYTES: u64 = 100_000_000;
+    let mut pipe = sealed();
+    let mut cable: [VecDeque<(Instant, Vec<u8>)>; 2] = Default::default();
+    let mut flows = [Flow::new(SERVER, BYTES)];
+    let started = pipe.now;
+    while !pipe.step(&mut flows) {
+        assert!(pipe.now < started + Duration::from_secs(10), "{} of {BYTES}", flows[0].read);
+        for end in [SERVER, CLIENT] {
+            pipe.output(1 - end, 1 << 20);
+            let bytes = std::mem::take(&mut pipe.to[end]);
+            if !bytes.is_empty() {
+                cable[end].push_back((pipe.now + ONE_WAY, bytes));
+            }
+            while cable[end].front().is_some_and(|(at, _)| *at <= pipe.now) {
+                let (_, bytes) = cable[end].pop_front().unwrap();
+                pipe.to[end] = bytes;
+                let len = pipe.to[end].len();
+                pipe.input(end, len);
+            }
+        }
+        pipe.now += Duration::from_millis(1);
+    }
+    let took = pipe.now - started;
+    println!("{BYTES} bytes in {took:?}");
+    // One window of 1 MiB a round trip would need 15 s.
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
 /// The whole conversation of a client that sends 1,000 bytes and closes, as its server got it.
 fn conversation() -> Vec<u8> {
     let mut pipe = sealed();
@@ -216,6 +249,24 @@ fn serve(bytes: &[u8]) -> Pipe {
     pipe.ends[SERVER].handle_end();
     pipe.collect(SERVER);
     pipe
+}
+
+#[test]
+fn a_client_for_which_there_is_no_room_hears_it_before_any_handshake() {
+    for is_plain in [false, true] {
+        let config = Config { is_plain, ..Config::default() };
+        let plain = (&plain(CLIENT), &plain(SERVER));
+        let mut pipe = match is_plain {
+            true => new_pipe(&config, [plain.0, plain.1]),
+            false => new_pipe(&config, [&stand_in(CLIENT), &stand_in(SERVER)]),
+        };
+        pipe.to[CLIENT] = RecordConnection::refusal(is_plain, Code::BUSY, "full");
+        let len = pipe.to[CLIENT].len();
+        pipe.input(CLIENT, len);
+        let busy = Ended::PeerProtocol { code: Code::BUSY, reason: "full".to_owned() };
+        assert_eq!(pipe.ended(CLIENT), Some(&busy));
+        assert!(pipe.ends[CLIENT].is_gone());
+    }
 }
 
 #[test]

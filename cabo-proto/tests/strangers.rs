@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use cabo_proto::session::config::{Config, Ended};
+use cabo_proto::session::core::Event;
 use cabo_proto::session::endpoint::{Dropped, Routed};
 use cabo_proto::session::remote::Remote;
 use cabo_proto::sim::net::Net;
@@ -25,7 +26,10 @@ fn fresh(seed: u64) -> Net {
 
 /// The first packets of so many clients, which never say more.
 fn first_packets(count: usize) -> Vec<Vec<u8>> {
-    let mut net = fresh(77);
+    first_packets_in(fresh(77), count)
+}
+
+fn first_packets_in(mut net: Net, count: usize) -> Vec<Vec<u8>> {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let sink = seen.clone();
     net.filter = Some(Box::new(move |_, packet| {
@@ -62,13 +66,15 @@ fn a_server_never_sends_more_than_three_times_what_an_unproved_address_sent() {
         net.links[SERVER].set_config(link);
         let sent = Rc::new(RefCell::new(([0, 0], false)));
         let count = sent.clone();
-        // Counts what both put on the wire, until the client sends a Handshake packet: that proves its address (S-3.4).
+        // Counts what both put on the wire, until the client sends to the server's own id: that proves its address (S-3.4).
+        let mut first_id = None;
         net.filter = Some(Box::new(move |from, packet| {
             let mut count = count.borrow_mut();
             count.0[from] += packet.len();
-            let is_handshake = packet::parse(packet)
-                .is_ok_and(|packet| matches!(packet.kind, Kind::Handshake { .. }));
-            count.1 |= from == CLIENT && is_handshake;
+            if from == CLIENT {
+                let receiver = packet::parse(packet).unwrap().receiver;
+                count.1 |= receiver != *first_id.get_or_insert(receiver);
+            }
             true
         }));
         net.connect().unwrap();
@@ -104,6 +110,37 @@ fn under_load_a_first_packet_is_answered_by_a_cookie_and_an_honest_client_gets_i
         net.run(secs(30), |net| net.hosts[SERVER].endpoint.counts() == (1, 0)),
         "half-open ones go"
     );
+}
+
+#[test]
+fn in_plain_too_an_address_that_is_not_proved_is_no_session() {
+    let fresh = |seed| net_with(seed, cable(ms(10)), |net| net.connection.is_plain = true);
+    let mut net = fresh(3);
+    net.hosts[SERVER].is_admitting = true;
+    let mut cookies = 0;
+    for (index, mut packet) in first_packets_in(fresh(77), 70).into_iter().enumerate() {
+        let (from, now) = (source(index), net.now);
+        match net.hosts[SERVER].endpoint.route(now, from, from, &mut packet) {
+            Routed::New(handle, connection) => {
+                net.hosts[SERVER].connections.insert(handle, *connection);
+            }
+            Routed::Answer(answer) => {
+                assert!(matches!(packet::parse(&answer).unwrap().kind, Kind::Cookie { .. }));
+                cookies += 1;
+            }
+            _ => panic!("packet {index}"),
+        }
+    }
+    net.run(ms(500), |_| false);
+    assert_eq!((net.hosts[SERVER].endpoint.counts(), cookies), ((64, 64), 6));
+    assert!(!support::has_event(&net, SERVER, &Event::Handshaken), "nobody was heard of again");
+    connected(&mut net);
+    assert!(
+        net.run(secs(30), |net| net.hosts[SERVER].endpoint.counts() == (1, 0)),
+        "who never proves its address goes"
+    );
+    let timeouts = ends(&net, SERVER).into_iter();
+    assert_eq!(timeouts.filter(|end| matches!(end, Ended::HandshakeTimeout { .. })).count(), 64);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use cabo_proto::wire::frame::StreamId;
 pub use cabo_proto::session::config::Ended;
 pub use cabo_proto::wire::code::Code;
 
-pub use self::handle::{Connection, ConnectionStats, DatagramError};
+pub use self::handle::{Connection, ConnectionStats, DatagramError, Farewell};
 use crate::carrier::Peer;
 
 /// Datagrams that wait for the application; beyond it the oldest goes.

@@ -38,7 +38,7 @@ pub const UNKNOWN_SERVICE: u64 = 1;
 pub struct ServerSettings {
     /// Whoever is asked about a new peer has this long to answer.
     pub asking_time: Duration,
-    /// When it goes down, requests under way have this long to end.
+    /// When it goes down, requests under way have this long to end; meanwhile new peers are told that it goes down.
     pub drain_time: Duration,
     /// Sessions at most; one more is told that we are busy.
     pub sessions_max: usize,
@@ -48,7 +48,7 @@ impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             asking_time: Duration::from_secs(120),
-            drain_time: Duration::from_secs(10),
+            drain_time: Duration::from_secs(60),
             sessions_max: 10_000,
         }
     }
@@ -74,6 +74,8 @@ pub enum ServerEvent {
     Admitted(SessionInfo),
     /// A peer was sent away.
     Refused(SessionInfo, Refusal),
+    /// A peer was told that there is no room for it.
+    TurnedAway(SessionInfo),
     /// A session is over.
     Ended(SessionInfo, Arc<Ended>),
 }
@@ -113,7 +115,9 @@ struct Shared {
 }
 
 /// Goodbyes to all sessions together have this long to leave.
-const GOODBYE_TIME: Duration = Duration::from_secs(2);
+const GOODBYE_TIME: Duration = Duration::from_secs(10);
+/// What who comes too late is told, and who has to leave.
+const GOING_DOWN: &str = "the server is going down";
 /// Permits for requests of all sessions together.
 const REQUESTS_MAX: u32 = 1 << 20;
 /// Events that wait for whoever writes logs; more are lost, a log must not hold up sessions.
@@ -165,18 +169,34 @@ impl Server {
                 () = &mut shutdown => break,
             }
         }
+        tokio::select! {
+            () = self.idle() => {}
+            () = tokio::time::sleep(self.shared.settings.drain_time) => {} // who is not done by then is cut off
+            () = self.turn_away_all() => {}
+        }
         self.endpoint.drain();
-        let _ = timeout(self.shared.settings.drain_time, self.idle()).await; // who is not done by then is cut off
-        let sessions = std::mem::take(&mut *self.shared.sessions());
-        for known in sessions.values() {
-            known.connection.close_protocol(Code::DRAINING, "the server is going down");
+        let leaving: Vec<Connection> =
+            self.shared.sessions().values().map(|known| known.connection.clone()).collect();
+        for connection in &leaving {
+            connection.close_protocol(Code::DRAINING, GOING_DOWN);
         }
         let goodbyes = async {
-            for known in sessions.values() {
-                known.connection.flushed().await;
+            for connection in &leaving {
+                connection.flushed().await;
+            }
+            while self.session_count() > 0 {
+                tokio::time::sleep(DRAIN_POLL).await; // until the log has heard of their end
             }
         };
         let _ = timeout(GOODBYE_TIME, goodbyes).await; // who takes no goodbye will notice the silence
+        self.shared.sessions().clear();
+    }
+
+    /// Tells whoever comes that the server goes down, for ever.
+    async fn turn_away_all(&self) {
+        loop {
+            self.endpoint.accept().await.close_protocol(Code::DRAINING, GOING_DOWN);
+        }
     }
 
     /// Waits until all requests are answered, and the answers are with those who asked.
@@ -226,7 +246,7 @@ impl Shared {
             carrier: connection.carrier(),
         };
         if self.sessions().len() >= self.settings.sessions_max {
-            return turn_away(&connection);
+            return self.turn_away(info, &connection);
         }
         if let Err(refusal) = self.judge(key, &connection).await {
             connection.refuse(&refusal.to_string());
@@ -234,13 +254,21 @@ impl Shared {
         }
         let known = Known { connection: connection.clone(), key };
         if !self.enter(number, known) {
-            return turn_away(&connection); // others were faster while this one was judged
+            return self.turn_away(info, &connection); // others were faster while this one was judged
         }
         connection.admit();
         self.tell(ServerEvent::Admitted(info.clone()));
-        let ended = self.clone().serve(&connection).await;
-        self.sessions().remove(&number);
+        let ended = tokio::select! {
+            ended = self.clone().serve(&connection) => ended,
+            ended = stop_one_way(&connection) => ended,
+        };
         self.tell(ServerEvent::Ended(info, ended));
+        self.sessions().remove(&number);
+    }
+
+    fn turn_away(&self, info: SessionInfo, connection: &Connection) {
+        connection.close_protocol(Code::BUSY, "the server has all the sessions that it takes");
+        self.tell(ServerEvent::TurnedAway(info));
     }
 
     /// False where there is no room.
@@ -320,8 +348,14 @@ impl Shared {
     }
 }
 
-fn turn_away(connection: &Connection) {
-    connection.close_protocol(Code::BUSY, "the server has all the sessions that it takes");
+/// No service takes streams that only the peer writes to: they must not wait with what is in them.
+async fn stop_one_way(connection: &Connection) -> Arc<Ended> {
+    loop {
+        match connection.accept_one_way().await {
+            Ok(mut recv) => recv.stop(UNKNOWN_SERVICE),
+            Err(ended) => return ended,
+        }
+    }
 }
 
 /// From where a session comes, in the words of access.

@@ -127,6 +127,7 @@ pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyh
     let runtime =
         Builder::new_multi_thread().on_thread_start(give_up_raw_sockets).enable_all().build()?;
     let result = runtime.block_on(work);
+    runtime.block_on(crate::session::leave_all());
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
 }

@@ -22,6 +22,7 @@ fn one_session_too_many_is_told_so_and_gets_in_later() {
         assert!(until(|| partial.metadata().is_ok_and(|file| file.len() > 1 << 20)));
         signal_child(&first, Signal::STOP); // it neither leaves nor ends
         world.run(&["ls", served.url()]).failed(3, &[served.url(), "sessions"]);
+        assert_eq!(served.event("turned_away")["carrier"], scheme, "and so is the owner");
         signal_child(&first, Signal::CONT);
         assert!(wait(&mut first).success(), "{scheme}: who was there is not disturbed");
         assert!(until(|| world.run(&["ls", served.url()]).code == Some(0)), "{scheme}");
@@ -64,4 +65,13 @@ fn a_hidden_server_answers_no_question_and_serves_who_knows_it() {
     let known = r#""$0" ls eth://00-00-00-00-00-00%lo:77"#;
     let known = beside(&world, "ip link set lo up", serve, known).good();
     assert!(known.out.contains("a.txt"), "{known:?}");
+}
+
+#[test]
+fn a_client_that_ends_with_an_error_says_goodbye_all_the_same() {
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let served = world.serve(&["served", "--on", "udp://127.0.0.1:0"]);
+    world.run(&["ls", served.url(), "nosuch"]).failed(1, &["nosuch", "not found"]);
+    assert_eq!(served.event("ended")["why"], "it left");
 }

@@ -71,6 +71,7 @@ pub(crate) struct Core {
     writing: Space, // the space to which handshake bytes written now belong
     peer: Option<Params>,
     is_handshaken: bool,
+    is_held_back: bool, // nobody is told that the handshake is done, before the peer's address is proved
     admission: Admission,
     datagrams: VecDeque<(Option<Instant>, Bytes)>,
     datagrams_in: usize,
@@ -102,6 +103,7 @@ impl Core {
             writing: Space::Initial,
             peer: None,
             is_handshaken: false,
+            is_held_back: false,
             admission: Admission::Undecided,
             datagrams: VecDeque::new(),
             datagrams_in: 0,
@@ -136,6 +138,23 @@ impl Core {
 
     pub(crate) fn is_handshaken(&self) -> bool {
         self.is_handshaken
+    }
+
+    /// Keeps it to itself that the handshake is done, until [`on_address_proved`](Self::on_address_proved): in plain the
+    /// hello proves nothing (S-4.4).
+    pub(crate) fn hold_back(&mut self) {
+        self.is_held_back = true;
+    }
+
+    pub(crate) fn on_address_proved(&mut self) {
+        if std::mem::take(&mut self.is_held_back) && self.is_handshaken {
+            self.events.push_back(Event::Handshaken);
+        }
+    }
+
+    /// True once the handshake is done and somebody may decide about the peer.
+    pub(crate) fn is_proved(&self) -> bool {
+        self.is_handshaken && !self.is_held_back
     }
 
     pub(crate) fn is_admitted(&self) -> bool {
@@ -207,7 +226,9 @@ impl Core {
         }
         if !self.is_handshaken && self.peer.is_some() && !self.handshake.is_handshaking() {
             self.is_handshaken = true;
-            self.events.push_back(Event::Handshaken);
+            if !self.is_held_back {
+                self.events.push_back(Event::Handshaken);
+            }
         }
         Ok(fresh)
     }

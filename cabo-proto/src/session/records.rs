@@ -22,7 +22,8 @@ use crate::wire::record::{self, RecordHeader, RecordKind};
 
 /// Bytes of a record that we make. Large enough to be cheap, small enough that an urgent stream soon gets its turn.
 const RECORD_BODY_BYTES: usize = 32 * 1024;
-/// The least credit that the round trip of a stream carrier is taken for, where windows grow by it.
+/// What the round trip of a stream carrier is taken for, where windows grow by it; where it is longer they grow by what
+/// the peer says (T-13.5).
 const ASSUMED_RTT: Duration = Duration::from_millis(20);
 
 /// Whose bytes open a stream (W-4.1).
@@ -115,6 +116,7 @@ impl RecordConnection {
         let params = Core::params(&config);
         let mut core = Core::new(side, config, &params, crypto, budget)?;
         core.streams.set_rtt(ASSUMED_RTT);
+        core.streams.set_ordered();
         Ok(Self {
             core,
             state: State::Open,
@@ -134,6 +136,16 @@ impl RecordConnection {
             bytes_out: 0,
             bytes_in: 0,
         })
+    }
+
+    /// All that a server says to a client for which it has no room: its preface, and a CLOSE in the clear (S-4.5).
+    pub fn refusal(is_plain: bool, code: Code, reason: &str) -> Vec<u8> {
+        let mut out = preface(is_plain).to_vec();
+        let start = record::put(&mut out, RecordKind::Initial);
+        Frame::Close(Close { origin: Origin::Protocol, code: code.0, reason: reason.as_bytes() })
+            .put(&mut out);
+        record::set_length(&mut out[start..]);
+        out
     }
 
     fn advance_handshake(&mut self) {
@@ -179,8 +191,7 @@ impl RecordConnection {
 
     /// Takes what `bytes` has of the peer's preface and returns the rest.
     fn take_preface<'b>(&mut self, bytes: &'b mut [u8]) -> &'b mut [u8] {
-        let ours =
-            if self.core.config.is_plain { record::PREFACE_PLAIN } else { record::PREFACE_SEALED };
+        let ours = preface(self.core.config.is_plain);
         let wanted = &ours[self.preface_at..];
         let (first, rest) = bytes.split_at_mut(bytes.len().min(wanted.len()));
         self.preface_at += first.len();
@@ -351,12 +362,7 @@ impl RecordConnection {
         }
         let before = out.len();
         if std::mem::take(&mut self.is_preface_owed) {
-            let preface = if self.core.config.is_plain {
-                record::PREFACE_PLAIN
-            } else {
-                record::PREFACE_SEALED
-            };
-            out.extend_from_slice(&preface);
+            out.extend_from_slice(&preface(self.core.config.is_plain));
         }
         for space in [Space::Initial, Space::Handshake, Space::Data] {
             while out.len() < out_max && self.write_record(now, space, out) {}
@@ -546,6 +552,10 @@ impl RecordConnection {
     pub fn bytes(&self) -> (u64, u64) {
         (self.bytes_out, self.bytes_in)
     }
+}
+
+fn preface(is_plain: bool) -> [u8; 8] {
+    if is_plain { record::PREFACE_PLAIN } else { record::PREFACE_SEALED }
 }
 
 /// Moves bytes from `rest` to `to` until that holds `len`, and returns what is left.

@@ -56,6 +56,7 @@ pub struct RecvCredit {
     consumed: u64,
     announced: u64,
     last_update: Option<Instant>,
+    blocked_at: Option<u64>, // the limit at which the peer says that it waits
     budget: Arc<Budget>,
 }
 
@@ -70,6 +71,7 @@ impl RecvCredit {
             consumed: 0,
             announced: first_window,
             last_update: None,
+            blocked_at: None,
             budget,
         }
     }
@@ -108,6 +110,10 @@ impl RecvCredit {
         }
         self.tune(now, rtt);
         self.last_update = Some(now);
+        self.announce()
+    }
+
+    fn announce(&mut self) -> Option<u64> {
         self.announced = self.announced.max(self.consumed.saturating_add(self.window));
         Some(self.announced)
     }
@@ -120,8 +126,24 @@ impl RecvCredit {
         if bytes <= self.window / 4 || unread > self.window / 16 || !self.grow() {
             return None;
         }
-        self.announced = self.announced.max(self.consumed.saturating_add(self.window));
-        Some(self.announced)
+        self.announce()
+    }
+
+    /// The peer had something to send and no credit beyond `limit`, on a carrier that keeps order: all up to there is
+    /// here. What is remembered is looked at by [`grow_for_blocked`](Self::grow_for_blocked).
+    pub fn on_blocked(&mut self, limit: u64) {
+        self.blocked_at = Some(limit);
+    }
+
+    /// Doubles the window if the peer waits while little is left for the application: then it is credit that is under
+    /// way for too long, whatever the round trip is (T-13.5). Returns the limit to announce.
+    pub fn grow_for_blocked(&mut self) -> Option<u64> {
+        let is_waiting = self.blocked_at.is_some_and(|limit| limit == self.received);
+        if !is_waiting || self.received - self.consumed > self.window / 4 {
+            return None;
+        }
+        self.blocked_at = None; // once for each limit
+        self.grow().then(|| self.announce()).flatten()
     }
 
     /// Half a window in less than two round trips: the window, not the application, may be what limits (T-13.3).
@@ -267,6 +289,23 @@ mod tests {
     fn bytes_behind_a_loss_are_no_reason_where_the_application_does_not_read() {
         let mut credit = RecvCredit::new(1000, 16_000, Budget::new(5000));
         assert_eq!((credit.on_received(900), credit.on_stuck(500)), (Ok(900), None));
+    }
+
+    #[test]
+    fn the_window_grows_when_the_peer_waits_and_nothing_is_left_to_read() {
+        let now = crate::sim::origin();
+        let mut credit = RecvCredit::new(1000, 4000, Budget::new(1 << 20));
+        credit.on_received_more(1000).expect("within the limit");
+        credit.on_blocked(1000);
+        assert_eq!(credit.grow_for_blocked(), None, "the application is what holds it up");
+        assert_eq!(credit.on_consumed(now, 700, Duration::ZERO), Some(1700));
+        assert_eq!(credit.grow_for_blocked(), None);
+        assert_eq!(credit.on_consumed(now, 100, Duration::ZERO), None);
+        assert_eq!((credit.grow_for_blocked(), credit.window()), (Some(2800), 2000));
+        assert_eq!(credit.grow_for_blocked(), None, "once for what was said once");
+        credit.on_received_more(100).expect("within the limit");
+        credit.on_blocked(1000);
+        assert_eq!(credit.grow_for_blocked(), None, "it has more credit by now");
     }
 
     #[test]

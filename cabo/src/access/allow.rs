@@ -1,9 +1,9 @@
 //! The `--allow` file: fingerprints, one a line, each with an optional name.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::config::shell_word;
@@ -31,10 +31,10 @@ pub enum AllowError {
         /// What the system says.
         error: io::Error,
     },
-    /// It could not be read a second time.
-    #[error("{} is a pipe, which could not be read again; --allow names a file", path.display())]
-    Pipe {
-        /// The pipe.
+    /// It is a pipe, a device or a folder, which might never end.
+    #[error("{} is no regular file; --allow names a file with one fingerprint a line", path.display())]
+    NotAFile {
+        /// What stands there.
         path: PathBuf,
     },
     /// A line is no fingerprint.
@@ -66,14 +66,17 @@ impl AllowFile {
     /// Reads the file.
     pub fn load(path: &Path) -> Result<Self, AllowError> {
         let fail = |error| AllowError::Io { path: path.to_owned(), error };
-        // Without waiting: a pipe that nobody writes to would hold up the whole server.
-        let open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-        let file = open.map_err(fail)?;
+        // A pipe without a writer would hold up the whole server.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(fail)?;
         let meta = file.metadata().map_err(fail)?;
-        if meta.file_type().is_fifo() {
-            return Err(AllowError::Pipe { path: path.to_owned() });
+        if !meta.is_file() {
+            return Err(AllowError::NotAFile { path: path.to_owned() });
         }
-        if meta.is_file() && meta.permissions().mode() & 0o002 != 0 {
+        if meta.permissions().mode() & 0o002 != 0 {
             return Err(AllowError::Exposed { path: path.to_owned() });
         }
         let mut bytes = Vec::new();

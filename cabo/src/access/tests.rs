@@ -166,6 +166,18 @@ fn a_bad_allow_file_is_named_with_its_line() {
 }
 
 #[test]
+fn an_allow_file_that_is_a_pipe_or_a_device_is_refused_at_once() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let pipe = temp.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .expect("a pipe");
+    for path in [&*pipe, Path::new("/dev/zero"), temp.path()] {
+        let error = AllowFile::load(path).expect_err("refused");
+        assert!(matches!(error, AllowError::NotAFile { .. }), "{error}");
+    }
+}
+
+#[test]
 fn a_refusal_tells_the_command_that_would_let_the_peer_in() {
     let print = Fingerprint::of(ANA);
     let unknown = Refusal::Unknown(print);

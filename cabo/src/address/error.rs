@@ -89,9 +89,7 @@ pub enum Problem {
     #[error("a name after // has 1 to 255 bytes; `cabo ls` lists who serves")]
     Name,
     /// No scheme.
-    #[error(
-        "there is no scheme; write udp://, tcp://, eth:// or unix: before it"
-    )]
+    #[error("there is no scheme; write udp://, tcp://, eth:// or unix: before it")]
     NoScheme,
     /// A parameter that the user of this address does not know.
     #[error("the parameter {key} means nothing here; known are: {known}")]

@@ -271,6 +271,10 @@ impl Datagrams for Fault {
         self.inner.kernel_drops()
     }
 
+    fn refused(&self) -> u64 {
+        self.inner.refused()
+    }
+
     fn advice(&self) -> Option<String> {
         self.inner.advice()
     }

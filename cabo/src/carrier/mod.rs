@@ -165,6 +165,11 @@ pub trait Datagrams: Send + Sync + Debug {
     /// Packets that arrived and that the kernel dropped because our buffer was full, since the carrier was opened.
     fn kernel_drops(&self) -> u64;
 
+    /// Datagrams that nobody can have sent as they came, and that were dropped for it.
+    fn refused(&self) -> u64 {
+        0
+    }
+
     /// One line for the operator about a limit of this machine that costs speed, and what raises it.
     fn advice(&self) -> Option<String> {
         None

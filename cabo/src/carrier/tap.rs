@@ -133,6 +133,10 @@ impl Datagrams for Tap {
         self.inner.kernel_drops()
     }
 
+    fn refused(&self) -> u64 {
+        self.inner.refused()
+    }
+
     fn advice(&self) -> Option<String> {
         self.inner.advice()
     }

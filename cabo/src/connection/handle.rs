@@ -211,20 +211,17 @@ impl Connection {
     /// As [`close`](Self::close), and waits until the carrier has the goodbye: for whoever is about to end the process.
     pub async fn say_goodbye(&self, code: u64, reason: &str) {
         self.close(code, reason);
-        self.flushed().await;
+        let _ = tokio::time::timeout(FLUSH_TIME, self.flushed()).await; // a carrier that takes nothing is not waited for
     }
 
-    /// Waits until a session that is over has nothing left to send, a second at most.
+    /// For whoever ends the process later, and wants the peer to hear of it however things went.
+    pub fn farewell(&self) -> Farewell {
+        Farewell(self.shared().clone())
+    }
+
+    /// Waits until a session that is over has nothing left to send; on stream carriers, until the peer has read it.
     pub(crate) async fn flushed(&self) {
-        let flushed = poll_fn(|cx| {
-            let mut inner = self.shared().lock();
-            if inner.is_flushed {
-                return Poll::Ready(());
-            }
-            register(&mut inner.wakers.state, cx);
-            Poll::Pending
-        });
-        let _ = tokio::time::timeout(FLUSH_TIME, flushed).await; // a carrier that takes nothing is not waited for
+        flushed(self.shared()).await;
     }
 
     /// Where the peer is.
@@ -275,6 +272,29 @@ impl Connection {
             }
         }
     }
+}
+
+/// What is left to do for a session when the process ends. It does not keep the session open.
+pub struct Farewell(Arc<Shared>);
+
+impl Farewell {
+    /// Ends the session, if it has not ended yet, and waits until the carrier has the goodbye, a second at most.
+    pub async fn say(&self) {
+        self.0.close(0, "");
+        let _ = tokio::time::timeout(FLUSH_TIME, flushed(&self.0)).await; // a carrier that takes nothing is not waited for
+    }
+}
+
+async fn flushed(shared: &Shared) {
+    poll_fn(|cx| {
+        let mut inner = shared.lock();
+        if inner.is_flushed {
+            return Poll::Ready(());
+        }
+        register(&mut inner.wakers.state, cx);
+        Poll::Pending
+    })
+    .await;
 }
 
 impl fmt::Debug for Connection {

@@ -26,6 +26,12 @@ pub enum KeyLogError {
         /// What the system says.
         error: io::Error,
     },
+    /// It is a pipe or a device, which might hold everything up.
+    #[error("the key log {} is no regular file; CABO_KEYLOG names it", path.display())]
+    NotAFile {
+        /// What stands there.
+        path: PathBuf,
+    },
     /// Others could read the secrets.
     #[error(
         "the key log {} is open to others (mode {mode:03o}); close it with: chmod 600 {}",
@@ -59,14 +65,20 @@ impl KeyLogFile {
 
     /// Opens a key log to append to, made with mode 0600 where there is none.
     pub fn open(path: &Path) -> Result<Self, KeyLogError> {
-        let fail = |error| KeyLogError::Open { path: path.to_owned(), error };
+        let not_a_file = || KeyLogError::NotAFile { path: path.to_owned() };
+        let fail = |error: io::Error| match error.raw_os_error() {
+            Some(libc::ENXIO) => not_a_file(), // a pipe that nobody reads
+            _ => KeyLogError::Open { path: path.to_owned(), error },
+        };
         let mut options = OpenOptions::new();
-        // A pipe that nobody reads is an error, not a wait without end.
         options.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK);
         let file = options.open(path).map_err(fail)?;
         let meta = file.metadata().map_err(fail)?;
+        if !meta.is_file() {
+            return Err(not_a_file());
+        }
         let mode = meta.permissions().mode() & 0o777;
-        if meta.is_file() && mode & 0o077 != 0 {
+        if mode & 0o077 != 0 {
             return Err(KeyLogError::Exposed { path: path.to_owned(), mode });
         }
         Ok(Self { path: path.to_owned(), file, has_failed: AtomicBool::new(false) })

@@ -338,4 +338,10 @@ fn a_key_log_that_others_can_read_is_refused() {
     let error = KeyLogFile::open(&path).expect_err("refused").to_string();
     assert!(error.ends_with(&format!("chmod 600 {}", path.display())), "{error}");
     assert!(matches!(KeyLogFile::open(dir.path()), Err(KeyLogError::Open { .. })));
+    let pipe = dir.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .expect("a pipe");
+    for path in [&*pipe, std::path::Path::new("/dev/null")] {
+        assert!(matches!(KeyLogFile::open(path), Err(KeyLogError::NotAFile { .. })));
+    }
 }

@@ -97,6 +97,7 @@ impl Endpoint {
         tokio::spawn(records::accept_loop(
             listener,
             self.record_settings(scheme),
+            self.entrance.clone(),
             self.incoming.clone(),
         ));
         listening
@@ -118,6 +119,7 @@ impl Endpoint {
     /// Takes no more sessions.
     pub fn drain(&self) {
         lock(&self.listening).iter().for_each(|endpoint| endpoint.drain());
+        self.entrance.drain();
     }
 
     /// What the doors dropped so far.

@@ -1,10 +1,11 @@
 //! Endpoints: listen on any number of URLs, connect to any, and get sessions that are alike.
 //!
 //! `listen` and `connect` turn addresses into carriers, `discovery` asks a link who serves. `packets` drives a datagram
-//! carrier, `records` a stream carrier. What differs between carriers ends here: above is [`Connection`] alone.
+//! carrier, `records` a stream carrier behind its `entrance`. What differs between carriers ends here: above is [`Connection`] alone.
 
 mod connect;
 mod discovery;
+mod entrance;
 mod listen;
 mod packets;
 mod records;
@@ -24,6 +25,7 @@ use cabo_proto::wire::code::Code;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 pub use self::discovery::Found;
+use self::entrance::Entrance;
 pub use self::listen::{Drops, Listening};
 use self::packets::{Held, PacketEndpoint};
 use self::records::RecordSettings;
@@ -59,6 +61,7 @@ pub struct Endpoint {
     budget: Arc<Budget>,
     outgoing: Mutex<HashMap<Local, Arc<Held>>>,
     listening: Mutex<Vec<Held>>,
+    entrance: Arc<Entrance>,
     incoming: mpsc::Sender<Connection>,
     accepted: AsyncMutex<mpsc::Receiver<Connection>>,
 }
@@ -88,6 +91,7 @@ impl Endpoint {
             sealed: (!settings.session.is_plain).then_some(sealed),
             crypto,
             budget: Budget::new(budget_bytes),
+            entrance: Entrance::new(settings.connections_max),
             settings,
             outgoing: Mutex::default(),
             listening: Mutex::default(),

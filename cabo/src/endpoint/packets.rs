@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use cabo_proto::session::crypto::{Crypto, CryptoError};
 use cabo_proto::session::endpoint::{Dropped, Endpoint as Door, EndpointConfig, Handle, Routed};
+use cabo_proto::session::remote::Remote;
 use cabo_proto::wire::discovery::{self, Here};
 use cabo_proto::wire::packet::{ConnectionId, Kind, Packet};
 use tokio::sync::mpsc;
@@ -29,8 +30,9 @@ use crate::connection::{Connection, Driver, Machine, Shared};
 const ROUNDS: usize = 16;
 /// Batches of one connection before the next gets its turn.
 const BATCHES: usize = 4;
-/// Answers to discovery a second (W-8.2).
-const ANSWERS_PER_SECOND: u32 = 10;
+/// Answers to discovery a second, of all askers and of each (W-8.2).
+const ANSWERS_PER_SECOND: u32 = 1_000;
+const ANSWERS_PER_ASKER: u32 = 10;
 
 /// One datagram carrier and its connections.
 pub(crate) struct PacketEndpoint {
@@ -76,8 +78,34 @@ struct State {
 struct Discovery {
     answer: Answer,
     versions: Vec<u8>,
-    left: u32,
+    given: Given,
+}
+
+/// Answers of this second.
+struct Given {
     since: Instant,
+    all: u32,
+    by_asker: HashMap<Remote, u32>, // no more than `ANSWERS_PER_SECOND`
+}
+
+impl Given {
+    fn new(now: Instant) -> Self {
+        Self { since: now, all: 0, by_asker: HashMap::new() }
+    }
+
+    /// Whether `asker` may have one more.
+    fn take(&mut self, now: Instant, asker: Remote) -> bool {
+        if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
+            *self = Self::new(now);
+        }
+        let own = self.by_asker.get(&asker).copied().unwrap_or(0);
+        let is_left = self.all < ANSWERS_PER_SECOND && own < ANSWERS_PER_ASKER;
+        if is_left {
+            self.all += 1;
+            self.by_asker.insert(asker, own + 1);
+        }
+        is_left
+    }
 }
 
 /// Who serves on a link, as it says itself.
@@ -169,7 +197,9 @@ impl PacketEndpoint {
     }
 
     pub(crate) fn dropped(&self) -> Vec<(Dropped, u64)> {
-        self.lock().door.dropped().iter().map(|(why, count)| (*why, *count)).collect()
+        let mut dropped = self.lock().door.dropped().clone();
+        *dropped.entry(Dropped::Malformed).or_default() += self.carrier.refused();
+        dropped.into_iter().collect()
     }
 
     /// Starts a connection to `to`.
@@ -190,8 +220,7 @@ impl PacketEndpoint {
 
     /// Answers who asks the link who serves.
     pub(crate) fn answer_discovery(&self, answer: Answer, versions: Vec<u8>) {
-        let discovery =
-            Discovery { answer, versions, left: ANSWERS_PER_SECOND, since: Instant::now() };
+        let discovery = Discovery { answer, versions, given: Given::new(Instant::now()) };
         self.lock().discovery = Some(discovery);
     }
 
@@ -315,14 +344,10 @@ impl PacketDriver {
         match packet.kind {
             Kind::Discover { sender, body } => {
                 let Some(discovery) = &mut state.discovery else { return };
-                if now.saturating_duration_since(discovery.since) >= Duration::from_secs(1) {
-                    (discovery.since, discovery.left) = (now, ANSWERS_PER_SECOND);
-                }
                 let is_question = datagram
                     .get(body..packet.length)
                     .is_some_and(|body| discovery::check_question(body).is_ok());
-                if discovery.left > 0 && is_question {
-                    discovery.left -= 1;
+                if is_question && discovery.given.take(now, source(&from)) {
                     let Answer { port, fingerprint, .. } = discovery.answer;
                     let here = Here { port, fingerprint, versions: &discovery.versions };
                     self.answer(from, here.answer(packet.version, sender));
@@ -540,5 +565,23 @@ impl PacketDriver {
             self.sleeping_until = None;
         }
         polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_who_asks_without_end_does_not_hide_us_from_others() {
+        let now = Instant::now();
+        let asker = |number: u32| Remote::new(&number.to_be_bytes()).expect("short");
+        let mut given = Given::new(now);
+        let answered = (0..100).filter(|_| given.take(now, asker(1))).count();
+        assert_eq!(answered as u32, ANSWERS_PER_ASKER);
+        assert!(given.take(now, asker(2)));
+        let more = (0..10_000).filter(|number| given.take(now, asker(10 + number))).count();
+        assert_eq!(more as u32, ANSWERS_PER_SECOND - ANSWERS_PER_ASKER - 1);
+        assert!(given.take(now + Duration::from_secs(1), asker(1)), "a second later there is more");
     }
 }

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use cabo_proto::session::config::Config;
+use cabo_proto::session::config::{Config, Ended};
 use cabo_proto::session::crypto::Crypto;
 use cabo_proto::session::records::{Opening, RecordConnection};
 use cabo_proto::transport::flow::Budget;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Sleep, timeout};
 
+use super::entrance::{Entrance, Reason, Ticket};
 use crate::carrier::{Accepted, ByteStream, Listener, Peer};
 use crate::connection::{Connection, Driver, Machine, Shared};
 
@@ -27,10 +28,13 @@ const IN_BYTES: usize = 256 * 1024;
 const TURN_BYTES: usize = 256 * 1024;
 /// A stranger has to say who it is within this.
 const OPENING_TIME: Duration = Duration::from_secs(5);
-/// After our CLOSE the peer's last bytes are read for this long, so that no reset destroys what it has not read yet.
-const LINGER_TIME: Duration = Duration::from_secs(2);
-/// Streams that have not yet said who they are.
-const OPENINGS_MAX: usize = 1_000;
+/// A connection that is over has this long to hand its last bytes to the carrier: a peer that does not read would hold
+/// it for ever (S-9).
+const LAST_BYTES_TIME: Duration = Duration::from_secs(10);
+/// After that the peer's last bytes are read for this long, so that no reset destroys what it has not read yet.
+const LINGER_TIME: Duration = Duration::from_secs(10);
+/// The same for who is turned away.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
 /// What a stranger is told (W-4.1).
 const STRANGER_LINE: &[u8] = b"This port speaks cabo/1; connect with: cabo ls tcp://HOST:PORT\r\n";
 
@@ -88,7 +92,7 @@ pub(crate) fn start_client(
         crypto,
         settings.budget.clone(),
     )?;
-    let (shared, driver) = drive(settings, machine, stream, from, peer_user, None);
+    let (shared, driver) = drive(settings, machine, stream, from, peer_user, None, None);
     tokio::spawn(driver.run());
     Ok(Connection::new(shared))
 }
@@ -100,6 +104,7 @@ fn drive(
     from: Peer,
     peer_user: Option<u32>,
     incoming: Option<mpsc::Sender<Connection>>,
+    ticket: Option<Ticket>,
 ) -> (Arc<Shared>, RecordDriver) {
     let wake = Arc::new(Wake::default());
     let machine = Machine::Records(Box::new(machine));
@@ -118,6 +123,8 @@ fn drive(
         out: Vec::new(),
         out_at: 0,
         incoming,
+        ticket,
+        last_bytes_until: None,
         sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
         is_read_ended: false,
     };
@@ -128,9 +135,9 @@ fn drive(
 pub(crate) async fn accept_loop(
     listener: Arc<dyn Listener>,
     settings: RecordSettings,
+    entrance: Arc<Entrance>,
     incoming: mpsc::Sender<Connection>,
 ) {
-    let openings = Arc::new(Semaphore::new(OPENINGS_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = poll_fn(|cx| listener.poll_accept(cx)) => accepted,
@@ -143,30 +150,54 @@ pub(crate) async fn accept_loop(
                 return;
             }
         };
-        let Ok(permit) = openings.clone().try_acquire_owned() else {
-            tracing::debug!(from = %accepted.from, "too many strangers at once");
-            continue;
-        };
-        let (settings, incoming) = (settings.clone(), incoming.clone());
-        tokio::spawn(async move {
-            let opened = timeout(OPENING_TIME, open(&settings, accepted, incoming)).await;
-            drop(permit);
-            match opened {
-                Ok(Some(driver)) => driver.run().await,
-                Ok(None) => {}
-                Err(_) => tracing::debug!("a stranger said nothing in time"),
+        let ticket = match entrance.enter(super::source(&accepted.from)) {
+            Ok(ticket) => ticket,
+            Err(reason) => {
+                send_away(&entrance, &settings, accepted.stream, reason);
+                continue;
             }
-        });
+        };
+        tokio::spawn(welcome(
+            accepted,
+            settings.clone(),
+            ticket,
+            entrance.clone(),
+            incoming.clone(),
+        ));
+    }
+}
+
+/// One connection from its first byte to its last.
+async fn welcome(
+    accepted: Accepted,
+    settings: RecordSettings,
+    mut ticket: Ticket,
+    entrance: Arc<Entrance>,
+    incoming: mpsc::Sender<Connection>,
+) {
+    let Accepted { mut stream, from, peer_user } = accepted;
+    let opened = tokio::select! {
+        opened = timeout(OPENING_TIME, open(&settings, &mut stream, from)) => opened,
+        reason = poll_fn(|cx| ticket.poll_evicted(cx)) => {
+            return send_away(&entrance, &settings, stream, reason);
+        }
+    };
+    match opened {
+        Ok(Some(machine)) => {
+            let (incoming, ticket) = (Some(incoming), Some(ticket));
+            drive(&settings, machine, stream, from, peer_user, incoming, ticket).1.run().await;
+        }
+        Ok(None) => {}
+        Err(_) => tracing::debug!("a stranger said nothing in time"),
     }
 }
 
 /// Reads the preface and decides who it is.
 async fn open(
     settings: &RecordSettings,
-    accepted: Accepted,
-    incoming: mpsc::Sender<Connection>,
-) -> Option<RecordDriver> {
-    let Accepted { mut stream, from, peer_user } = accepted;
+    stream: &mut Box<dyn ByteStream>,
+    from: Peer,
+) -> Option<RecordConnection> {
     let mut preface = [0; 8];
     let mut len = 0;
     while let (Opening::Unknown, true) = (Opening::of(&preface[..len]), len < preface.len()) {
@@ -179,27 +210,43 @@ async fn open(
         Opening::Cabo { is_plain } if is_plain == settings.config.is_plain => {}
         Opening::Cabo { .. } | Opening::Stranger | Opening::Unknown => {
             tracing::debug!(%from, first = ?preface[..len].escape_ascii().to_string(), "a stranger");
-            turn_away(stream).await;
+            say_and_end(stream, STRANGER_LINE).await;
             return None;
         }
     }
-    let machine = RecordConnection::server(
+    RecordConnection::server(
         Instant::now(),
         settings.config.clone(),
         &*settings.crypto,
         settings.budget.clone(),
     )
-    .ok()?;
-    Some(drive(settings, machine, stream, from, peer_user, Some(incoming)).1)
+    .ok()
 }
 
-/// One readable line, then the end, without a reset that would destroy the line.
-async fn turn_away(mut stream: Box<dyn ByteStream>) {
-    if stream.write_all(STRANGER_LINE).await.is_ok() && stream.shutdown().await.is_ok() {
-        let mut rest = vec![0; 4096]; // not inside the future, which outlives it as the connection's
-        let drain = async { while matches!(stream.read(&mut rest).await, Ok(1..)) {} };
-        let _ = timeout(Duration::from_secs(1), drain).await; // who goes on talking is cut off
-    }
+/// Tells somebody for whom there is no room why, as long as not too many are told.
+fn send_away(
+    entrance: &Arc<Entrance>,
+    settings: &RecordSettings,
+    mut stream: Box<dyn ByteStream>,
+    (code, why): Reason,
+) {
+    let Some(farewell) = entrance.farewell() else { return };
+    let words = RecordConnection::refusal(settings.config.is_plain, code, why);
+    tokio::spawn(async move {
+        say_and_end(&mut stream, &words).await;
+        drop(farewell);
+    });
+}
+
+/// A last word, then the end, without a reset that would destroy it.
+async fn say_and_end(stream: &mut Box<dyn ByteStream>, words: &[u8]) {
+    let mut rest = vec![0; 4096]; // not inside the future, which outlives it as the connection's
+    let saying = async {
+        if stream.write_all(words).await.is_ok() && stream.shutdown().await.is_ok() {
+            while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+        }
+    };
+    let _ = timeout(FAREWELL_TIME, saying).await; // who goes on talking is cut off
 }
 
 /// The future that drives one connection.
@@ -210,6 +257,8 @@ struct RecordDriver {
     out: Vec<u8>,
     out_at: usize, // so much of it the carrier has
     incoming: Option<mpsc::Sender<Connection>>,
+    ticket: Option<Ticket>, // `None` at the client
+    last_bytes_until: Option<Instant>,
     sleep: Pin<Box<Sleep>>,
     is_read_ended: bool,
 }
@@ -220,7 +269,7 @@ impl RecordDriver {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut taken = 0;
         while taken < TURN_BYTES {
-            let mut is_moved = self.wake.take(cx);
+            let mut is_moved = self.wake.take(cx) | self.make_room(cx);
             if let Some(len) = self.read(cx) {
                 taken += len;
                 is_moved = true;
@@ -231,9 +280,16 @@ impl RecordDriver {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Pending => false,
             };
-            if is_gone && self.out.is_empty() {
-                return Poll::Ready(());
-            }
+            let deadline = if is_gone {
+                let now = Instant::now();
+                let until = *self.last_bytes_until.get_or_insert(now + LAST_BYTES_TIME);
+                if self.out.is_empty() || until <= now {
+                    return Poll::Ready(());
+                }
+                Some(until)
+            } else {
+                deadline
+            };
             if is_moved {
                 continue;
             }
@@ -248,6 +304,16 @@ impl RecordDriver {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Ends a handshake that has to make room for others. True if it did.
+    fn make_room(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(ticket) = &mut self.ticket else { return false };
+        let Poll::Ready((code, why)) = ticket.poll_evicted(cx) else { return false };
+        if let Machine::Records(machine) = &mut self.shared.lock().machine {
+            machine.close(Ended::Declined { code, reason: why.to_owned() });
+        }
+        true
     }
 
     /// Reads once and says how many bytes; `None`: nothing now, or never more.
@@ -296,6 +362,9 @@ impl RecordDriver {
         if news.is_handshaken
             && let Some(incoming) = self.incoming.take()
         {
+            if let Some(ticket) = &self.ticket {
+                ticket.prove();
+            }
             super::announce(&incoming, Connection::new(self.shared.clone()));
         }
         state
@@ -333,7 +402,6 @@ impl RecordDriver {
                 machine.handle_end(); // a carrier that failed in mid-write truncates
             }
             inner.pump();
-            inner.on_flushed();
         }
         let (mut stream, mut scratch) = (self.stream, vec![0; 4096]);
         let linger = async move {
@@ -341,6 +409,9 @@ impl RecordDriver {
                 while matches!(stream.read(&mut scratch).await, Ok(1..)) {}
             }
         };
-        let _ = timeout(LINGER_TIME, linger).await; // what has not been read by then is the peer's loss
+        if self.out.is_empty() {
+            let _ = timeout(LINGER_TIME, linger).await; // what has not been read by then is the peer's loss
+        }
+        self.shared.lock().on_flushed();
     }
 }

@@ -114,6 +114,14 @@ async fn padding_is_cut_and_foreign_frames_are_not_heard() {
         raw.send(bytes).unwrap_or_else(|e| panic!("{what}: {e}"));
     }
     assert_silent(&ours).await;
+    assert_eq!(ours.refused(), 0);
+    let nobody: [[u8; 6]; 4] = [Peer::BROADCAST_MAC, [1, 0, 0x5e, 0, 0, 9], [0; 6], mac];
+    for source in nobody {
+        let from = [mac.as_slice(), &source, &ether_type, &body(30, 0)].concat();
+        raw.send(&from).unwrap();
+    }
+    assert_silent(&ours).await;
+    assert_eq!(ours.refused(), 4, "nobody can have sent these, and an answer would go astray");
     raw.send(&frame(mac, &[], ether_type, &body(20, 22))).unwrap();
     let (from, arrived) = receive(&ours).await.remove(0);
     assert_eq!(arrived, packet(20, 1));

@@ -20,7 +20,7 @@ const SOURCES: usize = 8;
 /// More than this is no flood of handshakes but of the loopback interface, on which the clients are too.
 const PACKETS_PER_MS: usize = 20;
 
-fn socket_address(address: &Address) -> SocketAddr {
+pub(crate) fn socket_address(address: &Address) -> SocketAddr {
     address.to_string().split("//").nth(1).unwrap().parse().unwrap()
 }
 

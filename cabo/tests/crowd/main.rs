@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod flood;
+mod full;
 mod slow;
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cabo::access::{Access, AllowFile, Cidr};
 use cabo::address::{Address, DEFAULT_PORT, Host, HostPort, Interface, Place};
@@ -14,12 +15,14 @@ use cabo::error::ListenError;
 use cabo::keys::{Fingerprint, PublicKey};
 use cabo::server::{self, Server, ServerSettings};
 use cabo::service::media::{Catalogue, Limits, MediaServer};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
 
 use self::ask::Asker;
 use self::tell::Teller;
+use super::relay::amount;
 use super::{Globals, block_on, give_up_raw_sockets};
 use crate::exit::{self, Failure};
 use crate::session;
@@ -34,8 +37,8 @@ const TURNED_AWAY_MAX: usize = 256;
 ///
 /// Without --on: UDP and TCP on port 5555 of all addresses, and raw Ethernet on every link that is up, where that is
 /// permitted. Who has your identity gets in; about anybody else you are asked on the terminal, and the answer holds
-/// until the server ends: for good, a friend's fingerprint stands in the --allow file. SIGTERM and Ctrl-C give
-/// transfers under way 10 s to end; SIGHUP rereads the --allow file.
+/// until the server ends: for good, a friend's fingerprint stands in the --allow file. SIGTERM and Ctrl-C let
+/// transfers under way end, for --drain-time at most, and a second one ends at once; SIGHUP rereads the --allow file.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -69,6 +72,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_sessions: u32,
+    /// How long transfers under way may go on after SIGTERM or Ctrl-C
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = amount::time)]
+    drain_time: Duration,
 }
 
 /// What the arguments mean.
@@ -81,6 +87,7 @@ struct Wish {
     is_plain: bool,
     is_hidden: bool,
     sessions_max: usize,
+    drain_time: Duration,
     globals: Globals,
 }
 
@@ -114,6 +121,7 @@ impl Args {
             is_plain: self.plain,
             is_hidden: self.hidden,
             sessions_max: usize::try_from(self.max_sessions).unwrap_or(usize::MAX),
+            drain_time: self.drain_time,
             globals,
         })
     }
@@ -149,6 +157,7 @@ fn named_places(urls: &[OsString]) -> anyhow::Result<Vec<Listen>> {
 
 impl Wish {
     async fn serve(self) -> anyhow::Result<ExitCode> {
+        raise_descriptor_limit();
         let mut signals = Signals::new()?; // before there is anything that a signal could leave behind
         let own = session::Own::load()?;
         let catalogue = Catalogue::open(&self.what).map_err(|error| {
@@ -167,8 +176,11 @@ impl Wish {
             endpoint.answer_discovery(Fingerprint::hash(public));
         }
         let media = MediaServer::new(Arc::new(catalogue), Limits::default());
-        let settings =
-            ServerSettings { sessions_max: self.sessions_max, ..ServerSettings::default() };
+        let settings = ServerSettings {
+            sessions_max: self.sessions_max,
+            drain_time: self.drain_time,
+            ..ServerSettings::default()
+        };
         let (questions, asked) = server::questions();
         let (server, mut events) = Server::new(
             endpoint,
@@ -203,7 +215,7 @@ impl Wish {
                     (Signal::Reload, None) | (Signal::Stop, _) => match stop.take() {
                         Some(stop) => {
                             let _ = stop.send(()); // the server has ended already
-                            teller.draining(server.session_count())?;
+                            teller.draining(server.session_count(), self.drain_time)?;
                         }
                         None => return Ok(ExitCode::from(exit::INTERRUPTED)),
                     },
@@ -268,6 +280,17 @@ impl Wish {
             fingerprint: Fingerprint::of(public),
             is_plain: self.is_plain,
             who,
+        }
+    }
+}
+
+/// As many descriptors as the system lets us have: each session over a stream carrier and each open item has one.
+fn raise_descriptor_limit() {
+    let had = getrlimit(Resource::Nofile);
+    if had.current != had.maximum {
+        let most = Rlimit { current: had.maximum, maximum: had.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, most) {
+            tracing::debug!(%error, "the limit of descriptors stays");
         }
     }
 }

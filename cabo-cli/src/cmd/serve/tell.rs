@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anstyle::Style;
 use cabo::access::{AllowError, Refusal};
@@ -15,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cmd::Globals;
 use crate::interfaces;
-use crate::show::human::escaped;
+use crate::show::human::{self, escaped};
 use crate::show::json;
 use crate::show::stdout;
 
@@ -90,6 +91,11 @@ impl Teller {
                 let remedy = refusal.remedy(self.allow.as_deref());
                 self.session("refused", info, &[("why", refusal.to_string()), ("remedy", remedy)])
             }
+            ServerEvent::TurnedAway(info) => {
+                let remedy = "raise --max-sessions".to_owned();
+                let why = "all sessions are taken".to_owned();
+                self.session("turned_away", info, &[("why", why), ("remedy", remedy)])
+            }
             ServerEvent::Ended(info, ended) => {
                 let has_left =
                     matches!(&**ended, Ended::Peer { code: 0, reason } if reason.is_empty());
@@ -116,13 +122,14 @@ impl Teller {
         }
     }
 
-    pub(super) fn draining(&self, sessions: usize) -> io::Result<()> {
+    pub(super) fn draining(&self, sessions: usize, within: Duration) -> io::Result<()> {
         if self.is_json {
             return json::line(&json!({"event": "draining", "sessions": sessions}));
         }
+        let within = human::duration(within);
         tracing::info!(
             sessions,
-            "going down when requests under way have ended, in 10 s at most; once more ends at once"
+            "going down when requests under way have ended, within {within}; once more ends at once"
         );
         Ok(())
     }

@@ -130,7 +130,7 @@ impl PacketConnection {
         let Some(len) = self.open(now, numbered, datagram) else { return };
         self.stats.packets_received += 1;
         self.stats.bytes_received += datagram.len() as u64;
-        self.on_genuine(now, numbered);
+        self.on_genuine(now, packet.receiver, numbered);
         let body = &datagram[numbered.body..numbered.body + len];
         if let Err(ended) = self.handle_body(now, numbered, body) {
             self.end(ended);
@@ -188,15 +188,17 @@ impl PacketConnection {
     }
 
     /// A packet that only the peer can have sent.
-    fn on_genuine(&mut self, now: Instant, numbered: &Numbered) {
+    fn on_genuine(&mut self, now: Instant, to: ConnectionId, numbered: &Numbered) {
         self.idle.on_received(now);
         if let (Some(sender), false) = (numbered.sender, self.is_peer_id_known) {
             self.peer_id = sender;
             self.is_peer_id_known = true;
         }
+        if self.core.side == Side::Server && to == self.local_id {
+            self.is_address_proved = true; // only who received our first flight knows our id (S-3.4)
+            self.core.on_address_proved();
+        }
         if self.core.side == Side::Server && numbered.space != Space::Initial {
-            // Only who received our first flight has these keys, and knows our id (S-3.4).
-            self.is_address_proved = true;
             self.discard(Space::Initial);
         }
     }

@@ -203,6 +203,9 @@ impl PacketConnection {
     ) -> Result<Self, CryptoError> {
         let mut connection = Self::new(now, Side::Server, start, Some(peer_id))?;
         connection.is_address_proved = is_address_proved;
+        if !is_address_proved {
+            connection.core.hold_back();
+        }
         Ok(connection)
     }
 

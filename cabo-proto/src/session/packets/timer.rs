@@ -46,7 +46,7 @@ impl PacketConnection {
     }
 
     fn handshake_deadline(&self) -> Option<Instant> {
-        (!self.core.is_handshaken()).then(|| self.started + self.core.config.handshake_timeout)
+        (!self.core.is_proved()).then(|| self.started + self.core.config.handshake_timeout)
     }
 
     /// The earliest probe timeout of the spaces that may have one.

@@ -133,6 +133,7 @@ struct Counts {
 pub struct Streams {
     us: Opener,
     rtt: Duration,
+    is_ordered: bool,
     limits: Limits,
     peer: Params,
     send: BTreeMap<StreamId, SendHalf>,
@@ -160,6 +161,7 @@ impl Streams {
         Self {
             us,
             rtt: Duration::ZERO,
+            is_ordered: false,
             peer: Params::default(),
             send: BTreeMap::new(),
             recv: BTreeMap::new(),
@@ -199,6 +201,11 @@ impl Streams {
     /// The time that credit takes to come back; windows grow by it.
     pub(crate) fn set_rtt(&mut self, rtt: Duration) {
         self.rtt = rtt;
+    }
+
+    /// The carrier keeps order and tells no round trip: windows grow when the peer waits for credit (T-13.5).
+    pub(crate) fn set_ordered(&mut self) {
+        self.is_ordered = true;
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<StreamEvent> {
@@ -327,11 +334,12 @@ impl Streams {
         let before = recv.half.consumed();
         let read = recv.half.read(out);
         let consumed = recv.half.consumed() - before;
-        if consumed > 0
-            && recv.credit.on_consumed(now, consumed, self.rtt).is_some()
-            && recv.half.wants_credit()
-        {
-            self.control.insert(Control::MaxStreamData(id));
+        if consumed > 0 {
+            let is_due = recv.credit.on_consumed(now, consumed, self.rtt).is_some();
+            let is_grown = recv.credit.grow_for_blocked().is_some();
+            if (is_due || is_grown) && recv.half.wants_credit() {
+                self.control.insert(Control::MaxStreamData(id));
+            }
         }
         let is_done = recv.half.is_done();
         self.on_consumed(now, consumed);
@@ -359,8 +367,12 @@ impl Streams {
     }
 
     fn on_consumed(&mut self, now: Instant, bytes: u64) {
-        if bytes > 0 && self.in_credit.on_consumed(now, bytes, self.rtt).is_some() {
-            self.control.insert(Control::MaxData);
+        if bytes > 0 {
+            let is_due = self.in_credit.on_consumed(now, bytes, self.rtt).is_some();
+            let is_grown = self.in_credit.grow_for_blocked().is_some();
+            if is_due || is_grown {
+                self.control.insert(Control::MaxData);
+            }
         }
     }
 
@@ -389,8 +401,14 @@ impl Streams {
                 }
                 Ok(())
             }
-            // The peer's notice that it is blocked: our credit grows by what is read, not by asking.
-            Frame::DataBlocked(_) | Frame::StreamBlocked { .. } => Ok(()),
+            Frame::DataBlocked(limit) => {
+                self.on_data_blocked(limit);
+                Ok(())
+            }
+            Frame::StreamBlocked { stream, limit } => {
+                self.on_stream_blocked(stream, limit);
+                Ok(())
+            }
             Frame::Pad(_)
             | Frame::Ping
             | Frame::Ack(_)
@@ -401,6 +419,27 @@ impl Streams {
             | Frame::Admitted
             | Frame::Datagram(_)
             | Frame::Unknown { .. } => Ok(()),
+        }
+    }
+
+    /// Where packets overtake each other this says little, and the round trip is known.
+    fn on_data_blocked(&mut self, limit: u64) {
+        if self.is_ordered {
+            self.in_credit.on_blocked(limit);
+            if self.in_credit.grow_for_blocked().is_some() {
+                self.control.insert(Control::MaxData);
+            }
+        }
+    }
+
+    fn on_stream_blocked(&mut self, id: StreamId, limit: u64) {
+        if self.is_ordered
+            && let Some(recv) = self.recv.get_mut(&id)
+        {
+            recv.credit.on_blocked(limit);
+            if recv.credit.grow_for_blocked().is_some() && recv.half.wants_credit() {
+                self.control.insert(Control::MaxStreamData(id));
+            }
         }
     }
 

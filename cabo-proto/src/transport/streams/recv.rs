@@ -1,7 +1,8 @@
 //! The receiving half of one stream (T-16): from pieces in any order to bytes in order.
 //!
-//! Bytes lie in pages that are taken when first touched, so what a peer can make us hold is bounded by the credit it
-//! has, however it cuts and orders its pieces. Pages go as soon as they are read, so a stream that waits holds none.
+//! Bytes lie in pages that are taken when first touched, and are small while little is in them, so what a peer can make
+//! us hold is bounded by the credit it has, however it cuts and orders its pieces. Pages go as soon as they are read, so
+//! a stream that waits holds none.
 
 use std::collections::VecDeque;
 
@@ -13,6 +14,9 @@ const PAGE_BYTES: u64 = 16 * 1024;
 /// Holes in one stream that we keep account of. An honest peer has at most 65,536 packets under way (T-15), and between
 /// any two holes one of them came.
 const HOLES_MAX: usize = 1 << 15;
+
+/// So much of a page is held in memory of its own size: a few bytes on each of many streams must not cost a page each.
+const SMALL_BYTES: usize = 4 * 1024;
 
 /// Places for pages that a stream keeps when it has caught up.
 const PAGES_KEPT: usize = 16;
@@ -85,6 +89,11 @@ impl RecvHalf {
     }
 
     #[cfg(test)]
+    pub(super) fn bytes_held(&self) -> usize {
+        self.pages.iter().flatten().map(Vec::capacity).sum()
+    }
+
+    #[cfg(test)]
     pub(super) fn pages_held(&self) -> usize {
         self.pages.iter().flatten().count()
     }
@@ -153,8 +162,10 @@ impl RecvHalf {
             if self.pages.len() <= index {
                 self.pages.resize_with(index + 1, || None);
             }
-            let page =
-                self.pages[index].get_or_insert_with(|| Vec::with_capacity(PAGE_BYTES as usize));
+            let page = self.pages[index].get_or_insert_with(Vec::new);
+            if from + len > SMALL_BYTES {
+                page.reserve_exact(PAGE_BYTES as usize - page.len());
+            }
             put_at(page, from, &data[..len]);
             (at, data) = (at + len as u64, &data[len..]);
         }

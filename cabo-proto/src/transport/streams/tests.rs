@@ -295,6 +295,21 @@ fn a_stream_whose_reader_has_caught_up_holds_no_page() {
     }
 }
 
+/// S-9: what a peer can make us hold is what it sent or skipped, and not a page for each byte.
+#[test]
+fn a_few_bytes_on_a_stream_do_not_hold_a_page() {
+    for (offset, len) in [(0, 1), (1, 1), (0, 100), (2000, 3), (4000, 96), (4000, 97), (9000, 1)] {
+        let mut half = RecvHalf::new();
+        half.insert(offset, &bytes(offset, len), false, u64::MAX).unwrap();
+        let (held, charged) = (half.bytes_held() as u64, offset + len);
+        assert!(held <= (2 * charged).max(8) || charged > 4096, "{held} for {charged}");
+        half.insert(0, &bytes(0, 16_000), false, u64::MAX).unwrap();
+        let mut buffer = vec![0; 20_000];
+        assert_eq!(half.read(&mut buffer), Read::Bytes(16_000));
+        assert_eq!(buffer[..16_000], bytes(0, 16_000));
+    }
+}
+
 #[test]
 fn holes_are_counted_and_have_an_end() {
     let mut half = RecvHalf::new();

@@ -25,6 +25,7 @@ pub(super) struct Device {
     pub(super) mac: [u8; 6],
     pub(super) mtu: usize,
     pub(super) is_up: bool,
+    pub(super) is_loopback: bool, // where all have one address, of zeros
 }
 
 impl Device {
@@ -62,7 +63,21 @@ impl Device {
             *to = from as u8;
         }
         let is_up = libc::c_int::from(flags) & libc::IFF_UP != 0;
-        Ok(Self { name, index, mac, mtu: usize::try_from(mtu).unwrap_or_default(), is_up })
+        let is_loopback = address.sa_family == libc::ARPHRD_LOOPBACK;
+        Ok(Self {
+            name,
+            index,
+            mac,
+            mtu: usize::try_from(mtu).unwrap_or_default(),
+            is_up,
+            is_loopback,
+        })
+    }
+
+    /// Whether a frame can come from `mac`: a group, nobody and we ourselves cannot have sent it (IEEE 802.3 3.2.3).
+    pub(super) fn is_source(&self, mac: [u8; 6]) -> bool {
+        let is_group = mac[0] & 1 != 0;
+        !is_group && (self.is_loopback || (mac != [0; 6] && mac != self.mac))
     }
 
     /// The name that the kernel prints: an alternative name leads here too, but a claim needs a single one.

@@ -51,6 +51,7 @@ pub struct Ether {
     receive_buffer: ReceiveBuffer,
     resume: Resume,
     lost_sends: AtomicU64,
+    odd_sources: AtomicU64,
 }
 
 impl Ether {
@@ -91,6 +92,7 @@ impl Ether {
             receive_buffer,
             resume: Resume::default(),
             lost_sends: AtomicU64::new(0),
+            odd_sources: AtomicU64::new(0),
         })
     }
 
@@ -172,6 +174,10 @@ impl Ether {
         let is_own = source == device.mac && source_port == self.claim.port; // `lo` and some switches echo
         if is_own || source_port == 0 {
             return None;
+        }
+        if !device.is_source(source) {
+            self.odd_sources.fetch_add(1, Relaxed);
+            return None; // an answer would go to the whole link, to nobody or to ourselves
         }
         let from = Peer::Ether { mac: source, port: source_port, interface: device.name };
         let len = without_padding(slot.get(..len)?);
@@ -309,6 +315,10 @@ impl Datagrams for Ether {
 
     fn kernel_drops(&self) -> u64 {
         sockopt::drops(self.socket.get_ref())
+    }
+
+    fn refused(&self) -> u64 {
+        self.odd_sources.load(Relaxed)
     }
 
     fn advice(&self) -> Option<String> {

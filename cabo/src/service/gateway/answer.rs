@@ -5,12 +5,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
+
+use tokio::sync::Semaphore;
 
 use super::blocks::{Blocks, Item, count};
 use super::page;
@@ -27,12 +30,22 @@ const ITEM_POLICY: &str =
 const PAGE_POLICY: &str = "default-src 'none'; img-src 'self'; media-src 'self'; base-uri 'none'; form-action 'none'; \
                            frame-ancestors 'none'";
 
+/// Whether a connection has shown the token.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known(Arc<AtomicBool>);
+
+impl Known {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// What the gateway serves, and where.
 #[derive(Debug)]
 pub(super) struct Site<S> {
     pub(super) here: SocketAddr,
     pub(super) token: String,
-    pub(super) readers: usize,
+    pub(super) readers: Arc<Semaphore>, // one permit for each item that is read
     pub(super) blocks: Arc<Blocks<S>>,
 }
 
@@ -115,6 +128,9 @@ async fn route<S: Source>(site: &Site<S>, request: &Parts) -> Result<Response<Bo
     let (token, path) = path.split_once('/').ok_or_else(Failure::not_found)?;
     verify_slices_are_equal(token.as_bytes(), site.token.as_bytes())
         .map_err(|_| Failure::not_found())?;
+    if let Some(Known(known)) = request.extensions.get() {
+        known.store(true, Ordering::Relaxed);
+    }
     count(&site.blocks.counts.requests, 1);
     if !matches!(request.method, Method::GET | Method::HEAD) {
         return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD alone"));
@@ -198,7 +214,8 @@ async fn item<S: Source>(
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
     headers.insert(header::CONTENT_TYPE, content_type(&item));
     if request.method == Method::GET {
-        let mut reader = Reader::new(site.blocks.clone(), item, range);
+        let permit = site.readers.clone().acquire_owned().await.ok(); // never closed
+        let mut reader = Reader::new(site.blocks.clone(), item, range, permit);
         reader.begin().await?;
         *response.body_mut() = Body::from_stream(ReaderBody::Waiting(reader));
     }

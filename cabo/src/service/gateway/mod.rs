@@ -35,6 +35,7 @@ use std::time::Duration;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 pub use self::blocks::GatewayStats;
 pub use self::session::SessionSource;
@@ -52,7 +53,7 @@ pub struct GatewaySettings {
     pub kept_blocks: usize,
     /// Blocks that are asked for ahead of one reader, once it has read as many in a row.
     pub ahead_blocks: u64,
-    /// Connections of players at once; further ones wait.
+    /// Items that are read at once; further requests wait.
     pub readers: usize,
     /// How long a lost server is waited for before a reader hears of it.
     pub patience: Duration,
@@ -98,8 +99,8 @@ impl<S: Source> Gateway<S> {
         let listener = TcpListener::bind(addr).await?;
         let here = listener.local_addr()?;
         let token = token()?;
-        let site =
-            Site { here, token, readers: settings.readers, blocks: Blocks::new(source, settings) };
+        let readers = Arc::new(Semaphore::new(settings.readers.clamp(1, Semaphore::MAX_PERMITS)));
+        let site = Site { here, token, readers, blocks: Blocks::new(source, settings) };
         Ok(Self { listener, site: Arc::new(site) })
     }
 
@@ -137,7 +138,7 @@ pub async fn copy<S: Source>(
 ) -> Result<u64, CopyError> {
     let blocks = Blocks::new(source, settings);
     let item = blocks.describe(item).await?;
-    let mut reader = Reader::new(blocks, item.clone(), 0..item.info.size);
+    let mut reader = Reader::new(blocks, item.clone(), 0..item.info.size, None);
     while let Some(bytes) = reader.next().await {
         out.write_all(&bytes?).await?;
     }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::blocks::{Blocks, Item, Want, count};
 use super::source::{PlayError, Source};
@@ -32,11 +33,17 @@ pub(super) struct Reader<S> {
     /// The blocks from `next_ahead - ahead.len()` on.
     ahead: VecDeque<Want>,
     next_ahead: u64,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<S: Source> Reader<S> {
-    /// Reads `range` of `item`; asks for nothing yet.
-    pub(super) fn new(blocks: Arc<Blocks<S>>, item: Arc<Item>, range: Range<u64>) -> Self {
+    /// Reads `range` of `item`; asks for nothing yet. Holds `permit` as long as it lives.
+    pub(super) fn new(
+        blocks: Arc<Blocks<S>>,
+        item: Arc<Item>,
+        range: Range<u64>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
         let end = range.end.min(item.info.size);
         let start = range.start.min(end);
         let next_ahead = start / BLOCK_BYTES;
@@ -48,6 +55,7 @@ impl<S: Source> Reader<S> {
             current: None,
             ahead: VecDeque::new(),
             next_ahead,
+            _permit: permit,
         }
     }
 

@@ -3,11 +3,14 @@
 //! Rules: M-4 (the exchange), M-7 (READ), M-8 (HASHES), M-9 (errors). `catalogue.rs` opens files, `hashes.rs` keeps
 //! what is known; here blocks are read ahead on the blocking pool, hashed there, and written in order.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::catalogue::{Catalogue, OpenItem};
 use super::error::{ErrorCode, Refusal};
@@ -16,8 +19,8 @@ use super::path::ItemPath;
 use super::read_ahead::{ReadAhead, RootOnTheWay};
 use super::tree::Hash;
 use super::wire::{
-    Answer, BlockRange, HASHES_PER_MESSAGE, MessageReader, Request, Version, WireError, block_head,
-    moving, write_moving,
+    Answer, BlockRange, HASHES_PER_MESSAGE, MessageReader, PROGRESS_BYTES, Request, Version,
+    WireError, block_head, moving,
 };
 
 /// Entries that a listing reads at once.
@@ -34,18 +37,21 @@ pub struct Limits {
     pub blocks_per_read: usize,
     /// How long a request may wait for its first block of memory before the server says that it is busy.
     pub busy: Duration,
+    /// How long the client of an answer that holds memory may take none of it while another request waits for memory.
+    pub yielding: Duration,
     /// How long a client may send none of its request, or take none of the answer.
     pub stall: Duration,
 }
 
 impl Default for Limits {
-    /// 4,096 requests, 1,024 blocks, 3 a READ, 10 s of waiting, 60 s without progress.
+    /// 4,096 requests, 1,024 blocks, 3 a READ, 10 s of waiting, 5 s without progress while others wait, else 60 s.
     fn default() -> Self {
         Self {
             requests: 4096,
             blocks: 1024,
             blocks_per_read: 3,
             busy: Duration::from_secs(10),
+            yielding: Duration::from_secs(5),
             stall: Duration::from_secs(60),
         }
     }
@@ -69,6 +75,7 @@ pub struct MediaServer {
     limits: Arc<Limits>,
     requests: Arc<Semaphore>,
     blocks: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>, // requests that wait for memory
 }
 
 impl MediaServer {
@@ -76,7 +83,7 @@ impl MediaServer {
     pub fn new(catalogue: Arc<Catalogue>, limits: Limits) -> Self {
         let requests = Arc::new(Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS)));
         let blocks = Arc::new(Semaphore::new(limits.blocks.clamp(2, Semaphore::MAX_PERMITS)));
-        Self { catalogue, limits: Arc::new(limits), requests, blocks }
+        Self { catalogue, limits: Arc::new(limits), requests, blocks, waiting: Arc::default() }
     }
 
     /// Answers the one request of a stream whose opening (`media/1`) was already read.
@@ -101,7 +108,7 @@ impl MediaServer {
     {
         let permit = self.requests.try_acquire();
         let mut reader = MessageReader::new(recv, self.limits.stall);
-        let mut answers = Answers { send, stall: self.limits.stall };
+        let mut answers = Answers { send, stall: self.limits.stall, pressure: None };
         let result = match (&permit, reader.request().await) {
             (Err(_), Ok(_)) => {
                 Err(Refusal::new(ErrorCode::Busy, "too many requests at once").into())
@@ -191,6 +198,7 @@ impl MediaServer {
         W: AsyncWrite + Unpin + Send,
     {
         let _permit = self.memory(1).await?;
+        answers.pressure = Some(self.pressure());
         let item = self.open(item, version).await?;
         let known = self.catalogue.hashes.file(item.info.version, item.info.size);
         answers.write(&Answer::Item(item.info.clone())).await?;
@@ -248,6 +256,7 @@ impl MediaServer {
         W: AsyncWrite + Unpin + Send,
     {
         let _permit = self.memory(2).await?; // a block that is sent, and one that is read
+        answers.pressure = Some(self.pressure());
         let item = self.open(item, version).await?;
         let known = self.catalogue.hashes.file(item.info.version, item.info.size);
         let blocks = range.within(item.info.size);
@@ -272,12 +281,15 @@ impl MediaServer {
 
     /// The memory, in blocks, that a request holds to its end.
     async fn memory(&self, blocks: u32) -> Result<OwnedSemaphorePermit, Refusal> {
-        match tokio::time::timeout(self.limits.busy, self.blocks.clone().acquire_many_owned(blocks))
-            .await
-        {
+        let _waiting = Waiting::new(&self.waiting);
+        match timeout(self.limits.busy, self.blocks.clone().acquire_many_owned(blocks)).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(Refusal::new(ErrorCode::Busy, "too many reads at once")),
         }
+    }
+
+    fn pressure(&self) -> Pressure {
+        Pressure { waiting: self.waiting.clone(), patience: self.limits.yielding }
     }
 
     async fn open(
@@ -311,10 +323,54 @@ impl MediaServer {
     }
 }
 
+/// Counts one request that waits for memory, while it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether others wait for the memory that an answer holds, and how long its client may take nothing while they do.
+struct Pressure {
+    waiting: Arc<AtomicUsize>,
+    patience: Duration,
+}
+
+impl Pressure {
+    /// Waits for `step`, but not for ever while others wait.
+    async fn wait(
+        &self,
+        step: impl Future<Output = Result<(), WireError>>,
+    ) -> Result<(), WireError> {
+        let mut step = pin!(step);
+        let started = Instant::now();
+        let look_every = (self.patience / 4).max(Duration::from_millis(1));
+        loop {
+            if let Ok(result) = timeout(look_every, step.as_mut()).await {
+                return result;
+            }
+            let waited = started.elapsed();
+            if waited >= self.patience && self.waiting.load(Ordering::Relaxed) > 0 {
+                return Err(WireError::Stalled { seconds: waited.as_secs() });
+            }
+        }
+    }
+}
+
 /// The sending half, under the deadline.
 struct Answers<W> {
     send: W,
     stall: Duration,
+    pressure: Option<Pressure>, // `None` while it holds no memory
 }
 
 impl<W: AsyncWrite + Unpin> Answers<W> {
@@ -323,7 +379,13 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
     }
 
     async fn write_all(&mut self, bytes: &[u8]) -> Result<(), WireError> {
-        write_moving(&mut self.send, bytes, self.stall).await?;
+        for part in bytes.chunks(PROGRESS_BYTES) {
+            let writing = moving(self.stall, self.send.write_all(part));
+            match &self.pressure {
+                None => writing.await?,
+                Some(pressure) => pressure.wait(writing).await?,
+            }
+        }
         moving(self.stall, self.send.flush()).await
     }
 

@@ -30,7 +30,7 @@ pub(crate) const HASHES_PER_MESSAGE: usize = 1024;
 /// Messages of unknown type that are skipped on one stream before the peer is called senseless (M-4.3).
 const MAX_UNKNOWN: u32 = 64;
 /// What is written or read before the deadline starts again.
-const PROGRESS_BYTES: usize = 64 * 1024;
+pub(super) const PROGRESS_BYTES: usize = 64 * 1024;
 
 mod kind {
     pub(super) const LIST: u64 = 0x01;

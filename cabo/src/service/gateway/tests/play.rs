@@ -122,7 +122,7 @@ async fn a_pause_outlasts_a_failure_of_what_was_asked_ahead() {
     stage.write("film.mp4", &content);
     let blocks = Blocks::new(stage.cable.clone(), settings);
     let item = blocks.describe(&path("film.mp4")).await.unwrap();
-    let mut reader = Reader::new(blocks.clone(), item, 0..8 * BLOCK_BYTES);
+    let mut reader = Reader::new(blocks.clone(), item, 0..8 * BLOCK_BYTES, None);
     let mut bytes = Vec::new();
     while bytes.len() < 2 * MIB {
         bytes.extend_from_slice(&reader.next().await.unwrap().unwrap());

@@ -182,3 +182,15 @@ async fn what_cannot_be_played_is_said_in_one_line() {
         assert_eq!((reply.status, reply.text().lines().count()), (status, 1), "{method} {name}");
     }
 }
+
+#[tokio::test]
+async fn connections_without_the_token_hold_up_no_player() {
+    let stage = Stage::new().await;
+    stage.write("a", b"a");
+    let mut silent = Vec::new();
+    for _ in 0..700 {
+        silent.push(TcpStream::connect(stage.gateway.site.here).await.unwrap());
+    }
+    let reply = stage.get("a", &[]).await;
+    assert_eq!((reply.status, reply.body.as_slice()), (200, b"a".as_slice()));
+}

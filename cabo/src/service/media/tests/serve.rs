@@ -192,6 +192,21 @@ async fn too_much_at_once_is_busy() {
 }
 
 #[tokio::test]
+async fn who_takes_nothing_makes_room_for_who_waits() {
+    let yielding = Duration::from_millis(40);
+    let stage = Stage::with(Limits { blocks: 4, yielding, ..Limits::default() });
+    stage.write("item", &content(4 * MIB, 0));
+    let item = path("item");
+    let deaf = [
+        stage.client.read(&item, None, BlockRange::ALL, 0).await.unwrap(),
+        stage.client.read(&item, None, BlockRange::ALL, 0).await.unwrap(),
+    ];
+    let (read, _) = stage.read_all(&item).await.expect("memory is made free");
+    assert_eq!(read.len(), 4 * MIB);
+    drop(deaf);
+}
+
+#[tokio::test]
 async fn many_readers_share_a_small_memory() {
     let stage = Stage::with(Limits { blocks: 5, ..Limits::default() });
     let content = content(3 * MIB + 9, 0);
