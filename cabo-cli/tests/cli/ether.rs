@@ -14,6 +14,7 @@ fn beside_server(world: &World, script: &str) -> Done {
 pub(crate) fn beside(world: &World, before: &str, serve: &str, script: &str) -> Done {
     let all = format!(
         r#"{{ {before}; }} || exit 99
+        rm -f events # of a server before this one, which was ready too
         "$0" {serve} --json > events 2> errors &
         server=$!
         while ! grep -q ready events; do kill -0 $server || exit 98; sleep 0.02; done

@@ -1,7 +1,8 @@
 //! Endpoints: listen on any number of URLs, connect to any, and get sessions that are alike.
 //!
 //! `listen` and `connect` turn addresses into carriers, `discovery` asks a link who serves. `packets` drives a datagram
-//! carrier, `records` a stream carrier behind its `entrance`. What differs between carriers ends here: above is [`Connection`] alone.
+//! carrier, `records` a stream carrier behind its `entrance`. What differs between carriers ends here: above is
+//! [`Connection`] alone.
 
 mod connect;
 mod discovery;
