@@ -94,7 +94,7 @@ fn a_sealed_connection_over_a_bad_cable_carries_every_byte_through_key_updates()
     let ((ana, client), (bob, server)) = (someone(), someone());
     for seed in 0..4 {
         let mut config = NetConfig::new(seed, bad_cable());
-        config.connection.key_update_after = 100;
+        config.connection.key_update_after = 50; // a flight of the whole transfer is not one key's
         let mut net = Net::new(config, [Arc::new(client.clone()), Arc::new(server.clone())]);
         assert_eq!(transfer(&mut net), Ok(()));
         let [client, server] =

@@ -85,9 +85,11 @@ fn a_machine_without_a_home_says_what_to_name() {
     let pipe = world.path("pipe");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    for key_log in [world.path("no/such/log"), pipe] {
+    for (key_log, words) in
+        [(world.path("no/such/log"), "cannot open the key log"), (pipe, "is no regular file")]
+    {
         let done = finish(world.cabo().args(["ls", "udp://h"]).env("CABO_KEYLOG", &key_log));
-        done.failed(1, &["cannot open the key log", "CABO_KEYLOG names it"]);
+        done.failed(1, &[words, "CABO_KEYLOG names it"]);
     }
 }
 

@@ -13,11 +13,11 @@ use cabo::carrier::{OpenError, ether};
 use cabo::endpoint::{Endpoint, Listening};
 use cabo::error::ListenError;
 use cabo::keys::{Fingerprint, PublicKey};
-use cabo::server::{self, Server, ServerSettings};
+use cabo::server::{self, Question, Server, ServerEvent, ServerSettings};
 use cabo::service::media::{Catalogue, Limits, MediaServer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::filter::LevelFilter;
 
 use self::ask::Asker;
@@ -175,20 +175,9 @@ impl Wish {
         if !self.is_hidden {
             endpoint.answer_discovery(Fingerprint::hash(public));
         }
-        let media = MediaServer::new(Arc::new(catalogue), Limits::default());
-        let settings = ServerSettings {
-            sessions_max: self.sessions_max,
-            drain_time: self.drain_time,
-            ..ServerSettings::default()
-        };
         let (questions, asked) = server::questions();
-        let (server, mut events) = Server::new(
-            endpoint,
-            access,
-            vec![Arc::new(media)],
-            settings,
-            asker.is_some().then_some(questions),
-        );
+        let questions = asker.is_some().then_some(questions);
+        let (server, mut events) = self.server(endpoint, access, catalogue, questions);
         let teller = Teller::new(self.globals, self.allow.clone());
         match teller.ready(&self.opening(&listening, public, asker.is_some())) {
             // Whoever has seen enough of the first lines wants it to serve.
@@ -227,6 +216,22 @@ impl Wish {
         }
         teller.stopped(&server.endpoint().drops())?;
         Ok(ExitCode::from(exit::OK))
+    }
+
+    fn server(
+        &self,
+        endpoint: Endpoint,
+        access: Access,
+        catalogue: Catalogue,
+        questions: Option<mpsc::Sender<Question>>,
+    ) -> (Server, mpsc::Receiver<ServerEvent>) {
+        let media = MediaServer::new(Arc::new(catalogue), Limits::default());
+        let settings = ServerSettings {
+            sessions_max: self.sessions_max,
+            drain_time: self.drain_time,
+            ..ServerSettings::default()
+        };
+        Server::new(endpoint, access, vec![Arc::new(media)], settings, questions)
     }
 
     fn access(&self, own: PublicKey, can_ask: bool) -> anyhow::Result<Access> {
