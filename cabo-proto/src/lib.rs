@@ -6,8 +6,10 @@
 //! - [`wire`]: bytes and values, both ways;
 //! - [`transport`]: the parts of one reliable connection over a carrier that promises nothing;
 //! - [`session`]: who is there, in secret or plain, on which streams;
+//! - [`dialect`]: foreign protocols, described;
 //! - [`sim`]: a network in a box to try all of it, by seed.
 
+pub mod dialect;
 pub mod session;
 pub mod sim;
 pub mod transport;

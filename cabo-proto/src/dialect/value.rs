@@ -1,0 +1,84 @@
+//! What a message holds once it is decoded: named values in the order of their layout (D-1.6).
+
+/// One value of a message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// An integer of any code; wide enough for all of them.
+    Int(i128),
+    /// A number of code `e`, `f` or `d`.
+    Float(f64),
+    /// A truth, code `?`.
+    Bool(bool),
+    /// Bytes of code `s`, `p` or `c`.
+    Bytes(Vec<u8>),
+    /// Several values under one name.
+    List(Vec<Value>),
+    /// What a group held, one time.
+    Group(Fields),
+}
+
+/// Named values, in the order of their layout.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fields(Vec<(String, Value)>);
+
+impl Fields {
+    /// The value of that name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value)
+    }
+
+    /// The value of that name, to change it.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
+        self.0.iter_mut().find(|(own, _)| own == name).map(|(_, value)| value)
+    }
+
+    /// Sets a value; one of the same name is replaced where it stands.
+    pub fn set(&mut self, name: &str, value: Value) {
+        match self.get_mut(name) {
+            Some(old) => *old = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+    }
+
+    /// Names and values in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Appends a value whose name is known to be new.
+    pub(super) fn push(&mut self, name: &str, value: Value) {
+        self.0.push((name.to_owned(), value));
+    }
+}
+
+impl<const N: usize> From<[(&str, Value); N]> for Fields {
+    fn from(fields: [(&str, Value); N]) -> Self {
+        let mut all = Self::default();
+        for (name, value) in fields {
+            all.set(name, value);
+        }
+        all
+    }
+}
+
+impl From<i128> for Value {
+    fn from(number: i128) -> Self {
+        Self::Int(number)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Bytes(text.as_bytes().to_vec())
+    }
+}
