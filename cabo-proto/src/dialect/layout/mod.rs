@@ -62,6 +62,13 @@ pub struct Item {
     pub is_counting: bool,
 }
 
+impl Item {
+    /// Whether it is one integer.
+    pub fn is_integer(&self) -> bool {
+        matches!(self.kind, Kind::One(code) if code.is_integer())
+    }
+}
+
 /// What an item is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
@@ -118,6 +125,11 @@ impl Layout {
     /// Its items in order.
     pub fn items(&self) -> &[Item] {
         &self.items
+    }
+
+    /// The fewest bytes that a message has.
+    pub fn least_size(&self) -> usize {
+        least_size(&self.items, self.order)
     }
 
     /// Bytes of a message, where all have the same.
