@@ -3,5 +3,6 @@
 //! Rules: `docs/dialects/README.md` D-1 to D-5. Imports no sibling room: what a dialect says, it says of bytes alone.
 
 pub mod cut;
+pub mod kind;
 pub mod layout;
 pub mod value;

@@ -33,6 +33,9 @@ pub enum Misread {
     /// Another value than the constant.
     #[error("is constant, and has another value here")]
     Constant,
+    /// A text without the NUL that ends it.
+    #[error("does not end with NUL")]
+    NoNul,
     /// More values than a message may have.
     #[error("a message has at most {VALUES_MAX} values")]
     TooMany,

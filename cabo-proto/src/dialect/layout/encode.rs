@@ -290,7 +290,7 @@ fn has(items: &[Item], name: &str) -> bool {
 }
 
 /// The one field of a group that somebody has to give.
-pub(super) fn only_free(items: &[Item]) -> Option<&Item> {
+pub(in crate::dialect) fn only_free(items: &[Item]) -> Option<&Item> {
     let is_free =
         |item: &&Item| !item.name.is_empty() && item.constant.is_none() && !item.is_counting;
     let mut free = items.iter().filter(is_free);

@@ -21,6 +21,8 @@ pub use decode::{DecodeError, Extent, Misread};
 pub use encode::{EncodeError, Miswritten};
 pub use parse::{ParseError, Problem};
 
+pub(in crate::dialect) use encode::only_free;
+
 mod code;
 mod decode;
 mod encode;
