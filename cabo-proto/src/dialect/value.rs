@@ -40,6 +40,20 @@ impl Fields {
         }
     }
 
+    /// Takes a value out.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        let place = self.0.iter().position(|(own, _)| own == name)?;
+        Some(self.0.remove(place).1)
+    }
+
+    /// The values of a list, taken out of it; none where there is no list.
+    pub fn take_list(&mut self, name: &str) -> Vec<Value> {
+        match self.get_mut(name) {
+            Some(Value::List(values)) => std::mem::take(values),
+            _ => Vec::new(),
+        }
+    }
+
     /// Names and values in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
