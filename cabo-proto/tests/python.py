@@ -14,7 +14,7 @@ def shown(value):
     return "b" + value.hex()
 
 
-for line in sys.stdin:
+for line in open(sys.argv[1], encoding="ascii"):
     layout, data = line.rstrip("\n").split("\t")
     try:
         size = struct.calcsize(layout)

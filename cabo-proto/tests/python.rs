@@ -5,7 +5,6 @@
 mod needs;
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
 use cabo_proto::dialect::layout::Layout;
@@ -66,12 +65,6 @@ fn layouts_are_those_of_cpython() {
     if skip_without(&[Need::Program("python3")]) {
         return;
     }
-    let mut python = Command::new("python3")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python.py"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
     let seed = std::env::var("CABO_SEED").map_or(0, |seed| seed.parse().unwrap());
     let mut rng = Rng::with_seed(seed);
     let (mut cases, mut values) = (Vec::new(), 0);
@@ -92,35 +85,35 @@ fn layouts_are_those_of_cpython() {
         values += fields.len().max(1);
         cases.push((text, layout, bytes, fields));
     }
-    let mut asked = python.stdin.take().unwrap();
-    let answers = BufReader::new(python.stdout.take().unwrap());
-    std::thread::scope(|scope| {
-        let cases = &cases;
-        scope.spawn(move || {
-            for (text, _, bytes, _) in cases {
-                writeln!(asked, "{text}\t{}", hex(bytes)).unwrap();
-            }
-        });
-        let mut answers = answers.lines();
-        for (number, (text, layout, bytes, fields)) in cases.iter().enumerate() {
-            let answer =
-                answers.next().unwrap_or_else(|| panic!("{number}: Python is gone")).unwrap();
-            let context = || {
-                format!("layout {text:?}, bytes {}; again: ./dev sim {seed} cpython", hex(bytes))
-            };
-            let shown: Vec<String> = fields.iter().map(|(_, value)| shown(value)).collect();
-            let again = hex(&layout
-                .encode(fields)
-                .unwrap_or_else(|error| panic!("{error}: {}", context())));
-            let ours = format!("{}\t{}\t{again}", bytes.len(), shown.join(","));
-            let (ours, theirs) = if has_nan(fields) {
-                let cut = |text: &str| text.rsplit_once('\t').unwrap().0.to_owned();
-                (cut(&ours), cut(&answer)) // which of the many NaN is written is left open
-            } else {
-                (ours, answer)
-            };
-            assert_eq!(ours, theirs, "{}", context());
-        }
+    let asked = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("layouts-{seed}"));
+    let questions = cases.iter().fold(String::new(), |mut all, (text, _, bytes, _)| {
+        writeln!(all, "{text}\t{}", hex(bytes)).unwrap();
+        all
     });
-    assert!(python.wait().unwrap().success());
+    std::fs::write(&asked, questions).unwrap();
+    let python = Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python.py"))
+        .arg(&asked)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(python.status.success());
+    let answers = String::from_utf8(python.stdout).unwrap();
+    let mut answers = answers.lines();
+    for (number, (text, layout, bytes, fields)) in cases.iter().enumerate() {
+        let answer = answers.next().unwrap_or_else(|| panic!("{number}: no answer")).to_owned();
+        let context =
+            || format!("layout {text:?}, bytes {}; again: ./dev sim {seed} cpython", hex(bytes));
+        let shown: Vec<String> = fields.iter().map(|(_, value)| shown(value)).collect();
+        let again =
+            hex(&layout.encode(fields).unwrap_or_else(|error| panic!("{error}: {}", context())));
+        let ours = format!("{}\t{}\t{again}", bytes.len(), shown.join(","));
+        let (ours, theirs) = if has_nan(fields) {
+            let cut = |text: &str| text.rsplit_once('\t').unwrap().0.to_owned();
+            (cut(&ours), cut(&answer)) // which of the many NaN is written is left open
+        } else {
+            (ours, answer)
+        };
+        assert_eq!(ours, theirs, "{}", context());
+    }
 }

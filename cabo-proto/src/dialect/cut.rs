@@ -166,7 +166,8 @@ impl Header {
             items.filter(|item| item.is_integer()).map(|item| item.name.as_str())
         };
         let by_name = ANNOUNCING.into_iter().find(|name| integers().any(|own| own == *name));
-        let announcing = by_name.or(integers().last()).ok_or(CutSpecError::Header)?.to_owned();
+        let announcing =
+            by_name.or_else(|| integers().next_back()).ok_or(CutSpecError::Header)?.to_owned();
         Ok(Self { layout, size, announcing })
     }
 
@@ -205,7 +206,7 @@ impl Header {
     }
 }
 
-/// Cuts one stream. After each [`Cutter::push`], [`Cutter::next`] is called until it has nothing: then no more than one
+/// Cuts one stream. After each [`Cutter::push`], [`Cutter::next_message`] is called until it has nothing: then no more than one
 /// message within the limit is kept.
 #[derive(Debug)]
 pub struct Cutter {
@@ -228,7 +229,7 @@ impl Cutter {
     }
 
     /// The next whole message: without its end mark, with its header.
-    pub fn next(&mut self) -> Result<Option<Bytes>, CutError> {
+    pub fn next_message(&mut self) -> Result<Option<Bytes>, CutError> {
         if self.bytes.is_empty() {
             return Ok(None);
         }
@@ -309,7 +310,7 @@ mod tests {
         for piece in pieces {
             cutter.push(piece);
             loop {
-                match cutter.next() {
+                match cutter.next_message() {
                     Ok(Some(message)) => got.push(message),
                     Ok(None) => break,
                     Err(error) => return (got, Some(error)),
@@ -322,7 +323,10 @@ mod tests {
         }
     }
 
-    const STREAMS: [(&str, &[u8], &[&[u8]]); 7] = [
+    /// A cut, a stream, and its messages.
+    type Stream = (&'static str, &'static [u8], &'static [&'static [u8]]);
+
+    const STREAMS: [Stream; 7] = [
         ("lines", b"ola\nmundo\r\n\n\r\nend\r", &[b"ola", b"mundo", b"", b"", b"end\r"]),
         ("nul", b"ola\0\0a\nb\0", &[b"ola", b"", b"a\nb"]),
         ("any", b"LED ON\0LED OFF\r\nLED ON\nLED", &[b"LED ON", b"LED OFF", b"LED ON", b"LED"]),

@@ -287,7 +287,7 @@ impl<'t> Table<'t> {
         self.get(key).map(|entry| entry.text()).transpose()
     }
 
-    fn table(&self, key: &str) -> Result<Option<Table<'t>>, Fault> {
+    fn table(&self, key: &str) -> Result<Option<Self>, Fault> {
         self.get(key).map(|entry| entry.table()).transpose()
     }
 

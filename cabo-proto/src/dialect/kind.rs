@@ -73,7 +73,7 @@ impl Kind {
                 fields.set(path, default.clone());
             }
         }
-        self.each_text(&mut fields, &mut |item, rules, text| {
+        self.each_text(&mut fields, |item, rules, text| {
             rules.finish(item, text);
             Ok(())
         })?;
@@ -85,7 +85,7 @@ impl Kind {
     /// The values of a message, as they were given.
     pub fn decode(&self, message: &[u8]) -> Result<Fields, DecodeError> {
         let mut fields = self.layout.decode(message)?;
-        self.each_text(&mut fields, &mut |item, rules, text| {
+        self.each_text(&mut fields, |item, rules, text| {
             if rules.ends_with_nul && text.pop() != Some(0) {
                 let field = item.name.clone();
                 return Err(DecodeError { at: message.len(), field, problem: Misread::NoNul });
@@ -103,7 +103,7 @@ impl Kind {
     fn each_text<E>(
         &self,
         fields: &mut Fields,
-        work: &mut dyn FnMut(&Item, &Rules, &mut Vec<u8>) -> Result<(), E>,
+        mut work: impl FnMut(&Item, &Rules, &mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         for (path, rules) in self.rules.iter().filter(|(_, rules)| rules.is_about_text()) {
             let names: Vec<&str> = path.split('.').collect();
@@ -120,7 +120,12 @@ impl Kind {
             let item = items.iter().find(|item| item.name == name)?;
             items = match &item.kind {
                 Part::Group(_, inner) | Part::Block(_, inner) => inner,
-                _ => &[],
+                Part::Pad(_)
+                | Part::Align(_)
+                | Part::One(_)
+                | Part::Several(..)
+                | Part::Text(_)
+                | Part::Pascal(_) => &[],
             };
             found = Some(item);
         }
@@ -159,17 +164,22 @@ impl Unit {
 /// How much of a text to keep so that it has at most `room` bytes and no half character (D-3.1).
 fn cut_between_characters(text: &[u8], room: usize) -> usize {
     match std::str::from_utf8(text) {
-        Ok(text) => text.floor_char_boundary(room),
+        Ok(text) => {
+            (0..=room.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+        }
         Err(_) => text.len().min(room),
     }
 }
+
+/// What is done with a text, and the item that it is of.
+type Work<'w, E> = dyn FnMut(&Item, &mut Vec<u8>) -> Result<(), E> + 'w;
 
 /// Goes down a path, into every time that a group on it stands there.
 fn walk<E>(
     items: &[Item],
     fields: &mut Fields,
     path: &[&str],
-    work: &mut dyn FnMut(&Item, &mut Vec<u8>) -> Result<(), E>,
+    work: &mut Work<'_, E>,
 ) -> Result<(), E> {
     let Some((name, rest)) = path.split_first() else { return Ok(()) };
     let Some(item) = items.iter().find(|item| item.name == *name) else { return Ok(()) };

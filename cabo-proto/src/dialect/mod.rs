@@ -181,14 +181,12 @@ impl Dialect {
             (None, Some(Value::Bytes(payload))) => payload.clone(),
             (None, _) => return Err(ComposeError::NoPayload),
         };
-        match &self.cut {
-            // The layout of a kind has the header in it.
-            Cut::Length(_) if !self.kinds.is_empty() => out = message,
-            cut => {
-                let mut header = given.clone();
-                header.remove(PAYLOAD);
-                cut.write(&message, &header, &mut out)?;
-            }
+        if matches!(self.cut, Cut::Length(_)) && !self.kinds.is_empty() {
+            out = message; // the layout of a kind has the header in it
+        } else {
+            let mut header = given.clone();
+            header.remove(PAYLOAD);
+            self.cut.write(&message, &header, &mut out)?;
         }
         if out.len() > self.limit_bytes.saturating_add(2) {
             return Err(ComposeError::TooLong { bytes: out.len(), limit: self.limit_bytes });

@@ -20,11 +20,14 @@ fn sent(spec: &str, kind: Option<&str>, given: &[(&str, &str)]) -> Vec<u8> {
     dialect.encode(kind, &fields, &mut Counters::default()).expect("fits")
 }
 
+/// A dialect, a kind of it, what is typed, and the bytes.
+type Case<'c> = (&'c str, Option<&'c str>, &'c [(&'c str, &'c str)], &'c str);
+
 /// The bytes that the foreign programs were seen to send, from what a user types, and back.
 #[test]
 fn built_in_dialects_have_the_bytes_of_the_programs() {
     let header = "01 00000004 00000001 686f6c61";
-    let cases: [(&str, Option<&str>, &[(&str, &str)], &str); 9] = [
+    let cases: [Case<'_>; 9] = [
         ("tp0", Some("MENSAJE"), &[("text", "valor")], "00000000 06000000 76616c6f7200"),
         (
             "tp0",
@@ -51,7 +54,7 @@ fn built_in_dialects_have_the_bytes_of_the_programs() {
         let dialect = Dialect::parse(spec).expect("a dialect");
         let mut cutter = cut::Cutter::new(dialect.cut.clone(), dialect.limit_bytes);
         cutter.push(&bytes);
-        let message = cutter.next().expect("within the limit").expect("whole");
+        let message = cutter.next_message().expect("within the limit").expect("whole");
         let decoded = dialect.decode(&message).expect("a message");
         let again =
             dialect.encode(decoded.kind.as_deref(), &decoded.fields, &mut Counters::default());
@@ -75,12 +78,12 @@ fn an_unknown_operation_does_not_break_the_step() {
     let dialect = Dialect::parse("tp0").expect("built in");
     let mut cutter = cut::Cutter::new(dialect.cut.clone(), dialect.limit_bytes);
     cutter.push(&hex("4d000000 03000000 616263 00000000 02000000 6100"));
-    let message = cutter.next().expect("in step").expect("whole");
+    let message = cutter.next_message().expect("in step").expect("whole");
     let error = dialect.decode(&message).expect_err("no such operation");
     let words = "no MENSAJE: byte 0, field \"op\": is constant, and has another value here; \
                  no PAQUETE: byte 0, field \"op\": is constant, and has another value here";
     assert_eq!(error.to_string(), words);
-    let message = cutter.next().expect("in step").expect("whole");
+    let message = cutter.next_message().expect("in step").expect("whole");
     let decoded = dialect.decode(&message).expect("a message");
     assert_eq!(decoded.fields.get("text"), Some(&Value::from("a")));
 }

@@ -12,9 +12,26 @@ pub enum Value {
     /// Bytes of code `s`, `p` or `c`.
     Bytes(Vec<u8>),
     /// Several values under one name.
-    List(Vec<Value>),
+    List(Vec<Self>),
     /// What a group held, one time.
     Group(Fields),
+}
+
+impl Value {
+    /// The bytes, where it is bytes.
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
+    }
+
+    /// The integer, where it is one.
+    pub fn as_int(&self) -> Option<i128> {
+        if let Self::Int(number) = self { Some(*number) } else { None }
+    }
+
+    /// The values of a list.
+    pub fn as_list(&self) -> Option<&[Self]> {
+        if let Self::List(values) = self { Some(values) } else { None }
+    }
 }
 
 /// Named values, in the order of their layout.

@@ -276,10 +276,16 @@ impl Walk<'_> {
                     self.skip_to(self.at.saturating_add(size))?;
                 }
                 Kind::One(code) if item.is_counting => self.counting(place, *code)?,
-                kind => match kind.end(self.at, self.order) {
-                    Some(end) => self.skip_to(end)?,
-                    None => {}
-                },
+                Kind::Pad(_)
+                | Kind::Align(_)
+                | Kind::One(_)
+                | Kind::Several(..)
+                | Kind::Text(Count::Fixed(_))
+                | Kind::Pascal(_) => {
+                    if let Some(end) = item.kind.end(self.at, self.order) {
+                        self.skip_to(end)?;
+                    }
+                }
             }
         }
         self.open.pop();

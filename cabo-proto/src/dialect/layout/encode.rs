@@ -260,17 +260,11 @@ impl Writer {
     }
 
     fn list<'v>(&self, value: &'v Value) -> Result<&'v [Value], EncodeError> {
-        match value {
-            Value::List(values) => Ok(values),
-            _ => Err(self.wrong(Miswritten::Sort("a list"))),
-        }
+        value.as_list().ok_or_else(|| self.wrong(Miswritten::Sort("a list")))
     }
 
     fn bytes<'v>(&self, value: &'v Value) -> Result<&'v [u8], EncodeError> {
-        match value {
-            Value::Bytes(bytes) => Ok(bytes),
-            _ => Err(self.wrong(Miswritten::Sort("text"))),
-        }
+        value.as_bytes().ok_or_else(|| self.wrong(Miswritten::Sort("text")))
     }
 
     fn check_length(&self, given: usize, wanted: usize) -> Result<(), EncodeError> {

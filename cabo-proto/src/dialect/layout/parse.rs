@@ -180,7 +180,12 @@ impl Parser<'_> {
                 }
                 (vec![Kind::One(code); count], true)
             }
-            kind => (vec![kind], true),
+            Kind::One(_)
+            | Kind::Several(..)
+            | Kind::Text(_)
+            | Kind::Pascal(_)
+            | Kind::Group(..)
+            | Kind::Block(..) => (vec![kind], true),
         };
         for kind in kinds {
             let name = name.clone().unwrap_or_else(|| position.to_string());
@@ -335,14 +340,16 @@ impl Parser<'_> {
                 return Err(wrong(Problem::ConstantList));
             }
             Kind::One(code) => code.write(&value, self.order, &mut Vec::new()).err(),
-            Kind::Text(Count::Fixed(size)) | Kind::Pascal(size) => match &value {
-                Value::Bytes(bytes) if bytes.len() <= *size => None,
-                _ => return Err(wrong(Problem::Constant(format!("takes {size} bytes of text")))),
-            },
-            Kind::Text(Count::By(_)) => match &value {
-                Value::Bytes(_) => None,
-                _ => return Err(wrong(Problem::Constant("takes text".to_owned()))),
-            },
+            Kind::Text(Count::Fixed(size)) | Kind::Pascal(size) => {
+                if value.as_bytes().is_none_or(|bytes| bytes.len() > *size) {
+                    return Err(wrong(Problem::Constant(format!("takes {size} bytes of text"))));
+                }
+                None
+            }
+            Kind::Text(Count::By(_)) if value.as_bytes().is_none() => {
+                return Err(wrong(Problem::Constant("takes text".to_owned())));
+            }
+            Kind::Text(Count::By(_)) => None,
         };
         match misfit {
             Some(unfit) => Err(wrong(Problem::Constant(unfit.to_string()))),
