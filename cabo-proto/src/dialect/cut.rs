@@ -117,7 +117,7 @@ impl Cut {
         &self,
         message: &[u8],
         header: &Fields,
-        out: &mut Vec<u8>,
+        out: &mut BytesMut,
     ) -> Result<(), WriteError> {
         let ends: &[u8] = match self {
             Self::Raw | Self::Struct(_) => {
@@ -143,7 +143,7 @@ impl Cut {
             });
         }
         out.extend_from_slice(message);
-        out.extend(ends.first());
+        out.extend_from_slice(ends.get(..1).unwrap_or_default());
         Ok(())
     }
 
@@ -391,7 +391,7 @@ mod tests {
     /// D-2.4: a message that would be read as two is not written.
     #[test]
     fn what_would_end_a_message_early_is_not_written() {
-        let mut out = Vec::new();
+        let mut out = BytesMut::new();
         let none = Fields::default();
         assert_eq!(
             cut("lines").write(b"a\nb", &none, &mut out),

@@ -6,6 +6,7 @@
 //! finds the end of a message in a stream, `hello` is what is said first, `file` reads all of it from TOML, `assign` makes
 //! values of what was typed.
 
+use bytes::{Bytes, BytesMut};
 use kind::{Counters, Kind};
 use layout::{DecodeError, EncodeError};
 use value::{Fields, Value};
@@ -174,15 +175,15 @@ impl Dialect {
         kind: Option<&str>,
         given: &Fields,
         counters: &mut Counters,
-    ) -> Result<Vec<u8>, ComposeError> {
-        let mut out = Vec::new();
+    ) -> Result<Bytes, ComposeError> {
+        let mut out = BytesMut::new();
         let message = match (self.kind(kind)?, given.get(PAYLOAD)) {
             (Some(kind), _) => kind.encode(given, counters)?,
             (None, Some(Value::Bytes(payload))) => payload.clone(),
             (None, _) => return Err(ComposeError::NoPayload),
         };
         if matches!(self.cut, Cut::Length(_)) && !self.kinds.is_empty() {
-            out = message; // the layout of a kind has the header in it
+            out.extend_from_slice(&message); // the layout of a kind has the header in it
         } else {
             let mut header = given.clone();
             header.remove(PAYLOAD);
@@ -191,7 +192,7 @@ impl Dialect {
         if out.len() > self.limit_bytes.saturating_add(2) {
             return Err(ComposeError::TooLong { bytes: out.len(), limit: self.limit_bytes });
         }
-        Ok(out)
+        Ok(out.freeze())
     }
 
     /// The kind of that name; `None` where the dialect has no kinds.
