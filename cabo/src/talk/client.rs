@@ -35,7 +35,9 @@ pub enum ClientError {
     #[error(transparent)]
     Place(#[from] PlaceError),
     /// The server did not answer the first words as the dialect wants it.
-    #[error("{place}: the server turned us away: its answer to {dialect}'s first words is {answer:?}")]
+    #[error(
+        "{place}: the server turned us away: its answer to {dialect}'s first words is {answer:?}"
+    )]
     Refused {
         /// Where.
         place: String,
@@ -91,7 +93,7 @@ pub struct Sender {
 
 enum Source {
     Stream(ReadHalf<Box<dyn ByteStream>>),
-    Datagrams(Arc<OpenUdp>, SocketAddr, Vec<u8>),
+    Datagrams(Arc<OpenUdp>, Vec<u8>),
 }
 
 enum Sink {
@@ -117,7 +119,7 @@ impl Client {
             Way::Datagrams(socket, to) => {
                 let socket = Arc::new(socket);
                 let buffer = vec![0; LARGEST_BYTES];
-                let source = Source::Datagrams(socket.clone(), to, buffer);
+                let source = Source::Datagrams(socket.clone(), buffer);
                 (source, Sink::Datagrams(socket, to), carrier::Peer::udp(to))
             }
         };
@@ -151,9 +153,7 @@ impl Client {
                 Err(ClientError::Refused { place, dialect: name, answer: escaped(&answer) })
             }
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => {
-                Err(ClientError::NoAnswer { place, dialect: name, within: hello.deadline })
-            }
+            Err(_) => Err(ClientError::NoAnswer { place, dialect: name, within: hello.deadline }),
         }
     }
 }
@@ -186,8 +186,10 @@ impl Receiver {
     /// The next message; none when the other side has ended its stream. Datagrams do not end.
     pub async fn next(&mut self) -> Result<Option<Message>, ClientError> {
         let bytes = match &mut self.source {
-            Source::Stream(read) => next_of_stream(read, &mut self.cutter, &mut self.is_ended).await?,
-            Source::Datagrams(socket, _, buffer) => {
+            Source::Stream(read) => {
+                next_of_stream(read, &mut self.cutter, &mut self.is_ended).await?
+            }
+            Source::Datagrams(socket, buffer) => {
                 let mut part = ReadBuf::new(buffer);
                 poll_fn(|cx| socket.poll_recv(cx, &mut part)).await?;
                 let trimmed = self.dialect.cut.trim(part.filled());

@@ -19,8 +19,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::server::{Handlers, PlaceTaken};
 use super::{Closed, Message, Peer, Settings};
-use crate::carrier::open_udp::{LARGEST_BYTES, OpenUdp};
 use crate::carrier;
+use crate::carrier::open_udp::{LARGEST_BYTES, OpenUdp};
 
 /// A peer that has been silent for so long is forgotten, unless the settings say otherwise.
 const IDLE_TIME: Duration = Duration::from_secs(60);

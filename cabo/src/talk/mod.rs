@@ -12,7 +12,7 @@
 //! Server::bind(["tcp://:5005", "udp://:5005"])?
 //!     .settings(Settings { dialect: Dialect::parse("lines")?.into(), ..Settings::default() })
 //!     .on_receive(|message, peer| {
-//!         let _ = peer.send(message.payload()); // an echo; a peer that reads too slowly is not read either
+//!         let _ = peer.send_back(&message); // an echo; a peer that reads too slowly is not read either
 //!     })
 //!     .run()?;
 //! # Ok(()) }

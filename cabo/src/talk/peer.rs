@@ -8,12 +8,12 @@ use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
 use cabo_proto::dialect::ComposeError;
-use tokio::sync::mpsc;
 use cabo_proto::dialect::cut::{Cut, WriteError};
 use cabo_proto::dialect::kind::Counters;
 use cabo_proto::dialect::value::Fields;
+use tokio::sync::mpsc;
 
-use super::{Settings, Slow};
+use super::{Message, Settings, Slow};
 use crate::carrier;
 
 /// One peer of a server. Cheap to clone; what is sent through any clone goes out in order.
@@ -113,6 +113,19 @@ impl Peer {
                 out.extend_from_slice(payload.as_ref());
             } else {
                 cut.write(payload.as_ref(), &Fields::default(), out)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Sends a message as it came: an echo.
+    pub fn send_back(&self, message: &Message) -> Result<(), SendError> {
+        let cut = &self.shared.settings.dialect.cut;
+        self.queue(|_, out| {
+            if matches!(cut, Cut::Length(_)) {
+                out.extend_from_slice(message.bytes()); // its header is part of it
+            } else {
+                cut.write(message.bytes(), &Fields::default(), out)?;
             }
             Ok(())
         })

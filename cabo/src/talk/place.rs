@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::{Address, Host, HostPort, Place};
-use crate::carrier::open_udp::{Multicast, OpenUdp};
+use crate::carrier::open_udp::{Multicast, OpenUdp, interface_index};
 use crate::carrier::tcp::{self, Tcp};
 use crate::carrier::unix::{self, Unix};
-use crate::carrier::{self, ByteStream, Listener, OpenError, interface_index};
+use crate::carrier::{self, ByteStream, Listener, OpenError};
 use crate::endpoint::lookup;
 
 /// What the query of a `udp://` URL may say.
@@ -132,7 +132,10 @@ fn multicast(address: &Address) -> Result<Multicast, PlaceError> {
     };
     let ttl = match text("ttl") {
         Some(ttl) => Some(
-            ttl.parse().ok().filter(|ttl| *ttl < 256).ok_or_else(|| wrong("ttl is 0 to 255".into()))?,
+            ttl.parse()
+                .ok()
+                .filter(|ttl| *ttl < 256)
+                .ok_or_else(|| wrong("ttl is 0 to 255".into()))?,
         ),
         None => None,
     };

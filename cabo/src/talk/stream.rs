@@ -76,7 +76,9 @@ impl Conversation {
                 }
             }
         }
-        let closed = match self.call(|handlers, peer| handlers.connected(peer)) {
+        let begun = self.call(|handlers, peer| handlers.connected(peer));
+        // What came in one piece with the first words is read already.
+        let closed = match begun.and_then(|()| self.deliver_whole()) {
             Ok(()) => poll_fn(|cx| self.poll(cx)).await,
             Err(closed) => closed,
         };
@@ -191,10 +193,15 @@ impl Conversation {
         }
         self.heard = Instant::now();
         self.cutter.push(part.filled());
+        self.deliver_whole()?;
+        Poll::Ready(Ok(len))
+    }
+
+    fn deliver_whole(&mut self) -> Result<(), Closed> {
         while let Some(message) = self.cutter.next_message()? {
             self.deliver(message)?;
         }
-        Poll::Ready(Ok(len))
+        Ok(())
     }
 
     fn deliver(&self, bytes: bytes::Bytes) -> Result<(), Closed> {
@@ -228,7 +235,10 @@ impl Conversation {
             let _ = timeout(LAST_BYTES_TIME, last).await; // what it does not take now, it never will
         }
         self.peer.shared().end();
-        if !matches!(closed, Closed::Io(_)) && self.stream.shutdown().await.is_ok() && !self.is_read_ended {
+        if !matches!(closed, Closed::Io(_))
+            && self.stream.shutdown().await.is_ok()
+            && !self.is_read_ended
+        {
             linger(&mut self.stream).await;
         }
     }
