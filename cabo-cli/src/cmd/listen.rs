@@ -209,7 +209,7 @@ fn show_json(event: &Event) -> anyhow::Result<()> {
     match event {
         Event::Listening(addresses) => {
             for address in addresses {
-                json_lines::line(&json!({ "event": "listening", "at": address.to_string() }))?;
+                json_lines::line(&json!({ "event": "listening", "url": address.to_string() }))?;
             }
             return Ok(());
         }

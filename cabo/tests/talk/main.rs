@@ -113,7 +113,7 @@ fn messages_are_the_same_byte_by_byte_and_glued() {
 #[test]
 fn payloads_of_any_size_come_back_whole() {
     let server = Running::start(echo("length:!L"), 2);
-    let payload: Vec<u8> = (0..8_000_000_u32).map(|at| (at * 31 >> 7) as u8).collect();
+    let payload: Vec<u8> = (0..8_000_000_u32).map(|at| ((at * 31) >> 7) as u8).collect();
     let client = server.tcp();
     std::thread::scope(|scope| {
         scope.spawn(|| {
