@@ -408,7 +408,7 @@ mod tests {
         assert!(out.is_empty());
         let header = Fields::from([("version", Value::Int(1)), ("order", Value::Int(2))]);
         cut("length:!B:version L:size L:order").write(b"hi", &header, &mut out).expect("fits");
-        assert_eq!(out, b"\x01\0\0\0\x02\0\0\0\x02hi");
+        assert_eq!(*out, *b"\x01\0\0\0\x02\0\0\0\x02hi");
     }
 
     /// D-2.1: the announcing field has a name that says so, or is the last.
