@@ -1,3 +1,5 @@
+//! Dialects against the bytes of the programs that speak them (D-5).
+
 use super::*;
 use assign::assign;
 

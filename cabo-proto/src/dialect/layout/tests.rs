@@ -1,3 +1,5 @@
+//! Layouts as users write them, and the bytes that they describe (D-1).
+
 use super::*;
 use crate::dialect::value::Fields;
 
