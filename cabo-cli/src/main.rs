@@ -5,6 +5,7 @@ mod exit;
 mod interfaces;
 mod session;
 mod show;
+mod talk;
 
 use std::process::ExitCode;
 

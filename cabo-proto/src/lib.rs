@@ -6,8 +6,12 @@
 //! - [`wire`]: bytes and values, both ways;
 //! - [`transport`]: the parts of one reliable connection over a carrier that promises nothing;
 //! - [`session`]: who is there, in secret or plain, on which streams;
+//! - [`dialect`]: foreign protocols, described;
+//! - [`redes`]: the course protocol on raw Ethernet;
 //! - [`sim`]: a network in a box to try all of it, by seed.
 
+pub mod dialect;
+pub mod redes;
 pub mod session;
 pub mod sim;
 pub mod transport;

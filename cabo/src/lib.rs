@@ -38,6 +38,7 @@ pub mod request;
 pub mod server;
 pub mod service;
 pub mod stream;
+pub mod talk;
 
 #[cfg(test)]
 #[path = "../../tests/needs.rs"]

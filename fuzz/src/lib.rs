@@ -7,22 +7,28 @@
 //! frames(data))`.
 
 mod connection;
+mod dialect;
 mod forge;
 mod frames;
 mod handshake;
+mod layout;
 mod mutate;
 mod packet;
 mod params;
 mod record;
+mod redes;
 mod url;
 
 pub use connection::connection;
+pub use dialect::dialect;
 pub use frames::frames;
 pub use handshake::handshake;
+pub use layout::layout;
 pub use mutate::mutate;
 pub use packet::packet;
 pub use params::params;
 pub use record::record;
+pub use redes::redes;
 pub use url::url;
 
 /// Takes any bytes.
@@ -31,10 +37,13 @@ pub type Target = fn(&[u8]);
 /// All targets; the name is also that of the folder in `corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("connection", connection),
+    ("dialect", dialect),
     ("frames", frames),
     ("handshake", handshake),
+    ("layout", layout),
     ("packet", packet),
     ("params", params),
     ("record", record),
+    ("redes", redes),
     ("url", url),
 ];

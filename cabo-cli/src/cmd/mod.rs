@@ -14,15 +14,18 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::show::stderr::Stderr;
 
 mod completions;
+mod connect;
 mod demo;
 mod get;
 mod help;
 mod keys;
 mod lab;
+mod listen;
 mod ls;
 mod man;
 mod play;
 pub(crate) mod relay;
+mod send;
 mod serve;
 
 /// Messages and streams over any wire: raw Ethernet, UDP, TCP, Unix sockets
@@ -61,6 +64,9 @@ enum Command {
     Ls(ls::Args),
     Get(get::Args),
     Play(play::Args),
+    Listen(listen::Args),
+    Connect(connect::Args),
+    Send(send::Args),
     Keys(keys::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -90,6 +96,9 @@ impl Cli {
             Command::Ls(args) => args.run(globals),
             Command::Get(args) => args.run(globals),
             Command::Play(args) => args.run(globals),
+            Command::Listen(args) => args.run(globals),
+            Command::Connect(args) => args.run(globals),
+            Command::Send(args) => args.run(globals),
             Command::Keys(args) => args.run(globals),
             Command::Completions(args) => args.run(),
             Command::Man(args) => args.run(),

@@ -5,7 +5,20 @@ use crate::world::{World, assert_committed, finish};
 #[test]
 fn every_help_is_what_was_committed() {
     let world = World::new();
-    for name in ["demo", "serve", "ls", "get", "keys", "completions", "man", "relay", "lab"] {
+    for name in [
+        "demo",
+        "serve",
+        "ls",
+        "get",
+        "listen",
+        "connect",
+        "send",
+        "keys",
+        "completions",
+        "man",
+        "relay",
+        "lab",
+    ] {
         let done = finish(world.cabo().args([name, "--help"])).good();
         assert_committed(&format!("{name}.txt"), &done.out);
         assert!(done.out.contains("Examples:"), "{name} has no example");

@@ -23,4 +23,5 @@ mod resume;
 mod starved;
 mod strangers;
 mod streams;
+mod talk;
 mod world;

@@ -19,6 +19,7 @@ pub mod error;
 pub mod ether;
 pub mod fault;
 pub mod memory;
+pub mod open_udp;
 pub mod peer;
 pub mod tap;
 pub mod tcp;

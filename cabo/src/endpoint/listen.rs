@@ -139,7 +139,7 @@ impl Endpoint {
 }
 
 /// `address` with the port that it really got.
-fn with_port(address: &Address, got: Option<u16>) -> Address {
+pub(crate) fn with_port(address: &Address, got: Option<u16>) -> Address {
     let mut address = address.clone();
     match &mut address.place {
         Place::Udp(host) | Place::Tcp(host) | Place::Tls(host) => host.port = got.or(host.port),
@@ -149,6 +149,6 @@ fn with_port(address: &Address, got: Option<u16>) -> Address {
     address
 }
 
-async fn resolve_local(host: &HostPort) -> Result<SocketAddr, ListenError> {
+pub(crate) async fn resolve_local(host: &HostPort) -> Result<SocketAddr, ListenError> {
     lookup(host).await.map_err(|source| ListenError::Resolve { host: host.to_string(), source })
 }

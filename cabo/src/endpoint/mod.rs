@@ -7,7 +7,7 @@
 mod connect;
 mod discovery;
 mod entrance;
-mod listen;
+pub(crate) mod listen;
 mod packets;
 mod records;
 
@@ -207,7 +207,7 @@ fn ether_peer(mac: [u8; 6], port: u16, interface: &str) -> Peer {
     })
 }
 
-async fn lookup(host: &HostPort) -> std::io::Result<SocketAddr> {
+pub(crate) async fn lookup(host: &HostPort) -> std::io::Result<SocketAddr> {
     let port = host.port_or_default();
     match &host.host {
         Host::Any => Ok(([0, 0, 0, 0], port).into()),

@@ -103,7 +103,7 @@ fn ioctl(
 }
 
 /// The names of all interfaces here. Not from sysfs: that may show another namespace.
-pub(super) fn names() -> Vec<String> {
+pub(in crate::carrier) fn names() -> Vec<String> {
     let mut names = Vec::new();
     // SAFETY: the list ends with an entry of index 0, its strings end with NUL, it is freed once, after its last use.
     unsafe {

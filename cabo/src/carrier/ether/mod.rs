@@ -13,7 +13,7 @@
 //! Parts: `raw` (the socket and its frames), `device`, `claim`. Neighbours: `../mod.rs` (the trait).
 
 mod claim;
-mod device;
+pub(in crate::carrier) mod device;
 mod raw;
 
 use std::io;

@@ -1,0 +1,276 @@
+//! `cabo listen`: a server for programs that know nothing of cabo.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, Write as _};
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cabo::address::Address;
+use cabo::proto::dialect::Dialect;
+use cabo::talk::{BindError, Message, Peer, Server, Settings};
+use clap::ValueEnum;
+use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{Globals, block_on, interrupted};
+use crate::exit::{self, Failure};
+use crate::show::{json as json_lines, stderr, stdout};
+use crate::talk::{self, DialectArgs};
+
+/// Lines that wait for stdout; whoever reads it too slowly slows the clients down.
+const LINES_MAX: usize = 1024;
+
+/// Listen for programs that know nothing of cabo, and show what they say
+///
+/// Any number of clients at once, over TCP, UDP and Unix sockets. What is typed goes to whoever spoke last; `@2 text`
+/// goes to client 2, `@* text` to all.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  cabo listen tcp://:5005 --reply echo                an echo server for thousands of clients
+  cabo listen udp://:5005                             who said what, as it comes
+  cabo listen tcp://:5005 --as labs-header --json     header and payload, decoded, one JSON object a message
+  cabo listen tcp:// --as tp0                         greets, refuses strangers; the port is the dialect's
+  cabo listen 'udp://239.192.1.1:1234?if=eth0'        a multicast group")]
+pub(crate) struct Args {
+    /// Where to listen: tcp://:PORT, udp://:PORT, udp://GROUP:PORT?if=INTERFACE, unix:///PATH
+    #[arg(value_name = "URL", required = true)]
+    urls: Vec<String>,
+    #[command(flatten)]
+    dialect: DialectArgs,
+    /// What every message is answered with
+    #[arg(long, value_enum)]
+    reply: Option<Reply>,
+    /// Leave a client that says nothing for so long
+    #[arg(long, value_name = "TIME", value_parser = super::relay::amount::time)]
+    idle: Option<Duration>,
+    /// Clients at once; one more is turned away
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    max_clients: usize,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Reply {
+    /// The message itself
+    Echo,
+}
+
+/// What happened, for whoever watches.
+enum Event {
+    Listening(Vec<Address>),
+    Connected(Peer),
+    Message(Message, Peer),
+    Closed(Peer, String),
+    Refused(Peer, String),
+}
+
+/// Who is there, for the operator to answer.
+#[derive(Default)]
+struct Room {
+    peers: BTreeMap<u64, Peer>,
+    last: Option<u64>,
+}
+
+type Shared = Arc<Mutex<Room>>;
+
+impl Args {
+    pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
+        globals.log(LevelFilter::WARN);
+        let dialect = self.dialect.dialect()?;
+        let settings = Settings {
+            dialect: dialect.clone(),
+            idle_time: self.idle,
+            peers_max: self.max_clients,
+            ..Settings::default()
+        };
+        let addresses: Result<Vec<Address>, _> = self.urls.iter().map(|url| url.parse()).collect();
+        let addresses = addresses
+            .map_err(|error: cabo::address::AddressError| Failure::usage(error.to_string()))?;
+        let (events, told) = sync_channel(LINES_MAX);
+        let room = Shared::default();
+        let server = Server::at(addresses).settings(settings);
+        let mut server = with_callbacks(server, self.reply, &events, &room);
+        block_on(async move {
+            let listening = server.listen().await.map_err(failed)?;
+            let (gone, stdout_gone) = oneshot::channel();
+            std::thread::spawn(move || {
+                let shown = show_all(&told, globals);
+                let _ = gone.send(shown); // the server is down already
+            });
+            let _ = events.send(Event::Listening(listening)); // stdout may be gone; it is noticed below
+            let (operator, at_room) = (dialect, room.clone());
+            std::thread::spawn(move || operate(&operator, &at_room));
+            let mut outcome = None;
+            server
+                .serve(async {
+                    tokio::select! {
+                        _ = interrupted() => {}
+                        shown = stdout_gone => outcome = shown.ok(),
+                    }
+                })
+                .await;
+            outcome.unwrap_or(Ok(()))?;
+            Ok(ExitCode::from(exit::OK))
+        })
+    }
+}
+
+fn failed(error: BindError) -> Failure {
+    let code = if matches!(error, BindError::Address(_)) { exit::USAGE } else { exit::FAILED };
+    Failure::new(code, error.to_string())
+}
+
+fn with_callbacks(
+    server: Server,
+    reply: Option<Reply>,
+    events: &SyncSender<Event>,
+    room: &Shared,
+) -> Server {
+    let tell = |events: &SyncSender<Event>, event| {
+        let _ = events.send(event); // stdout is gone, and the server goes down
+    };
+    let (on_connect, on_receive) = (events.clone(), events.clone());
+    let (on_close, on_refuse) = (events.clone(), events.clone());
+    let (joined, spoke, left) = (room.clone(), room.clone(), room.clone());
+    server
+        .on_connect(move |peer| {
+            lock(&joined).peers.insert(peer.number(), peer.clone());
+            tell(&on_connect, Event::Connected(peer.clone()));
+        })
+        .on_receive(move |message, peer| {
+            lock(&spoke).last = Some(peer.number());
+            if let Some(Reply::Echo) = reply
+                && let Err(error) = peer.send_back(&message)
+            {
+                tracing::warn!(?peer, %error, "not echoed");
+            }
+            tell(&on_receive, Event::Message(message, peer.clone()));
+        })
+        .on_close(move |peer, why| {
+            lock(&left).peers.remove(&peer.number());
+            tell(&on_close, Event::Closed(peer.clone(), why.to_string()));
+        })
+        .on_refuse(move |peer, why| {
+            tell(&on_refuse, Event::Refused(peer.clone(), why.to_string()));
+        })
+}
+
+/// Shows what happens until stdout is gone.
+fn show_all(told: &Receiver<Event>, globals: Globals) -> anyhow::Result<()> {
+    while let Ok(event) = told.recv() {
+        if globals.json { show_json(&event)? } else { show(&event, globals.quiet)? }
+    }
+    Ok(())
+}
+
+/// Messages go to stdout; who comes and goes is said beside it.
+fn show(event: &Event, is_quiet: bool) -> anyhow::Result<()> {
+    let say = |text: String| {
+        if !is_quiet {
+            stderr::say(&text);
+        }
+    };
+    match event {
+        Event::Listening(addresses) => {
+            addresses
+                .iter()
+                .for_each(|address| say(format!("listening on {address}; Ctrl-C ends")));
+        }
+        Event::Connected(peer) => say(format!("@{} {} is here", peer.number(), peer.from())),
+        Event::Message(message, peer) => {
+            let mut out = stdout::styled();
+            writeln!(out, "@{} {}  {}", peer.number(), peer.from(), talk::shown(message))?;
+            out.flush()?;
+        }
+        Event::Closed(peer, why) => say(format!("@{} {}: {why}", peer.number(), peer.from())),
+        Event::Refused(peer, why) => {
+            say(format!("@{} {} refused: {why}", peer.number(), peer.from()))
+        }
+    }
+    Ok(())
+}
+
+fn show_json(event: &Event) -> anyhow::Result<()> {
+    let of = |name: &str, peer: &Peer| {
+        let mut object = Map::new();
+        object.insert("event".to_owned(), json!(name));
+        object.insert("peer".to_owned(), json!(peer.number()));
+        object.insert("from".to_owned(), json!(peer.from().to_string()));
+        object.insert("carrier".to_owned(), json!(peer.scheme()));
+        object
+    };
+    let because = |mut object: Map<String, Value>, why: &str| {
+        object.insert("why".to_owned(), json!(why));
+        object
+    };
+    match event {
+        Event::Listening(addresses) => {
+            for address in addresses {
+                json_lines::line(&json!({ "event": "listening", "url": address.to_string() }))?;
+            }
+            return Ok(());
+        }
+        Event::Connected(peer) => json_lines::line(&of("connected", peer).into())?,
+        Event::Message(message, peer) => {
+            let mut object = of("message", peer);
+            object.extend(talk::as_json(message));
+            json_lines::line(&object.into())?;
+        }
+        Event::Closed(peer, why) => json_lines::line(&because(of("closed", peer), why).into())?,
+        Event::Refused(peer, why) => json_lines::line(&because(of("refused", peer), why).into())?,
+    }
+    Ok(())
+}
+
+/// Sends what is typed: to whoever spoke last, to `@2`, to `@*`. The end of stdin ends nothing.
+fn operate(dialect: &Dialect, room: &Shared) {
+    for line in std::io::stdin().lock().split(b'\n') {
+        let Ok(line) = line else { return };
+        if !line.is_empty()
+            && let Err(failure) = say_to(dialect, room, &line)
+        {
+            stderr::say(&failure.text);
+        }
+    }
+}
+
+fn say_to(dialect: &Dialect, room: &Shared, line: &[u8]) -> Result<(), Failure> {
+    let (to, text) = match line.strip_prefix(b"@") {
+        Some(rest) => {
+            let end = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
+            let (to, text) = rest.split_at(end);
+            (Some(String::from_utf8_lossy(to).into_owned()), text.get(1..).unwrap_or_default())
+        }
+        None => (None, line),
+    };
+    let peers: Vec<Peer> = {
+        let room = lock(room);
+        let number = match to.as_deref() {
+            Some("*") => None,
+            Some(number) => Some(number.parse().unwrap_or_default()),
+            None => Some(room.last.ok_or_else(|| {
+                Failure::usage("nobody has spoken yet; @2 text goes to client 2")
+            })?),
+        };
+        let is_meant = |peer: &&Peer| number.is_none_or(|number| number == peer.number());
+        room.peers.values().filter(is_meant).cloned().collect()
+    };
+    if peers.is_empty() {
+        return Err(Failure::usage(format!("there is no client @{}", to.unwrap_or_default())));
+    }
+    let words = if dialect.kinds.is_empty() { vec![text.to_vec()] } else { talk::words(text)? };
+    let typed = talk::typed(dialect, &words)?;
+    for peer in peers {
+        if let Err(error) = peer.send_fields(typed.kind.as_deref(), &typed.fields) {
+            return Err(Failure::usage(format!("@{}: {error}", peer.number())));
+        }
+    }
+    Ok(())
+}
+
+fn lock(room: &Shared) -> MutexGuard<'_, Room> {
+    room.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,107 @@
+//! `cabo send`: one message to a program that knows nothing of cabo.
+
+use std::ffi::OsString;
+use std::io::{Read as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cabo::address::{Address, Place};
+use cabo::talk::{Client, ClientError};
+use tokio::time::timeout;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{Globals, block_on};
+use crate::exit::{self, Failure};
+use crate::show::{json, stdout};
+use crate::talk::{self, DialectArgs};
+
+/// How long a stream's answers are waited for, from the last one on.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Send one message to a program that knows nothing of cabo, and show what it answers
+///
+/// The message is the words themselves, or `KIND name=value ..` where the dialect has fields; `-` is all of stdin.
+/// Sizes and counters need not be given. After it the stream is ended from our side, and answers are shown until the
+/// other side ends its own or is silent for the time to wait.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  cabo send tcp://host:5005 'hola mundo'
+  cabo send udp://host:5005 --wait 1s ping            UDP is waited for only if asked to
+  cabo send tcp://host:5005 --as 'struct:!B:version L:order L:size {size}s:text' version=1 order=7 text=ola
+  cabo send tcp://host --as tp0 PAQUETE values=hola values=mundo
+  cabo send tcp://host:5005 --as length:!L - < file")]
+pub(crate) struct Args {
+    /// Whom to send it to: tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH
+    #[arg(value_name = "URL")]
+    url: String,
+    #[command(flatten)]
+    dialect: DialectArgs,
+    /// How long to wait for answers: 5 s over streams and not at all over UDP, unless given
+    #[arg(long, value_name = "TIME", value_parser = super::relay::amount::time)]
+    wait: Option<Duration>,
+    /// The message
+    #[arg(value_name = "MESSAGE")]
+    message: Vec<OsString>,
+}
+
+impl Args {
+    pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
+        globals.log(LevelFilter::WARN);
+        let dialect = self.dialect.dialect()?;
+        let address: Address = self
+            .url
+            .parse()
+            .map_err(|error: cabo::address::AddressError| Failure::usage(error.to_string()))?;
+        let words = match self.message.as_slice() {
+            [only] if only == "-" && dialect.kinds.is_empty() => {
+                let mut all = Vec::new();
+                std::io::stdin()
+                    .lock()
+                    .take(dialect.limit_bytes as u64 + 1)
+                    .read_to_end(&mut all)?;
+                vec![all]
+            }
+            words => talk::bytes_of(words),
+        };
+        let typed = talk::typed(&dialect, &words)?;
+        let is_datagram = matches!(address.place, Place::Udp(_));
+        let wait = self.wait.unwrap_or(if is_datagram { Duration::ZERO } else { WAIT });
+        block_on(async move {
+            let mut client = Client::connect(&address, dialect).await.map_err(failed)?;
+            client
+                .sender
+                .send_fields(typed.kind.as_deref(), &typed.fields)
+                .await
+                .map_err(failed)?;
+            client.sender.finish().await.map_err(ClientError::from).map_err(failed)?;
+            while let Ok(answer) = timeout(wait, client.receiver.next()).await {
+                let Some(answer) = answer.map_err(failed)? else { break };
+                if globals.json {
+                    json::line(&talk::as_json(&answer).into())?;
+                } else {
+                    let mut out = stdout::styled();
+                    writeln!(out, "{}", talk::shown(&answer))?;
+                    out.flush()?;
+                }
+            }
+            Ok(ExitCode::from(exit::OK))
+        })
+    }
+}
+
+/// The exit code of a conversation that failed.
+pub(super) fn failed(error: ClientError) -> Failure {
+    let code = match &error {
+        ClientError::Address(_) | ClientError::Send(_) => exit::USAGE,
+        ClientError::Place(
+            cabo::talk::PlaceError::Query { .. } | cabo::talk::PlaceError::Scheme { .. },
+        ) => exit::USAGE,
+        ClientError::Place(_) | ClientError::NoAnswer { .. } | ClientError::Io(_) => {
+            exit::UNREACHABLE
+        }
+        ClientError::Refused { .. } => exit::REFUSED,
+        ClientError::Malformed(_) => exit::INCOMPLETE,
+    };
+    Failure::new(code, error.to_string())
+}

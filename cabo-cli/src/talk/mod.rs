@@ -1,0 +1,288 @@
+//! What `listen`, `connect` and `send` have in common: which dialect, values from words, and messages as people and
+//! machines see them.
+
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use cabo::proto::dialect::assign::assign;
+use cabo::proto::dialect::file::FILE_MAX;
+use cabo::proto::dialect::value::{Fields, Value};
+use cabo::proto::dialect::{Dialect, PAYLOAD, file};
+use cabo::talk::Message;
+use serde_json::{Map, json};
+
+use crate::exit::Failure;
+use crate::show::human::escaped;
+
+/// Which dialect.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct DialectArgs {
+    /// How the other side speaks: raw, lines, nul, any, length:LAYOUT, struct:LAYOUT, a built-in dialect (tp0,
+    /// labs-record, labs-header, led ..) or a file.toml
+    #[arg(long = "as", value_name = "DIALECT", default_value = "raw")]
+    dialect: String,
+}
+
+impl DialectArgs {
+    /// The dialect; a file where the words name one.
+    pub(crate) fn dialect(&self) -> Result<Arc<Dialect>, Failure> {
+        let spec = self.dialect.as_str();
+        let is_file = spec.ends_with(".toml") || (spec.contains('/') && !spec.contains(':'));
+        let dialect = if is_file {
+            read_file(Path::new(spec))?
+        } else {
+            let built_in: Vec<&str> = Dialect::built_in().collect();
+            Dialect::parse(spec).map_err(|error| {
+                Failure::usage(format!(
+                    "--as: {error}; built in: {}; or a file.toml",
+                    built_in.join(", ")
+                ))
+            })?
+        };
+        Ok(Arc::new(dialect))
+    }
+}
+
+fn read_file(path: &Path) -> Result<Dialect, Failure> {
+    let shown = escaped(&path.display().to_string());
+    let wrong = |problem: String| Failure::usage(format!("--as {shown}: {problem}"));
+    let open = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
+    if !open.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err(wrong("is no file".to_owned()));
+    }
+    let mut text = String::new();
+    let read = open.take(FILE_MAX as u64 + 1).read_to_string(&mut text);
+    read.map_err(|error| wrong(error.to_string()))?;
+    file::read(&text).map_err(|error| wrong(error.to_string()))
+}
+
+/// A message as it was typed: its kind, where the dialect names its kinds, and its values.
+#[derive(Debug)]
+pub(crate) struct Typed {
+    pub(crate) kind: Option<String>,
+    pub(crate) fields: Fields,
+}
+
+/// Makes a message of words: `KIND name=value ..`, or the payload itself where the dialect has no fields.
+pub(crate) fn typed(dialect: &Dialect, words: &[Vec<u8>]) -> Result<Typed, Failure> {
+    if dialect.kinds.is_empty() {
+        return payload(dialect, words);
+    }
+    let is_named = dialect.kinds.len() > 1 || dialect.kinds.iter().any(|kind| kind.name.is_some());
+    let (kind, words) = match words.split_first() {
+        Some((first, rest)) if is_named && !first.contains(&b'=') => {
+            (Some(String::from_utf8_lossy(first).into_owned()), rest)
+        }
+        _ => (None, words),
+    };
+    let wrong = |error: String| Failure::usage(escaped(&error));
+    let found = dialect.kind(kind.as_deref()).map_err(|error| wrong(error.to_string()))?;
+    let mut fields = Fields::default();
+    let Some(found) = found else { return Ok(Typed { kind, fields }) };
+    for word in words {
+        let at = word.iter().position(|byte| *byte == b'=');
+        let (name, value) = word.split_at(at.unwrap_or(word.len()));
+        let Some((_, value)) = value.split_first() else {
+            let word = String::from_utf8_lossy(word);
+            return Err(wrong(format!("a value is given as name=value, not {word:?}")));
+        };
+        let name = String::from_utf8_lossy(name);
+        assign(&found.layout, &mut fields, &name, value)
+            .map_err(|error| wrong(error.to_string()))?;
+    }
+    Ok(Typed { kind, fields })
+}
+
+/// The words as they stand, with blanks between; a header's other fields may stand before them.
+fn payload(dialect: &Dialect, words: &[Vec<u8>]) -> Result<Typed, Failure> {
+    let mut fields = Fields::default();
+    let mut words = words;
+    if let cabo::proto::dialect::cut::Cut::Length(header) = &dialect.cut {
+        while let Some((word, rest)) = words.split_first() {
+            let Some(at) = word.iter().position(|byte| *byte == b'=') else { break };
+            let (name, value) = word.split_at(at);
+            let name = String::from_utf8_lossy(name);
+            let known = header.layout().items().iter().any(|item| item.name == name);
+            if !known {
+                break;
+            }
+            let value = value.get(1..).unwrap_or_default();
+            let assigned = assign(header.layout(), &mut fields, &name, value);
+            assigned.map_err(|error| Failure::usage(escaped(&error.to_string())))?;
+            words = rest;
+        }
+    }
+    fields.set(PAYLOAD, Value::Bytes(words.join(&b' ')));
+    Ok(Typed { kind: None, fields })
+}
+
+/// The words of a typed line: parted by blanks, held together by single or double quotes.
+pub(crate) fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<Vec<u8>>, None);
+    for &byte in line {
+        match (quote, byte) {
+            (Some(open), byte) if open == byte => quote = None,
+            (None, b'"' | b'\'') => {
+                quote = Some(byte);
+                word.get_or_insert_default();
+            }
+            (None, byte) if byte.is_ascii_whitespace() => words.extend(word.take()),
+            (_, byte) => word.get_or_insert_default().push(byte),
+        }
+    }
+    if quote.is_some() {
+        return Err(Failure::usage("a quote is not closed"));
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+/// A message in one line that cannot drive a terminal.
+pub(crate) fn shown(message: &Message) -> String {
+    match message.decode() {
+        Ok(decoded) => {
+            let kind = decoded.kind.into_iter();
+            let is_payload_alone = decoded.fields.len() == 1;
+            let values = decoded.fields.iter().map(|(name, value)| match value {
+                Value::Bytes(bytes) if name == PAYLOAD && is_payload_alone => text(bytes),
+                value => format!("{name}={}", value_shown(value)),
+            });
+            kind.chain(values).collect::<Vec<_>>().join(" ")
+        }
+        Err(error) => format!("{} ({})", text(message.bytes()), escaped(&error.to_string())),
+    }
+}
+
+fn value_shown(value: &Value) -> String {
+    match value {
+        Value::Int(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Bool(truth) => truth.to_string(),
+        Value::Bytes(bytes) => format!("\"{}\"", text(bytes).replace('"', "\\\"")),
+        Value::List(values) => {
+            let all: Vec<String> = values.iter().map(value_shown).collect();
+            format!("[{}]", all.join(", "))
+        }
+        Value::Group(fields) => {
+            let one = |(name, value)| format!("{name}={}", value_shown(value));
+            format!("{{{}}}", fields.iter().map(one).collect::<Vec<_>>().join(" "))
+        }
+    }
+}
+
+/// Text where it is UTF-8, and each other byte as `\xNN`.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let mut shown = String::new();
+    for part in bytes.utf8_chunks() {
+        shown.push_str(&escaped(part.valid()));
+        for byte in part.invalid() {
+            shown.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    shown
+}
+
+/// A message as JSON: its kind and values, or its bytes and what stands against every kind.
+pub(crate) fn as_json(message: &Message) -> Map<String, serde_json::Value> {
+    let mut object = Map::new();
+    match message.decode() {
+        Ok(decoded) => {
+            if let Some(kind) = decoded.kind {
+                object.insert("kind".to_owned(), json!(kind));
+            }
+            object.insert("fields".to_owned(), fields_json(&decoded.fields));
+        }
+        Err(error) => {
+            object.insert("bytes".to_owned(), bytes_json(message.bytes()));
+            object.insert("error".to_owned(), json!(error.to_string()));
+        }
+    }
+    object
+}
+
+fn fields_json(fields: &Fields) -> serde_json::Value {
+    let one = |(name, value): (&str, &Value)| (name.to_owned(), value_json(value));
+    serde_json::Value::Object(fields.iter().map(one).collect())
+}
+
+fn value_json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Int(number) => match (i64::try_from(*number), u64::try_from(*number)) {
+            (Ok(number), _) => json!(number),
+            (_, Ok(number)) => json!(number),
+            (Err(_), Err(_)) => json!(number.to_string()),
+        },
+        // JSON has no infinities and no NaN.
+        Value::Float(number) if number.is_finite() => json!(number),
+        Value::Float(number) => json!(number.to_string()),
+        Value::Bool(truth) => json!(truth),
+        Value::Bytes(bytes) => bytes_json(bytes),
+        Value::List(values) => values.iter().map(value_json).collect(),
+        Value::Group(fields) => fields_json(fields),
+    }
+}
+
+/// Text where it is UTF-8, else an object with the bytes in hexadecimal.
+fn bytes_json(bytes: &[u8]) -> serde_json::Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!(text),
+        Err(_) => {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            json!({ "hex": hex })
+        }
+    }
+}
+
+/// The bytes of what was typed as arguments.
+pub(crate) fn bytes_of(words: &[std::ffi::OsString]) -> Vec<Vec<u8>> {
+    words.iter().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typed_line_has_the_words_of_a_shell() {
+        let cases: [(&[u8], &[&[u8]]); 5] = [
+            (b"  a  b ", &[b"a", b"b"]),
+            (b"text='hola mundo' x=\"it's\"", &[b"text=hola mundo", b"x=it's"]),
+            (b"'' a''b", &[b"", b"ab"]),
+            (b"\xff\xfe", &[b"\xff\xfe"]),
+            (b"", &[]),
+        ];
+        for (line, wanted) in cases {
+            assert_eq!(words(line).unwrap(), wanted, "{}", line.escape_ascii());
+        }
+        assert!(words(b"it's").is_err());
+    }
+
+    #[test]
+    fn foreign_bytes_cannot_drive_a_terminal() {
+        assert_eq!(text(b"ol\xc3\xa1 \x1b[2J\n\xff"), "ol\u{e1} \\u{1b}[2J\\n\\xff");
+    }
+
+    #[test]
+    fn words_become_the_message_that_they_describe() {
+        let words =
+            |text: &[&str]| text.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
+        let tp0 = Dialect::parse("tp0").unwrap();
+        let message = typed(&tp0, &words(&["PAQUETE", "values=hola", "values=mun=do"])).unwrap();
+        assert_eq!(message.kind.as_deref(), Some("PAQUETE"));
+        let error = typed(&tp0, &words(&["values=hola"])).unwrap_err();
+        assert_eq!(error.text, "which message? MENSAJE, PAQUETE");
+        let error = typed(&tp0, &words(&["MENSAJE", "hola"])).unwrap_err();
+        assert_eq!(error.text, "a value is given as name=value, not \"hola\"");
+        let error = typed(&tp0, &words(&["MENSAJE", "txt=hola"])).unwrap_err();
+        assert_eq!(error.text, "there is no field \"txt\" here: [size], text");
+        let lines = Dialect::parse("lines").unwrap();
+        let message = typed(&lines, &words(&["hola", "a=b"])).unwrap();
+        assert_eq!(message.fields.get(PAYLOAD), Some(&Value::from("hola a=b")));
+        let header = Dialect::parse("length:!B:version L:size").unwrap();
+        let message = typed(&header, &words(&["version=7", "hola", "version=8"])).unwrap();
+        assert_eq!(message.fields.get("version"), Some(&Value::Int(7)));
+        assert_eq!(message.fields.get(PAYLOAD), Some(&Value::from("hola version=8")));
+    }
+}

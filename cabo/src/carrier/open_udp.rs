@@ -1,0 +1,160 @@
+//! A UDP socket for programs that know nothing of cabo: unicast, broadcast and multicast, datagrams as they are.
+//!
+//! Neighbours: `udp` is the carrier of cabo/1, which merges and paces; here each datagram stands for itself.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll};
+
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use tokio::io::ReadBuf;
+use tokio::net::UdpSocket;
+
+use super::sockopt::{self, ReceiveBuffer};
+use super::{OpenError, anywhere};
+
+/// Bytes of the largest datagram of IPv4; that of IPv6 is smaller.
+pub const LARGEST_BYTES: usize = 65_507;
+const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+
+/// Which interface a multicast group is joined at and sent to.
+#[derive(Clone, Debug, Default)]
+pub struct Multicast {
+    /// The interface by its index; the system chooses where it is 0.
+    pub interface_index: u32,
+    /// Routers that a datagram may pass, and one more; 1 stays on the link.
+    pub ttl: Option<u32>,
+    /// Whether receivers on this machine hear it; the system says yes.
+    pub is_looped: Option<bool>,
+}
+
+/// The kernel's number of an interface.
+pub fn interface_index(name: &str) -> Result<u32, OpenError> {
+    let what = format!("interface {name}");
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None);
+    let socket = socket.map_err(|e| OpenError::of(&what, "look it up", e))?;
+    rustix::net::netdevice::name_to_index(&socket, name).map_err(|_| OpenError::NoInterface {
+        name: name.to_owned(),
+        existing: super::ether::device::names(),
+    })
+}
+
+/// The socket.
+#[derive(Debug)]
+pub struct OpenUdp {
+    socket: UdpSocket,
+    local: SocketAddr,
+}
+
+impl OpenUdp {
+    /// Listens at `address`; a group is joined. Must be called inside a tokio runtime.
+    pub fn listen(address: SocketAddr, multicast: &Multicast) -> Result<Self, OpenError> {
+        let what = format!("udp://{address}");
+        Self::bound(address, false, multicast).map_err(|e| OpenError::of(&what, "bind", e))
+    }
+
+    /// Listens at `port` of every address of this machine, of both families where there are both.
+    pub fn listen_anywhere(port: u16) -> Result<Self, OpenError> {
+        let plain = Multicast::default();
+        anywhere::open(port, |address| Self::bound(address, true, &plain))
+            .map_err(|e| OpenError::of(&format!("udp://:{port}"), "bind", e))
+    }
+
+    /// Opens a socket that sends to `to`, and hears whoever answers.
+    pub fn towards(to: SocketAddr, multicast: &Multicast) -> Result<Self, OpenError> {
+        let from: SocketAddr = match to {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let what = format!("udp://{to}");
+        Self::bound(from, false, multicast).map_err(|e| OpenError::of(&what, "open", e))
+    }
+
+    fn bound(address: SocketAddr, is_both: bool, multicast: &Multicast) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        anywhere::set_families(&socket, address, is_both)?;
+        socket.set_broadcast(true)?;
+        ReceiveBuffer::raise(&socket, RECEIVE_BUFFER_BYTES)?;
+        set_multicast(&socket, address, multicast)?;
+        if address.ip().is_multicast() {
+            socket.set_reuse_address(true)?; // several listeners on one machine hear one group
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        join(&socket, address, multicast)?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        let local = socket.local_addr()?;
+        Ok(Self { socket, local })
+    }
+
+    /// The address that it is bound to.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The next datagram, whole, and who sent it.
+    pub fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<SocketAddr>> {
+        self.socket.poll_recv_from(cx, into)
+    }
+
+    /// Sends one datagram.
+    pub fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        to: SocketAddr,
+    ) -> Poll<io::Result<()>> {
+        let to = anywhere::destination(self.local, to);
+        self.socket.poll_send_to(cx, bytes, to).map_ok(drop)
+    }
+}
+
+/// How far and by which way what is sent to a group goes.
+fn set_multicast(socket: &Socket, address: SocketAddr, multicast: &Multicast) -> io::Result<()> {
+    let index = multicast.interface_index;
+    match address {
+        SocketAddr::V4(_) => {
+            if index != 0 {
+                let request = libc::ip_mreqn {
+                    imr_multiaddr: libc::in_addr { s_addr: 0 },
+                    imr_address: libc::in_addr { s_addr: 0 },
+                    imr_ifindex: i32::try_from(index).unwrap_or_default(),
+                };
+                sockopt::set(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, request)?;
+            }
+            if let Some(ttl) = multicast.ttl {
+                socket.set_multicast_ttl_v4(ttl)?;
+            }
+            multicast.is_looped.map_or(Ok(()), |on| socket.set_multicast_loop_v4(on))
+        }
+        SocketAddr::V6(_) => {
+            if index != 0 {
+                socket.set_multicast_if_v6(index)?;
+            }
+            if let Some(ttl) = multicast.ttl {
+                socket.set_multicast_hops_v6(ttl)?;
+            }
+            multicast.is_looped.map_or(Ok(()), |on| socket.set_multicast_loop_v6(on))
+        }
+    }
+}
+
+/// Joins the group that the socket is bound to, if it is one, and hears no other.
+fn join(socket: &Socket, address: SocketAddr, multicast: &Multicast) -> io::Result<()> {
+    match address.ip() {
+        IpAddr::V4(group) if group.is_multicast() => {
+            socket.set_multicast_all_v4(false)?;
+            let interface = InterfaceIndexOrAddress::Index(multicast.interface_index);
+            socket.join_multicast_v4_n(&group, &interface)
+        }
+        IpAddr::V6(group) if group.is_multicast() => {
+            socket.set_multicast_all_v6(false)?;
+            socket.join_multicast_v6(&group, multicast.interface_index)
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => Ok(()),
+    }
+}

@@ -1,0 +1,166 @@
+//! Messages with programs that know nothing of cabo, over TCP, UDP and Unix sockets.
+//!
+//! A [`Server`] has many peers at once and tells callbacks what happens; a [`Client`] is the other end, for who prefers
+//! to await. What a message is, a [`Dialect`] says (`cabo_proto::dialect`): how a stream is cut, what is said first, which
+//! bytes a message has.
+//!
+//! ```no_run
+//! use cabo::talk::{Server, Settings};
+//! use cabo::proto::dialect::Dialect;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! Server::bind(["tcp://:5005", "udp://:5005"])?
+//!     .settings(Settings { dialect: Dialect::parse("lines")?.into(), ..Settings::default() })
+//!     .on_receive(|message, peer| {
+//!         let _ = peer.send_back(&message); // an echo; a peer that reads too slowly is not read either
+//!     })
+//!     .run()?;
+//! # Ok(()) }
+//! ```
+//!
+//! `peer` is the handle that callbacks get, `stream` drives one peer on a stream carrier, `datagrams` all peers of a UDP
+//! socket, `server` listens. Only `carrier` names a socket.
+
+pub mod client;
+pub mod peer;
+pub mod server;
+
+mod datagrams;
+mod place;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cabo_proto::dialect::cut::{Cut, CutError};
+use cabo_proto::dialect::{Decoded, Dialect, NoKind};
+
+pub use client::{Client, ClientError};
+pub use peer::{Peer, SendError};
+pub use place::PlaceError;
+pub use server::{BindError, Server};
+
+/// What a server or client holds its peers to.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What a message is.
+    pub dialect: Arc<Dialect>,
+    /// Bytes that wait for one peer; what comes then, [`Slow`] says.
+    pub outgoing_bytes_max: usize,
+    /// What to do with a peer that does not take what is sent to it.
+    pub slow: Slow,
+    /// A peer that says nothing for so long is left; forever where there is none.
+    pub idle_time: Option<Duration>,
+    /// Peers at once; one more is turned away.
+    pub peers_max: usize,
+    /// Threads for all peers together: one is one event loop. As many as there are cores where there is none.
+    pub threads: Option<usize>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            dialect: Arc::new(raw()),
+            outgoing_bytes_max: 1024 * 1024,
+            slow: Slow::Wait,
+            idle_time: None,
+            peers_max: 100_000,
+            threads: None,
+        }
+    }
+}
+
+/// What happens to a peer that takes less than is sent to it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Slow {
+    /// [`Peer::send`] says that it is full, and the peer is not read while more than half of its room is used.
+    Wait,
+    /// The oldest messages that wait are dropped, and counted.
+    DropOldest,
+    /// It is disconnected.
+    Disconnect,
+}
+
+/// The dialect of whoever has none: bytes as they come.
+fn raw() -> Dialect {
+    Dialect {
+        name: "raw".to_owned(),
+        about: String::new(),
+        port: None,
+        cut: Cut::Raw,
+        limit_bytes: cabo_proto::dialect::cut::LIMIT_BYTES,
+        hello: None,
+        kinds: Vec::new(),
+    }
+}
+
+/// One whole message of a peer.
+#[derive(Clone, Debug)]
+pub struct Message {
+    bytes: Bytes,
+    dialect: Arc<Dialect>,
+}
+
+impl Message {
+    pub(crate) fn new(bytes: Bytes, dialect: Arc<Dialect>) -> Self {
+        Self { bytes, dialect }
+    }
+
+    /// All of it, as the cut gave it.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// What [`Peer::send`] takes to send the same: without a header that announces its length.
+    pub fn payload(&self) -> Bytes {
+        match &self.dialect.cut {
+            Cut::Length(header) if self.dialect.kinds.is_empty() => {
+                self.bytes.slice(header.size().min(self.bytes.len())..)
+            }
+            Cut::Length(_) | Cut::Raw | Cut::Lines | Cut::Nul | Cut::Any | Cut::Struct(_) => {
+                self.bytes.clone()
+            }
+        }
+    }
+
+    /// Its values, by name.
+    pub fn decode(&self) -> Result<Decoded, NoKind> {
+        self.dialect.decode(&self.bytes)
+    }
+}
+
+/// How a peer left, or was left.
+#[derive(Debug, thiserror::Error)]
+pub enum Closed {
+    /// The peer ended its stream after a whole message, or a callback closed it.
+    #[error("closed")]
+    Ended,
+    /// We go down.
+    #[error("the server is going down")]
+    GoingDown,
+    /// The first words were not those of the dialect.
+    #[error("does not speak {0}: its first words were others")]
+    Stranger(String),
+    /// The first words did not come in time.
+    #[error("said nothing that is a greeting within {0:?}")]
+    NoGreeting(Duration),
+    /// What it sent is no message.
+    #[error(transparent)]
+    Malformed(#[from] CutError),
+    /// It took too little of what was sent to it.
+    #[error("took too little of what was sent to it")]
+    TooSlow,
+    /// It said nothing for the time that it had.
+    #[error("said nothing for {0:?}")]
+    Idle(Duration),
+    /// Its socket failed.
+    #[error("the connection failed: {0}")]
+    Io(#[from] std::io::Error),
+    /// A callback for it panicked.
+    #[error("a callback for it panicked")]
+    Panicked,
+    /// There are too many peers.
+    #[error("there are already {0} peers")]
+    TooMany(usize),
+}

@@ -1,0 +1,252 @@
+//! Drives one peer on a stream carrier: first words, messages in, bytes out, the end.
+//!
+//! Neighbours: `peer` holds what waits to go out, `server` starts one driver a connection.
+
+use std::future::poll_fn;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use cabo_proto::dialect::cut::Cutter;
+use cabo_proto::dialect::hello::{Hello, Verdict};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::server::Handlers;
+use super::{Closed, Message, Peer, Settings};
+use crate::carrier::ByteStream;
+
+/// Bytes read at once, onto the stack.
+const READ_BYTES: usize = 16 * 1024;
+/// Bytes read before other peers get their turn.
+const TURN_BYTES: usize = 128 * 1024;
+/// What we sent has this long to be taken when the conversation ends.
+const LAST_BYTES_TIME: Duration = Duration::from_secs(10);
+/// After our end the peer's last bytes are read for this long, so that no reset destroys what it has not read yet.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// One conversation, from its first byte to its last.
+pub(super) struct Conversation {
+    stream: Box<dyn ByteStream>,
+    peer: Peer,
+    settings: Arc<Settings>,
+    handlers: Arc<Handlers>,
+    cutter: Cutter,
+    writing: BytesMut,
+    heard: Instant,
+    idle: Option<Pin<Box<Sleep>>>,
+    is_read_ended: bool,
+}
+
+impl Conversation {
+    pub(super) fn new(
+        stream: Box<dyn ByteStream>,
+        peer: Peer,
+        settings: Arc<Settings>,
+        handlers: Arc<Handlers>,
+    ) -> Self {
+        let cutter = Cutter::new(settings.dialect.cut.clone(), settings.dialect.limit_bytes);
+        Self {
+            stream,
+            peer,
+            cutter,
+            writing: BytesMut::new(),
+            heard: Instant::now(),
+            idle: settings.idle_time.map(|time| Box::pin(sleep(time))),
+            settings,
+            handlers,
+            is_read_ended: false,
+        }
+    }
+
+    /// Runs it. A peer of whom nothing was processed is no more than counted.
+    pub(super) async fn run(mut self) {
+        let hello = self.settings.dialect.hello.clone();
+        if let Some(hello) = hello {
+            match timeout(hello.deadline, self.greet(&hello)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(refused)) => return self.refuse(&hello, refused).await,
+                Err(_) => {
+                    let refused = Closed::NoGreeting(hello.deadline);
+                    return self.refuse(&hello, refused).await;
+                }
+            }
+        }
+        let begun = self.call(|handlers, peer| handlers.connected(peer));
+        // What came in one piece with the first words is read already.
+        let closed = match begun.and_then(|()| self.deliver_whole()) {
+            Ok(()) => poll_fn(|cx| self.poll(cx)).await,
+            Err(closed) => closed,
+        };
+        self.end(&closed).await;
+        self.handlers.closed(&self.peer, &closed);
+    }
+
+    /// Reads a client's first words and answers them (D-4.1).
+    async fn greet(&mut self, hello: &Hello) -> Result<(), Closed> {
+        let mut said = Vec::new();
+        let mut part = [0; 512];
+        loop {
+            match hello.judge_client(&said) {
+                Verdict::Welcome(len) => {
+                    self.stream.write_all(&hello.accept).await?;
+                    self.cutter.push(said.get(len..).unwrap_or_default());
+                    return Ok(());
+                }
+                Verdict::Stranger => {
+                    return Err(Closed::Stranger(self.settings.dialect.name.clone()));
+                }
+                Verdict::More => match self.stream.read(&mut part).await? {
+                    0 => return Err(Closed::Stranger(self.settings.dialect.name.clone())),
+                    len => said.extend_from_slice(part.get(..len).unwrap_or_default()),
+                },
+            }
+        }
+    }
+
+    async fn refuse(mut self, hello: &Hello, refused: Closed) {
+        let answer = async {
+            self.stream.write_all(&hello.refuse).await?;
+            self.stream.shutdown().await?;
+            linger(&mut self.stream).await;
+            io::Result::Ok(())
+        };
+        let _ = timeout(LINGER_TIME, answer).await; // it has been turned away, whether or not it hears so
+        self.handlers.refused(&self.peer, &refused);
+    }
+
+    /// Messages in and bytes out until something ends it.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        self.peer.shared().begin_turn();
+        let mut read_bytes = 0;
+        loop {
+            if let Poll::Ready(Err(error)) = self.poll_write(cx) {
+                return Poll::Ready(error.into());
+            }
+            let work = self.peer.shared().poll_work(cx);
+            if work.is_too_slow {
+                return Poll::Ready(Closed::TooSlow);
+            }
+            if work.is_closing || self.is_read_ended {
+                return Poll::Ready(Closed::Ended);
+            }
+            if work.has_outgoing && self.writing.is_empty() {
+                continue;
+            }
+            if work.is_full {
+                return self.poll_idle(cx); // it is not read before it takes what it was sent
+            }
+            if read_bytes >= TURN_BYTES {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(bytes)) => read_bytes += bytes,
+                Poll::Ready(Err(closed)) => return Poll::Ready(closed),
+                Poll::Pending => {
+                    // What callbacks sent meanwhile goes out before we rest.
+                    if !self.peer.shared().poll_work(cx).has_outgoing || !self.writing.is_empty() {
+                        return self.poll_idle(cx);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes until there is nothing to write.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.writing.is_empty() {
+                self.peer.shared().take_outgoing(&mut self.writing);
+                if self.writing.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.writing))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.writing.advance(written);
+            self.peer.shared().set_writing(self.writing.len());
+            if self.writing.is_empty() {
+                self.call(|handlers, peer| handlers.has_room(peer)).map_err(io::Error::other)?;
+            }
+        }
+    }
+
+    /// Reads once, and gives out the messages that are whole.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Closed>> {
+        let mut bytes = [std::mem::MaybeUninit::uninit(); READ_BYTES];
+        let mut part = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        let len = part.filled().len();
+        if len == 0 {
+            self.is_read_ended = true;
+            if let Some(last) = self.cutter.finish()? {
+                self.deliver(last)?;
+            }
+            return Poll::Ready(Ok(0));
+        }
+        self.heard = Instant::now();
+        self.cutter.push(part.filled());
+        self.deliver_whole()?;
+        Poll::Ready(Ok(len))
+    }
+
+    fn deliver_whole(&mut self) -> Result<(), Closed> {
+        while let Some(message) = self.cutter.next_message()? {
+            self.deliver(message)?;
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, bytes: bytes::Bytes) -> Result<(), Closed> {
+        let message = Message::new(bytes, self.settings.dialect.clone());
+        self.call(|handlers, peer| handlers.received(message, peer))
+    }
+
+    /// A callback that panics costs its own peer the conversation, and nobody else anything.
+    fn call(&self, work: impl FnOnce(&Handlers, &Peer)) -> Result<(), Closed> {
+        let called = catch_unwind(AssertUnwindSafe(|| work(&self.handlers, &self.peer)));
+        called.map_err(|_| Closed::Panicked)
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        let (Some(time), Some(idle)) = (self.settings.idle_time, &mut self.idle) else {
+            return Poll::Pending;
+        };
+        loop {
+            ready!(idle.as_mut().poll(cx));
+            if self.heard.elapsed() >= time {
+                return Poll::Ready(Closed::Idle(time));
+            }
+            idle.as_mut().reset(self.heard + time);
+        }
+    }
+
+    /// Lets what was sent go out, ends our half, and hears the peer out.
+    async fn end(&mut self, closed: &Closed) {
+        if matches!(closed, Closed::Ended | Closed::GoingDown | Closed::Idle(_)) {
+            let last = poll_fn(|cx| self.poll_write(cx));
+            let _ = timeout(LAST_BYTES_TIME, last).await; // what it does not take now, it never will
+        }
+        self.peer.shared().end();
+        if !matches!(closed, Closed::Io(_))
+            && self.stream.shutdown().await.is_ok()
+            && !self.is_read_ended
+        {
+            linger(&mut self.stream).await;
+        }
+    }
+}
+
+/// Reads and drops what still comes, for a while.
+async fn linger(stream: &mut Box<dyn ByteStream>) {
+    let mut rest = vec![0; 4096];
+    let drain = async { while matches!(stream.read(&mut rest).await, Ok(1..)) {} };
+    let _ = timeout(LINGER_TIME, drain).await;
+}
