@@ -145,9 +145,9 @@ pub(crate) fn shown(message: &Message) -> String {
         Ok(decoded) => {
             let kind = decoded.kind.into_iter();
             let is_payload_alone = decoded.fields.len() == 1;
-            let values = decoded.fields.iter().map(|(name, value)| match value {
-                Value::Bytes(bytes) if name == PAYLOAD && is_payload_alone => text(bytes),
-                value => format!("{name}={}", value_shown(value)),
+            let values = decoded.fields.iter().map(|(name, value)| match value.as_bytes() {
+                Some(bytes) if name == PAYLOAD && is_payload_alone => text(bytes),
+                _ => format!("{name}={}", value_shown(value)),
             });
             kind.chain(values).collect::<Vec<_>>().join(" ")
         }
