@@ -227,6 +227,9 @@ fn show_json(event: &Event) -> anyhow::Result<()> {
 
 /// Sends what is typed: to whoever spoke last, to `@2`, to `@*`. The end of stdin ends nothing.
 fn operate(dialect: &Dialect, room: &Shared) {
+    if is_in_background() {
+        return;
+    }
     for line in std::io::stdin().lock().split(b'\n') {
         let Ok(line) = line else { return };
         if !line.is_empty()
@@ -235,6 +238,12 @@ fn operate(dialect: &Dialect, room: &Shared) {
             stderr::say(&failure.text);
         }
     }
+}
+
+/// Whoever reads a terminal from the background is stopped by it.
+fn is_in_background() -> bool {
+    let foreground = rustix::termios::tcgetpgrp(std::io::stdin());
+    foreground.is_ok_and(|group| group != rustix::process::getpgrp())
 }
 
 fn say_to(dialect: &Dialect, room: &Shared, line: &[u8]) -> Result<(), Failure> {
