@@ -248,8 +248,8 @@ fn a_lost_datagram_is_not_sent_again_and_too_large_ones_never_leave() {
     assert_eq!(connection(&mut net, CLIENT).stats().datagrams_dropped, 1);
 }
 
-/// T-5.1: 200 bytes every 5 ms, of which a cut of 300 ms loses all. The first that arrives afterwards shows the loss; a
-/// probe timer that ran from the oldest packet would meanwhile fill the window in vain, and back off.
+/// T-5.1: 200 bytes every 5 ms, of which a cut of 300 ms loses all. The first that arrives afterwards shows the loss; with
+/// a probe timer that ran from the oldest packet it took 110 ms on the short cable.
 #[test]
 fn small_messages_go_on_soon_after_a_short_cut() {
     for delay in [Duration::from_micros(100), ms(10)] {
