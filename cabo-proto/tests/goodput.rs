@@ -109,6 +109,43 @@ fn fairness() -> String {
     format!("{jain:.3}: {:.1} and {:.1} Mbit/s", got[0] * 8.0 / 1e7, got[1] * 8.0 / 1e7)
 }
 
+/// T-9.9, of a path with a queue of `queue_bytes`: the later flow's share of its half at first, and Jain's index then.
+fn late_share(rate_mbits: u64, round_trip: Duration, queue_bytes: u64, seed: u64) -> [f64; 2] {
+    let queue_bytes = Some(queue_bytes);
+    let link = LinkConfig { queue_bytes, ..link(rate_mbits, round_trip, 0.0) };
+    let mut net = net_with(seed, link, |_| {});
+    let first = net.connect().unwrap();
+    net.run(ms(150), |_| false);
+    let mut flows = [(first, SharedFlow::default())];
+    run_both(&mut net, &mut flows, ms(1000 + 23 * seed));
+    let second = net.connect().unwrap();
+    let [first] = flows;
+    let mut flows = [first, (second, SharedFlow::default())];
+    let mut got = |time: Duration| {
+        let before = flows.each_ref().map(|(_, flow)| flow.read);
+        run_both(&mut net, &mut flows, time);
+        [0, 1].map(|index| (flows[index].1.read - before[index]) as f64)
+    };
+    while got(ms(10))[1] == 0.0 {} // its handshake is not what is asked for
+    got(secs(1));
+    let [early, late] = got(ms(300));
+    let [one, other] = got(ms(3000));
+    let jain = (one + other).powi(2) / (2.0 * (one * one + other * other));
+    [2.0 * late / (early + late), jain]
+}
+
+#[test]
+fn a_later_flow_gets_its_part_though_the_queue_is_short() {
+    let cases = [(200, 20, 250_000), (100, 20, 250_000), (100, 20, 125_000), (40, 10, 25_000)];
+    for (rate, round_trip, queue) in cases {
+        let shares = [0, 1, 2, 3].map(|seed| late_share(rate, ms(round_trip), queue, seed));
+        let what = format!("{rate} Mbit/s, {round_trip} ms, queue {queue}: {shares:.2?}");
+        assert!(shares.iter().all(|[early, jain]| *early > 0.25 && *jain > 0.8), "{what}");
+        let mean = |part: usize| shares.iter().map(|share| share[part]).sum::<f64>() / 4.0;
+        assert!(mean(0) > 0.4 && mean(1) > 0.9, "{what}");
+    }
+}
+
 /// What the later of two flows gets of a short cable that the first one fills.
 fn late_start() -> String {
     let mut net = net_with(7, link(40, Duration::from_micros(200), 0.0), |_| {});

@@ -52,6 +52,7 @@ pub struct Net {
     started: Instant,
     seed: u64,
     steps: (Instant, u32), // how many at this instant
+    chance: fastrand::Rng,
 }
 
 /// What both hosts and the cable are like.
@@ -103,6 +104,7 @@ impl Net {
             started: now,
             seed,
             steps: (now, 0),
+            chance: fastrand::Rng::with_seed(seed),
         }
     }
 
@@ -170,7 +172,11 @@ impl Net {
     fn transmit(&mut self) {
         let mut out = Vec::new();
         for (from, host) in self.hosts.iter_mut().enumerate() {
-            for connection in host.connections.values_mut() {
+            // Nobody is always first: where the cable's queue is full, that one would get all of it.
+            let turn = self.chance.usize(..host.connections.len().max(1));
+            let (early, late): (Vec<_>, Vec<_>) =
+                host.connections.values_mut().enumerate().partition(|(index, _)| *index < turn);
+            for (_, connection) in late.into_iter().chain(early) {
                 out.clear();
                 let mut calls = 0;
                 while let Some(batch) = connection.poll_transmit(self.now, &mut out, BATCH_PACKETS)

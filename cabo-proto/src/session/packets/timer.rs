@@ -4,12 +4,17 @@ use std::time::Instant;
 
 use super::{PacketConnection, State};
 use crate::session::config::Ended;
-use crate::session::core::Event;
+use crate::session::core::{Event, Part};
 use crate::session::crypto::{Side, Space};
 
 const SPACES: [Space; 3] = [Space::Initial, Space::Handshake, Space::Data];
 /// Packets of a probe: two, so that one loss more does not cost another timeout (T-5.3).
 const PROBES: u8 = 2;
+
+/// A probe with nothing but PING or an acknowledgement would hide the data behind it.
+fn is_sent_again(part: &Part) -> bool {
+    !matches!(part, Part::Ack { .. } | Part::Datagram)
+}
 
 impl PacketConnection {
     /// When [`handle_timeout`](Self::handle_timeout) must be called, if nothing else happens before.
@@ -143,6 +148,7 @@ impl PacketConnection {
             let again: Vec<_> = self.spaces[index]
                 .loss
                 .probes()
+                .filter(|(_, sent)| sent.frames.iter().any(is_sent_again))
                 .take(usize::from(PROBES))
                 .map(|(_, sent)| sent.frames.clone())
                 .collect();

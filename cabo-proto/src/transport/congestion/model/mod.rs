@@ -18,6 +18,7 @@ use super::filter::{BaseLoss, MaxRate, MinRtt, Span, Streak};
 use super::rate::{bytes_in, rate};
 use super::{AckSample, Controller, INITIAL_PACKETS, LossSample, MAX_WINDOW, MIN_PACKETS};
 
+mod probing;
 mod startup;
 
 const STARTUP_GAIN: f64 = 2.77; // 4 ln 2: doubles each round
@@ -26,14 +27,10 @@ const UP_GAIN: f64 = 1.25;
 const FAST_UP_GAIN: f64 = 2.0; // after some probes in a row that found more
 const FAST_PROBES: u32 = 2;
 const CAREFUL_UP_GAIN: f64 = 1.1; // after a probe that overran the queue
-const GROWN_SHARE: f64 = 0.4; // of what a probe added: enough arrived to try again at once
 const DOWN_GAIN: f64 = 0.8;
 const WINDOW_GAIN: f64 = 2.0;
 const STARTUP_WINDOW_GAIN: f64 = 2.25; // acknowledgements wait for up to a quarter of a round trip
 
-const CYCLE_ROUNDS: u32 = 8;
-const CAREFUL_CYCLE_ROUNDS: u32 = 16;
-const EXCESS_ROUNDS: u32 = 2; // in a row; losses come in bursts
 const DOWN_ROUNDS: u32 = 4; // at most
 const SLOWER_TIME: Duration = Duration::from_millis(20); // likewise of rounds that show a slower path
 
@@ -93,7 +90,8 @@ pub struct Model {
     queued: Streak,
     slower: Streak,
     excess: Streak,
-    grown_probes: u32, // in a row
+    grown_probes: u32,  // in a row
+    shared_cycles: u32, // for which the path is still taken for shared
     probe_rtt: ProbeRtt,
 }
 
@@ -129,6 +127,7 @@ impl Model {
             slower: Streak::default(),
             excess: Streak::default(),
             grown_probes: 0,
+            shared_cycles: 0,
             probe_rtt: ProbeRtt::default(),
         }
     }
@@ -222,27 +221,11 @@ impl Model {
             Phase::Down if self.phase_rounds >= DOWN_ROUNDS && self.queued.time >= SLOWER_TIME => {
                 self.start_probe_rtt(now, Some(self.queued.best));
             }
-            Phase::Cruise => self.end_cruise_round(now, &round, is_queued),
+            Phase::Cruise => {
+                let is_crowded = is_queued || (is_excess && is_telling);
+                self.end_cruise_round(now, &round, is_crowded);
+            }
             Phase::Drain | Phase::Down | Phase::ProbeRtt => {}
-        }
-    }
-
-    fn end_cruise_round(&mut self, now: Instant, round: &Round, is_queued: bool) {
-        let limit = if self.is_careful { CAREFUL_CYCLE_ROUNDS } else { CYCLE_ROUNDS };
-        let is_judged = self.phase_rounds > 1 && !round.app_limited;
-        if is_judged && self.slower.time >= SLOWER_TIME {
-            self.start_probe_rtt(now, Some(self.slower.best));
-        } else if is_judged
-            && self.excess.rounds >= EXCESS_ROUNDS
-            && self.excess.time >= SLOWER_TIME
-        {
-            self.max_rate.reset(self.excess.best);
-            self.base.doubt(self.mtu);
-            self.enter(now, Phase::Down);
-        } else if is_judged && is_queued {
-            self.enter(now, Phase::Down);
-        } else if self.cycle_rounds >= limit {
-            self.enter(now, Phase::Up);
         }
     }
 
@@ -250,27 +233,6 @@ impl Model {
     fn is_queued(&self, round_min: Option<Duration>) -> bool {
         let (Some(low), Some(seen)) = (self.min_rtt.value, round_min) else { return false };
         seen > low + (low / 4 + QUEUE_SLACK).max(LEAST_QUEUE)
-    }
-
-    /// The packets of the last probe are acknowledged or lost: was there more to have?
-    fn judge_probe(&mut self, now: Instant) {
-        let gain = if self.is_careful { CAREFUL_UP_GAIN } else { UP_GAIN };
-        if self.phase == Phase::Up {
-            self.enter(now, Phase::Down);
-        }
-        let Some(before) = self.rate_before_up.take() else { return };
-        let grown = before as f64 * (1.0 + (gain - 1.0) * GROWN_SHARE);
-        let grew = self.max_rate.get() as f64 > grown;
-        if self.base.is_excess(self.up.acked, self.up.lost, self.mtu) {
-            self.is_careful = true;
-            self.grown_probes = 0;
-        } else {
-            self.is_careful &= !grew;
-            self.grown_probes = if grew { self.grown_probes + 1 } else { 0 };
-            if grew {
-                self.enter(now, Phase::Up);
-            }
-        }
     }
 
     fn check_phase(&mut self, now: Instant, ack: &AckSample) {
