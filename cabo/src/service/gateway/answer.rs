@@ -27,6 +27,10 @@ const ENTRIES_MAX: usize = 10_000;
 /// An item is the server's: it may be looked at and played, and run nothing, even if it is a page with scripts.
 const ITEM_POLICY: &str =
     "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; sandbox";
+/// A browser that opens a film makes a page around it, which asks for it again: from a sandbox that would be a stranger's
+/// request, and refused.
+const FILM_POLICY: &str =
+    "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'";
 const PAGE_POLICY: &str = "default-src 'none'; img-src 'self'; media-src 'self'; base-uri 'none'; form-action 'none'; \
                            frame-ancestors 'none'";
 
@@ -198,7 +202,7 @@ async fn item<S: Source>(
     let headers = response.headers_mut();
     headers.insert(header::ETAG, value(&etag));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(ITEM_POLICY));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy(&item)));
     match &decision {
         Decision::Whole => {}
         Decision::Part(range) => {
@@ -249,6 +253,12 @@ async fn folder<S: Source>(site: &Site<S>, path: &ItemPath) -> Result<Response<B
     let (mut entries, is_cut) = site.blocks.ask(list).await?;
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(html(page::folder(path, &entries, is_cut)))
+}
+
+/// What a browser may do with an item: a film or a sound runs nothing by its nature.
+fn policy(item: &Item) -> &'static str {
+    let kind = item.info.media_type.split('/').next().unwrap_or_default();
+    if matches!(kind, "video" | "audio") { FILM_POLICY } else { ITEM_POLICY }
 }
 
 fn html(text: String) -> Response<Body> {

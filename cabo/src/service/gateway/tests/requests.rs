@@ -126,6 +126,10 @@ async fn every_answer_forbids_to_be_kept_guessed_and_run() {
     }
     let reply = stage.get("page.html", &[]).await;
     assert!(reply.header("content-security-policy").ends_with("; sandbox"), "{reply:?}");
+    stage.write("film.mp4", b"");
+    let reply = stage.get("film.mp4", &[]).await;
+    let policy = reply.header("content-security-policy");
+    assert!(policy.contains("media-src 'self'") && !policy.contains("sandbox"), "{policy}");
 }
 
 #[tokio::test]
