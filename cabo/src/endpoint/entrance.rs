@@ -18,7 +18,9 @@ use tokio::sync::oneshot;
 const CONNECTIONS_MAX: usize = 10_000;
 /// Connections at most that have not proved themselves.
 const STRANGERS_MAX: usize = 1_000;
-/// And of one source, which is an address without its port.
+/// From so many on, one source (an address without its port) may have no more than a hundred of them: before, nobody is
+/// in need of room, and a busy host may well begin hundreds at once.
+const CROWD: usize = STRANGERS_MAX / 2;
 const STRANGERS_PER_SOURCE: usize = 100;
 /// Those who are told why they are turned away, at once; more are cut off without a word.
 const LEAVING_MAX: usize = 256;
@@ -87,13 +89,12 @@ impl Entrance {
             state.tell("connections are turned away: all that --max-sessions allows are there");
             return Err(FULL);
         }
+        let count = state.strangers.len();
         let of_source = state.by_source.get(&source);
         let oldest = match of_source.filter(|own| own.len() >= STRANGERS_PER_SOURCE) {
-            Some(own) => own.first().copied(),
-            None if state.strangers.len() >= STRANGERS_MAX => {
-                state.strangers.keys().next().copied()
-            }
-            None => None,
+            Some(own) if count >= CROWD => own.first().copied(),
+            _ if count >= STRANGERS_MAX => state.strangers.keys().next().copied(),
+            _ => None,
         };
         if let Some(stranger) = oldest.and_then(|oldest| state.forget(oldest)) {
             let _ = stranger.evict.send(()); // it is just leaving by itself
