@@ -8,8 +8,9 @@ use std::time::Duration;
 use cabo::address::{Address, Place};
 use cabo::redes::Options;
 use cabo::redes::serve::{Link, Service, Stop, Told};
+use cabo::server::Server;
 use cabo::service::media::Catalogue;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::exit::Failure;
 
@@ -79,16 +80,20 @@ pub(crate) fn start(
 }
 
 impl Running {
-    /// Lets all links end what is under way.
-    pub(crate) fn stop(&self) {
-        self.stops.iter().for_each(Stop::stop);
-    }
-
-    /// Waits until they have, for so long at most.
-    pub(crate) async fn join(&mut self, drain_time: Duration) -> anyhow::Result<()> {
-        let threads = std::mem::take(&mut self.threads);
+    /// Runs `server` beside them until it is told to stop; then all end what is under way, within `drain_time`.
+    pub(crate) async fn run_beside(
+        self,
+        server: &Server,
+        stopped: oneshot::Receiver<()>,
+        drain_time: Duration,
+    ) -> anyhow::Result<()> {
+        let stopping = async {
+            let _ = stopped.await; // dropped is as good as sent
+            self.stops.iter().for_each(Stop::stop);
+        };
+        server.run(stopping).await;
         let joining = tokio::task::spawn_blocking(move || {
-            threads.into_iter().try_for_each(|thread| {
+            self.threads.into_iter().try_for_each(|thread| {
                 thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread of a link died")))
             })
         });

@@ -189,21 +189,14 @@ impl Wish {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe && !self.globals.json => {}
             told => told?,
         }
-        let (mut links, mut told) = redes::start(links, &catalogue);
+        let (links, mut told) = redes::start(links, &catalogue);
         if let Some(asker) = asker {
             tokio::spawn(asker.run(asked));
         }
 
         let (stop, stopped) = oneshot::channel();
         let mut stop = Some(stop);
-        let running = async {
-            let stopping = async {
-                let _ = stopped.await; // dropped is as good as sent
-                links.stop();
-            };
-            server.run(stopping).await;
-            links.join(self.drain_time).await
-        };
+        let running = links.run_beside(&server, stopped, self.drain_time);
         tokio::pin!(running);
         loop {
             tokio::select! {
