@@ -348,6 +348,28 @@ fn an_interrupted_download_goes_on_where_it_was_unless_the_file_is_another() {
 }
 
 #[test]
+fn a_link_that_was_down_or_is_another_by_now_is_served_again() {
+    if skip() {
+        return;
+    }
+    let world = World::new();
+    world.write_large("served/film", 20);
+    let steps = r#"
+        partly() {
+            "$0" get -q redes://v1/film & get=$!
+            until test -s film.cabo-partial; do kill -0 $get || exit 96; sleep 0.02; done
+        }
+        serve redes://v0 --open
+        partly; ip link set v0 down; ip link set v0 up
+        wait $get || exit 95; same film; rm film
+        partly; ip link del v0; wait $get; echo $?
+        ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up
+        "$0" get -q redes://v1/film || exit 94; same film; stop"#;
+    let done = script(&world, LAY, steps).good();
+    assert_eq!(done.out, "5\n", "{done:?}");
+}
+
+#[test]
 fn a_full_disk_and_a_file_that_changes_are_said_and_leave_nothing() {
     if skip() {
         return;

@@ -33,6 +33,8 @@ const BATCH: usize = 32;
 const ECHOES_MAX: usize = 256;
 const BUFFER_BYTES: usize = 1 << 20;
 const TAG_AT: usize = 12;
+/// While the interface is away, it is looked for so often.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23; // linux/if_packet.h since 4.20
 
 /// Room for the auxiliary data of one frame, aligned as control messages must be.
@@ -44,6 +46,8 @@ struct Control([u8; 64]);
 #[derive(Debug)]
 pub struct Redes {
     socket: Socket,
+    name: InterfaceName,
+    is_away: bool,
     waker: Waker,
     header: Option<[u8; HEADER_BYTES]>,
     echoes: Option<VecDeque<Vec<u8>>>, // on loopback devices
@@ -91,15 +95,13 @@ impl Redes {
                 .map_err(failed("set a packet option"))?;
         }
         sockopt::ReceiveBuffer::raise(&socket, BUFFER_BYTES).map_err(failed("set SO_RCVBUF"))?;
-        if !device.is_loopback {
-            hear_all(&socket, device.index).map_err(failed("listen to all stations"))?;
-        }
-        let protocol = if has_header { ETHERTYPE } else { libc::ETH_P_ALL as u16 };
-        bind(&socket, device.index, protocol).map_err(failed("bind"))?;
+        attach(&socket, &device, has_header).map_err(failed("bind"))?;
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let waker = waker.map_err(|e| OpenError::of(&what, "eventfd", e.into()))?;
         Ok(Self {
             socket,
+            name,
+            is_away: false,
             waker: Waker(Arc::new(waker)),
             header: has_header.then(|| header(device.mac)),
             echoes: device.is_loopback.then(VecDeque::new),
@@ -123,6 +125,12 @@ impl Redes {
         wait: Option<Duration>,
         sink: &mut dyn FnMut(&[u8]),
     ) -> io::Result<bool> {
+        self.look_again();
+        let wait = if self.is_away {
+            Some(wait.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY)))
+        } else {
+            wait
+        };
         let wait = wait.map(|wait| Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: wait.subsec_nanos().into(),
@@ -144,6 +152,20 @@ impl Redes {
             self.take(sink)?;
         }
         Ok(!woken)
+    }
+
+    /// Binds to the interface of our name when there is one again, whatever its index is. Takes no privilege.
+    fn look_again(&mut self) {
+        if !self.is_away {
+            return;
+        }
+        let seen = device::Device::look(&self.socket, self.name).ok().filter(|seen| seen.is_up);
+        if let Some(seen) = seen
+            && attach(&self.socket, &seen, self.header.is_some()).is_ok()
+        {
+            self.is_away = false;
+            self.header = self.header.map(|_| header(seen.mac));
+        }
     }
 
     /// Sends frames in order. What the link does not take is lost, as on any wire.
@@ -223,7 +245,11 @@ impl Redes {
         let Ok(count) = usize::try_from(code) else {
             let error = io::Error::last_os_error();
             return match error.raw_os_error() {
-                Some(libc::EINTR | libc::EAGAIN | libc::ENETDOWN) => Ok(()), // a downed link comes back by itself
+                Some(libc::EINTR | libc::EAGAIN) => Ok(()),
+                Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => {
+                    self.is_away = true;
+                    Ok(())
+                }
                 _ => Err(error),
             };
         };
@@ -304,6 +330,14 @@ fn filter(has_header: bool) -> [SockFilter; 4] {
         step(RETURN, 0, 0, u32::MAX),
         step(RETURN, 0, 0, 0),
     ]
+}
+
+/// Hears an interface, from now on that one alone.
+fn attach(socket: &Socket, device: &device::Device, has_header: bool) -> io::Result<()> {
+    if !device.is_loopback {
+        hear_all(socket, device.index)?;
+    }
+    bind(socket, device.index, if has_header { ETHERTYPE } else { libc::ETH_P_ALL as u16 })
 }
 
 /// A card keeps what is addressed to others to itself, and the bytes of a frame look like any address.

@@ -24,7 +24,7 @@ pub(in crate::carrier) struct Device {
     pub(in crate::carrier) index: i32,
     pub(in crate::carrier) mac: [u8; 6],
     pub(super) mtu: usize,
-    pub(super) is_up: bool,
+    pub(in crate::carrier) is_up: bool,
     pub(in crate::carrier) is_loopback: bool, // where all have one address, of zeros
 }
 
