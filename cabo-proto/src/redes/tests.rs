@@ -432,6 +432,35 @@ fn a_server_that_stumbles_over_an_offer_is_asked_without() {
     assert_eq!(client.poll_event(), Some(Event::Ended(Err(Error::Refused(Refusal::NotFound)))));
 }
 
+///
+#[test]
+fn a_wrong_crc_is_asked_for_again_and_never_confirmed() {
+    for layout in LAYOUTS {
+        let settings = settings(layout, Sequence::Rss, 1);
+        let (now, form) = (origin(), settings.form);
+        let garbled = |kind, sequence, data: &[u8]| {
+            let mut bytes = form.encode(&Frame { sequence, kind, data: data.to_vec() });
+            bytes[5] ^= 0x20;
+            bytes
+        };
+        let mut server = Server::new(settings);
+        server.handle_frame(now, &garbled(Type::Download, 7, b"film"));
+        let said: Vec<_> = std::iter::from_fn(|| server.poll_transmit(now)).collect();
+        let nack = |sequence| form.encode(&Frame { sequence, kind: Type::Nack, data: Vec::new() });
+        assert_eq!(said, [nack(7)], "{layout:?}");
+        assert!(!server.is_busy());
+
+        let ask = Ask::Download { name: b"film".to_vec(), offset: 0 };
+        let mut client = Client::new(settings, ask, 7).unwrap();
+        client.poll_transmit(now);
+        let ack = Frame { sequence: 7, kind: Type::Ack, data: Vec::new() };
+        client.handle_frame(now, &form.encode(&ack));
+        client.handle_frame(now, &garbled(Type::Describe, 8, &5u64.to_le_bytes()));
+        let said: Vec<_> = std::iter::from_fn(|| client.poll_transmit(now)).collect();
+        assert_eq!(said, [nack(8)], "{layout:?}");
+    }
+}
+
 #[test]
 fn garbage_is_dropped_and_counted() {
     let settings = settings(Layout::C69, Sequence::Rss, 5);
