@@ -3,6 +3,7 @@
 mod cmd;
 mod exit;
 mod interfaces;
+mod redes;
 mod session;
 mod show;
 mod talk;

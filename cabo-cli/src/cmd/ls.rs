@@ -18,6 +18,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{Globals, block_on, give_up_raw_sockets, interrupted};
 use crate::exit::{self, Failure};
+use crate::redes;
 use crate::session;
 use crate::show::human;
 use crate::show::json;
@@ -41,9 +42,10 @@ Examples:
   cabo ls eth://enp3s0             asks that link, and lists what is there
   cabo ls udp://host/trip          one folder
   cabo ls -r tcp://host:5555       everything beneath
+  cabo ls redes://veth0            the course protocol: what its server has, numbered
   cabo ls unix:///run/cabo.sock 'trip/day 1'")]
 pub(crate) struct Args {
-    /// Whom to ask, and for which folder: udp://HOST/FOLDER, tcp://, eth://INTERFACE, unix:///PATH
+    /// Whom to ask, and for which folder: udp://HOST/FOLDER, tcp://, eth://INTERFACE, unix:///PATH, redes://
     #[arg(value_name = "URL")]
     url: Option<OsString>,
     /// The folder, as its name is and not percent-encoded
@@ -81,6 +83,9 @@ impl Args {
             return block_on(async move { wish.ask_everywhere().await });
         };
         let folder = self.folder.as_ref().map(|folder| folder.as_bytes());
+        if let Some(asked) = redes::Asked::of(url.as_bytes(), folder)? {
+            return block_on(redes::ls::run(asked, globals));
+        }
         let (address, folder) = session::address_and_item(url.as_bytes(), folder)?;
         block_on(async move { wish.list(&address, &folder).await })
     }

@@ -19,6 +19,7 @@ mod moments;
 mod needs;
 mod quiet;
 mod reading;
+mod redes;
 mod resume;
 mod starved;
 mod strangers;

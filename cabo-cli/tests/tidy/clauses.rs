@@ -12,6 +12,7 @@ const PAGES: &[(char, &str)] = &[
     ('T', "docs/protocol/transport.md"),
     ('S', "docs/protocol/session.md"),
     ('M', "docs/protocol/services.md"),
+    ('R', "docs/redes.md"),
 ];
 
 pub(crate) fn unknown_clauses(files: &[Source]) -> Vec<Finding> {

@@ -129,12 +129,16 @@ pub enum Malformed {
     #[error("unknown type {0:#04x}")]
     Type(u8),
     /// The CRC is of other bytes. The number is what the frame says, and may be wrong as well.
-    #[error("CRC {found:#04x} where {expected:#04x} was right")]
+    #[error("CRC {found:#04x} where {expected:#04x} was right, in {kind:?} {sequence}")]
     Crc {
         /// As it stands there.
         found: u8,
         /// As it should be.
         expected: u8,
+        /// What the frame says it is.
+        kind: Type,
+        /// The number that it says.
+        sequence: u8,
     },
 }
 
@@ -168,11 +172,16 @@ impl Form {
 
     /// Bytes of data that can be sent without a VLAN tag in bytes 12 and 13, whatever the data is.
     pub fn untagged_len(self, data: &[u8]) -> usize {
-        let at = 12 - self.header_len();
+        let at = self.cut_len();
         let is_tag = matches!(data.get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xA8]));
         // One byte of the two may also meet what follows the data: the CRC, or zeros.
         let is_half = data.len() == at + 1 && matches!(data.last(), Some(0x81 | 0x88));
         if is_tag || is_half { at } else { data.len().min(DATA_MAX) }
+    }
+
+    /// Bytes of data before the place where the kernel looks for a VLAN tag.
+    pub fn cut_len(self) -> usize {
+        12 - self.header_len()
     }
 
     /// The bytes of a frame.
@@ -225,7 +234,7 @@ impl Form {
         // Originals never check frames without data, and write anything there.
         let is_checked = size > 0 || self.coverage != Coverage::Data;
         if is_checked && found != expected {
-            return Err(Malformed::Crc { found, expected });
+            return Err(Malformed::Crc { found, expected, kind, sequence });
         }
         Ok(Frame { sequence, kind, data: data.to_vec() })
     }

@@ -21,6 +21,7 @@ pub mod fault;
 pub mod memory;
 pub mod open_udp;
 pub mod peer;
+pub mod redes;
 pub mod tap;
 pub mod tcp;
 pub mod udp;

@@ -13,6 +13,7 @@ use tracing_subscriber::filter::LevelFilter;
 use self::transfer::Transfer;
 use super::{Globals, block_on};
 use crate::exit::Failure;
+use crate::redes;
 use crate::session;
 
 mod persist;
@@ -32,9 +33,10 @@ Examples:
   cabo get udp://host/film.mp4 -o copy.mp4     under another name
   cabo get eth://enp3s0 --all -o ./copy        everything, several items at once
   cabo get unix:///run/cabo.sock 'a b.txt'     names beside an address need no percent signs
+  cabo get redes://veth0/video.mp4             from a server of the course protocol
   cabo get udp://host/notes.txt -o - | less    to stdout")]
 pub(crate) struct Args {
-    /// The server and the item: udp://HOST/ITEM, tcp://, eth://INTERFACE/ITEM, unix:///PATH
+    /// The server and the item: udp://HOST/ITEM, tcp://, eth://INTERFACE/ITEM, unix:///PATH, redes://
     #[arg(value_name = "URL")]
     url: OsString,
     /// The item, as its name is and not percent-encoded
@@ -91,6 +93,11 @@ enum Place {
 impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log(LevelFilter::WARN);
+        let item = self.item.as_ref().map(|item| item.as_bytes());
+        if let Some(asked) = redes::Asked::of(self.url.as_bytes(), item)? {
+            let output = redes_output(place(Path::new(&self.output), self.all)?)?;
+            return block_on(redes::get::run(asked, output, self.all, globals));
+        }
         let wish = self.mean(globals)?;
         block_on(async move { Transfer::new(wish)?.run().await })
     }
@@ -127,6 +134,17 @@ fn place(output: &Path, is_all: bool) -> anyhow::Result<Place> {
         Some(_) | None => PathBuf::from("."),
     };
     Ok(Place::File { folder, name })
+}
+
+/// The same for the course protocol, which proves nothing before the end.
+fn redes_output(place: Place) -> Result<redes::get::Output, Failure> {
+    match place {
+        Place::Folder(folder) => Ok(redes::get::Output { folder, name: None, may_make: true }),
+        Place::File { folder, name } => {
+            Ok(redes::get::Output { folder, name: Some(name), may_make: false })
+        }
+        Place::Stdout => Err(Failure::usage("a redes link writes files; name one: -o DIR|FILE")),
+    }
 }
 
 /// Reads `90s`, `5m`, `1h`, `500ms`; a day at most.

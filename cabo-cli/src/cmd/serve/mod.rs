@@ -25,6 +25,7 @@ use self::tell::Teller;
 use super::relay::amount;
 use super::{Globals, block_on, give_up_raw_sockets};
 use crate::exit::{self, Failure};
+use crate::redes::serve as redes;
 use crate::session;
 
 mod ask;
@@ -45,12 +46,13 @@ Examples:
   cabo serve ~/Videos                                     and answer on the terminal who gets in
   cabo serve ~/Videos --allow friends.txt                 one line of `cabo keys` a friend
   cabo serve film.mp4 --on eth://enp3s0 --on tcp://:5555  on these endpoints alone
-  cabo serve . --on unix:///run/cabo.sock --open          anybody who can reach it gets in")]
+  cabo serve . --on unix:///run/cabo.sock --open          anybody who can reach it gets in
+  cabo serve . --on redes://veth0 --open                  the course protocol on raw Ethernet")]
 pub(crate) struct Args {
     /// What to serve
     #[arg(value_name = "FOLDER|FILE")]
     what: PathBuf,
-    /// Listen here: udp://ADDRESS:PORT, tcp://:PORT, eth://INTERFACE, unix:///PATH; may be repeated
+    /// Listen here: udp://ADDRESS:PORT, tcp://:PORT, eth://INTERFACE, unix:///PATH, redes://INTERFACE; may be repeated
     #[arg(long, value_name = "URL")]
     on: Vec<OsString>,
     /// Let in whose fingerprint stands in this file
@@ -146,10 +148,12 @@ fn named_places(urls: &[OsString]) -> anyhow::Result<Vec<Listen>> {
         let bad = |error: cabo::address::AddressError| Failure::usage(error.to_string());
         let address = Address::parse(url.as_bytes()).map_err(bad)?;
         address.check_listen().map_err(bad)?;
-        address
-            .query
-            .check(&[])
-            .map_err(|problem| Failure::usage(format!("{address}: {problem}")))?;
+        if redes::options(&address)?.is_none() {
+            address
+                .query
+                .check(&[])
+                .map_err(|problem| Failure::usage(format!("{address}: {problem}")))?;
+        }
         places.push(Listen { address, is_needed: true });
     }
     Ok(places)
@@ -160,7 +164,7 @@ impl Wish {
         raise_descriptor_limit();
         let mut signals = Signals::new()?; // before there is anything that a signal could leave behind
         let own = session::Own::load()?;
-        let catalogue = Catalogue::open(&self.what).map_err(|error| {
+        let catalogue = Catalogue::open(&self.what).map(Arc::new).map_err(|error| {
             let text = format!("cannot serve {}: {error}", self.what.display());
             Failure::new(exit::FAILED, text)
         })?;
@@ -171,33 +175,34 @@ impl Wish {
         settings.connections_max = self.sessions_max.saturating_add(TURNED_AWAY_MAX);
         let endpoint = Endpoint::new(&own.identity, settings)?;
         let listening = self.listen(&endpoint).await?;
+        let links = self.open_links()?;
         give_up_raw_sockets();
         if !self.is_hidden {
             endpoint.answer_discovery(Fingerprint::hash(public));
         }
         let (questions, asked) = server::questions();
         let questions = asker.is_some().then_some(questions);
-        let (server, mut events) = self.server(endpoint, access, catalogue, questions);
+        let (server, mut events) = self.server(endpoint, access, catalogue.clone(), questions);
         let teller = Teller::new(self.globals, self.allow.clone());
-        match teller.ready(&self.opening(&listening, public, asker.is_some())) {
+        match teller.ready(&self.opening(&listening, &links, public, asker.is_some())) {
             // Whoever has seen enough of the first lines wants it to serve.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe && !self.globals.json => {}
             told => told?,
         }
+        let (links, mut told) = redes::start(links, &catalogue);
         if let Some(asker) = asker {
             tokio::spawn(asker.run(asked));
         }
 
         let (stop, stopped) = oneshot::channel();
         let mut stop = Some(stop);
-        let running = server.run(async move {
-            let _ = stopped.await; // dropped is as good as sent
-        });
+        let running = links.run_beside(&server, stopped, self.drain_time);
         tokio::pin!(running);
         loop {
             tokio::select! {
-                () = &mut running => break,
+                ended = &mut running => break ended?,
                 Some(event) = events.recv() => teller.event(&event)?,
+                Some((address, told)) = told.recv() => teller.redes(&address, &told)?,
                 signal = signals.next() => match (signal, &self.allow) {
                     (Signal::Reload, Some(_)) => teller.reloaded(server.reload_access())?,
                     // The terminal is gone, and nothing is there to be read again.
@@ -214,6 +219,9 @@ impl Wish {
         while let Ok(event) = events.try_recv() {
             teller.event(&event)?;
         }
+        while let Ok((address, told)) = told.try_recv() {
+            teller.redes(&address, &told)?;
+        }
         teller.stopped(&server.endpoint().drops())?;
         Ok(ExitCode::from(exit::OK))
     }
@@ -222,10 +230,10 @@ impl Wish {
         &self,
         endpoint: Endpoint,
         access: Access,
-        catalogue: Catalogue,
+        catalogue: Arc<Catalogue>,
         questions: Option<mpsc::Sender<Question>>,
     ) -> (Server, mpsc::Receiver<ServerEvent>) {
-        let media = MediaServer::new(Arc::new(catalogue), Limits::default());
+        let media = MediaServer::new(catalogue, Limits::default());
         let settings = ServerSettings {
             sessions_max: self.sessions_max,
             drain_time: self.drain_time,
@@ -249,7 +257,8 @@ impl Wish {
     async fn listen(&self, endpoint: &Endpoint) -> Result<Vec<Listening>, Failure> {
         let mut listening: Vec<Listening> = Vec::new();
         let mut advice: Vec<String> = Vec::new();
-        for wish in &self.listen {
+        let is_session = |wish: &&Listen| !matches!(wish.address.place, Place::Redes { .. });
+        for wish in self.listen.iter().filter(is_session) {
             match endpoint.listen(&wish.address).await {
                 Ok(got) => listening.push(got),
                 Err(error) if wish.is_needed || is_taken(&error) => return Err(error.into()),
@@ -265,7 +274,19 @@ impl Wish {
         Ok(listening)
     }
 
-    fn opening(&self, listening: &[Listening], public: PublicKey, can_ask: bool) -> tell::Opening {
+    /// Opens the links of the course protocol, which has no sessions.
+    fn open_links(&self) -> Result<Vec<redes::Opened>, Failure> {
+        let opened = self.listen.iter().map(|wish| redes::open(&wish.address, self.is_open));
+        opened.filter_map(Result::transpose).collect()
+    }
+
+    fn opening(
+        &self,
+        listening: &[Listening],
+        links: &[redes::Opened],
+        public: PublicKey,
+        can_ask: bool,
+    ) -> tell::Opening {
         let who = match (self.is_open, &self.allow, self.is_plain, can_ask) {
             (true, ..) => "anyone".to_owned(),
             (_, _, true, _) if self.from.is_empty() => {
@@ -281,7 +302,12 @@ impl Wish {
         };
         tell::Opening {
             what: self.what.clone(),
-            addresses: listening.iter().map(|got| got.address.clone()).collect(),
+            addresses: listening
+                .iter()
+                .map(|got| &got.address)
+                .chain(links.iter().map(|link| &link.address))
+                .cloned()
+                .collect(),
             fingerprint: Fingerprint::of(public),
             is_plain: self.is_plain,
             who,

@@ -11,6 +11,8 @@ use cabo::address::{Address, Host, Place};
 use cabo::connection::Ended;
 use cabo::endpoint::Drops;
 use cabo::keys::Fingerprint;
+use cabo::redes::Outcome;
+use cabo::redes::serve::Told;
 use cabo::server::{ServerEvent, SessionInfo};
 use serde_json::{Map, Value, json};
 
@@ -103,6 +105,34 @@ impl Teller {
                 self.session("ended", info, &[("why", why)])
             }
         }
+    }
+
+    /// What happened on a link of the course protocol, whose peers have no name.
+    pub(super) fn redes(&self, address: &Address, told: &Told) -> io::Result<()> {
+        let what = told.name.as_deref().map(|name| name.escape_ascii().to_string());
+        let outcome = match told.outcome {
+            Outcome::Done => "done".to_owned(),
+            Outcome::Refused(refusal) => format!("refused: {refusal}"),
+            Outcome::ClientRefused(refusal) => format!("refused by the client: {refusal}"),
+            Outcome::Vanished => "the client vanished".to_owned(),
+            Outcome::Replaced => "another request came".to_owned(),
+        };
+        if self.is_json {
+            return json::line(&json!({
+                "event": "redes",
+                "url": address.to_string(),
+                "name": what,
+                "outcome": outcome,
+                "names_left_out": told.names_left_out,
+            }));
+        }
+        let what = what.as_deref().unwrap_or("the catalogue");
+        tracing::info!("{address}: {what}: {outcome}");
+        if told.name.is_none() && told.names_left_out > 0 {
+            let count = told.names_left_out;
+            tracing::warn!("{address}: {count} names are longer than 63 bytes and cannot be told");
+        }
+        Ok(())
     }
 
     pub(super) fn reloaded(&self, result: Result<usize, AllowError>) -> io::Result<()> {
@@ -234,9 +264,13 @@ fn reached_by(addresses: &[Address]) -> Vec<String> {
             Place::Eth { interface, .. } => {
                 lines.push(format!("eth://INTERFACE  (theirs, on the link of {interface} here)"));
             }
-            Place::Unix(_) | Place::Redes { .. } | Place::Name(_) => {
-                lines.push(address.to_string())
+            Place::Redes { interface } => {
+                let query = &address.query;
+                lines.push(format!(
+                    "redes://INTERFACE{query}  (theirs, on the link of {interface} here)"
+                ));
             }
+            Place::Unix(_) | Place::Name(_) => lines.push(address.to_string()),
         }
     }
     lines

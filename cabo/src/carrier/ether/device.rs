@@ -19,18 +19,18 @@ const LOOPBACK_MAC: [u8; 6] = [0; 6];
 
 /// One look at an interface.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Device {
+pub(in crate::carrier) struct Device {
     pub(super) name: InterfaceName,
-    pub(super) index: i32,
-    pub(super) mac: [u8; 6],
+    pub(in crate::carrier) index: i32,
+    pub(in crate::carrier) mac: [u8; 6],
     pub(super) mtu: usize,
-    pub(super) is_up: bool,
-    pub(super) is_loopback: bool, // where all have one address, of zeros
+    pub(in crate::carrier) is_up: bool,
+    pub(in crate::carrier) is_loopback: bool, // where all have one address, of zeros
 }
 
 impl Device {
     /// Looks at the interface with this name, by way of any `socket`.
-    pub(super) fn look(socket: &impl AsRawFd, name: InterfaceName) -> Result<Self, OpenError> {
+    pub(in crate::carrier) fn look(socket: &impl AsRawFd, name: InterfaceName) -> Result<Self, OpenError> {
         let ask = |request, operation| {
             ioctl(socket, name, request).map_err(|error| match error.raw_os_error() {
                 Some(libc::ENODEV) => {

@@ -198,7 +198,7 @@ pub fn is_up(name: &str) -> bool {
 }
 
 /// Any socket at all: what device ioctls want.
-fn any_socket() -> io::Result<OwnedFd> {
+pub(super) fn any_socket() -> io::Result<OwnedFd> {
     Ok(Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM.cloexec(), None)?.into())
 }
 

@@ -86,7 +86,7 @@ impl Catalogue {
     }
 
     /// Opens `item` for reading.
-    pub(super) fn open_item(&self, item: &ItemPath) -> Result<OpenItem, Refusal> {
+    pub(crate) fn open_item(&self, item: &ItemPath) -> Result<OpenItem, Refusal> {
         self.describe(item)?; // to open a pipe or a device can have effects, so it is looked at first
         let file =
             File::from(self.resolve(item, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
@@ -95,7 +95,7 @@ impl Catalogue {
     }
 
     /// Lists `folder`, entry by entry.
-    pub(super) fn walk(&self, folder: &ItemPath, is_recursive: bool) -> Result<Walk, Refusal> {
+    pub(crate) fn walk(&self, folder: &ItemPath, is_recursive: bool) -> Result<Walk, Refusal> {
         if let Some((name, _)) = &self.only {
             return match folder.is_root() {
                 true => Ok(Walk::single(name.clone())),
@@ -164,14 +164,14 @@ pub(super) fn open_beneath(
 
 /// A file that is open for reading, in the state that `info` describes.
 #[derive(Debug)]
-pub(super) struct OpenItem {
+pub(crate) struct OpenItem {
     file: File,
-    pub(super) info: ItemInfo,
+    pub(crate) info: ItemInfo,
 }
 
 impl OpenItem {
     /// Reads block `index` and hashes it; refuses if the file is not what it was when it was opened.
-    pub(super) fn read_block(&self, index: u64) -> Result<(Hash, Vec<u8>), Refusal> {
+    pub(crate) fn read_block(&self, index: u64) -> Result<(Hash, Vec<u8>), Refusal> {
         let mut block = vec![0; block_len(self.info.size, index)];
         self.check_unchanged()?;
         match self.file.read_exact_at(&mut block, index.saturating_mul(super::tree::BLOCK_BYTES)) {

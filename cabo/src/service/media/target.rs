@@ -67,7 +67,7 @@ pub enum FetchError {
     Name(#[from] super::path::PathError),
 }
 
-pub(super) fn local(doing: &'static str) -> impl Fn(io::Error) -> FetchError {
+pub(crate) fn local(doing: &'static str) -> impl Fn(io::Error) -> FetchError {
     move |source| match Errno::from_io_error(&source) {
         Some(Errno::NOSPC | Errno::DQUOT) => FetchError::DiskFull,
         Some(Errno::LOOP | Errno::XDEV) => {
@@ -122,18 +122,18 @@ impl Target {
 
 /// An unfinished file, locked against any other `get`.
 #[derive(Debug)]
-pub(super) struct Partial {
+pub(crate) struct Partial {
     dir: OwnedFd,
     name: Vec<u8>,
     partial_name: Vec<u8>,
-    pub(super) file: File,
+    pub(crate) file: File,
     /// The complete file that stood at the item's place when this began.
     pub(super) existing: Option<File>,
 }
 
 impl Partial {
     /// Opens or makes the unfinished file of `item` beneath `target`.
-    pub(super) fn open(target: &Target, item: &ItemPath) -> Result<Self, FetchError> {
+    pub(crate) fn open(target: &Target, item: &ItemPath) -> Result<Self, FetchError> {
         let (folder, name) = item.split_last().ok_or(super::path::PathError::Empty)?;
         let dir = target.folder(&folder)?;
         let existing = open_regular(&dir, name, OFlags::RDONLY)?;
@@ -154,14 +154,20 @@ impl Partial {
     }
 
     /// Bytes that the file has by now, and bytes of the disk that it takes.
-    pub(super) fn len(&self) -> Result<(u64, u64), FetchError> {
+    pub(crate) fn len(&self) -> Result<(u64, u64), FetchError> {
         let stat = rustix::fs::fstat(&self.file).map_err(failed("look at the unfinished file"))?;
         let unsigned = |number| u64::try_from(number).unwrap_or_default();
         Ok((unsigned(stat.st_size), unsigned(stat.st_blocks).saturating_mul(512)))
     }
 
+    /// When it was written last.
+    pub(crate) fn modified(&self) -> Result<Modified, FetchError> {
+        let stat = rustix::fs::fstat(&self.file).map_err(failed("look at the unfinished file"))?;
+        Ok(super::catalogue::modified(&stat))
+    }
+
     /// Refuses if a file of `size` bytes would not fit.
-    pub(super) fn check_room(&self, size: u64) -> Result<(), FetchError> {
+    pub(crate) fn check_room(&self, size: u64) -> Result<(), FetchError> {
         let disk = rustix::fs::fstatvfs(&self.file).map_err(failed("ask for free space"))?;
         let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
         let needed_bytes = size.saturating_sub(self.len()?.1);
@@ -173,7 +179,7 @@ impl Partial {
     }
 
     /// Makes the proved file the item: its time, its length, on the disk, under its name.
-    pub(super) fn finish(&self, size: u64, modified: Modified) -> Result<(), FetchError> {
+    pub(crate) fn finish(&self, size: u64, modified: Modified) -> Result<(), FetchError> {
         self.file.set_len(size).map_err(local("cut the file to its length"))?;
         let time = Timespec { tv_sec: modified.seconds, tv_nsec: modified.nanos.into() };
         let times = Timestamps { last_access: time, last_modification: time };
@@ -196,14 +202,14 @@ impl Partial {
     }
 
     /// Leaves nothing behind if nothing arrived.
-    pub(super) fn remove_if_empty(&self) {
+    pub(crate) fn remove_if_empty(&self) {
         if matches!(self.len(), Ok((0, _))) {
             self.remove();
         }
     }
 
     /// Removes the unfinished file; it is only a leftover, so a failure does not matter.
-    pub(super) fn remove(&self) {
+    pub(crate) fn remove(&self) {
         if matches!(self.is_in_place(), Ok(true)) {
             let _ = rustix::fs::unlinkat(&self.dir, &self.partial_name, AtFlags::empty());
         }

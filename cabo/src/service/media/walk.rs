@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 128;
 
 /// A listing under way.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     folder: ItemPath,
     is_recursive: bool,
     /// The folders that are open, the innermost last, each with its path from `folder`.
@@ -44,7 +44,7 @@ impl Walk {
     }
 
     /// At most `most` further entries; none at the end, where what could not be listed is told.
-    pub(super) fn next_page(
+    pub(crate) fn next_page(
         &mut self,
         catalogue: &Catalogue,
         most: usize,

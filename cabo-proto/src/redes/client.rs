@@ -1,0 +1,462 @@
+//! The side that asks: one request, its answer in order, and then confirmations for what is repeated.
+//!
+//! The owner takes events, says of a described file whether it has room for it, and may refuse later too.
+//! Neighbours: `server.rs` is the other side.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::frame::{Coverage, DATA_MAX, Frame, Malformed, SEQUENCES, Type};
+use super::timer::Timer;
+use super::words::{self, Offer};
+use super::{Description, Refusal, Sequence, Settings, after, ahead};
+
+/// A frame is asked for again at most once in this time.
+const NACK_PAUSE: Duration = Duration::from_millis(10);
+/// The server is reminded of us when it is silent for so long: it has timers of its own, mostly shorter.
+const SILENCE: Duration = Duration::from_millis(100);
+/// A longer list is not taken.
+const NAMES_MAX: usize = 100_000;
+/// Numbers behind the expected one that were taken before; the others are ahead.
+const BEHIND: u8 = SEQUENCES / 2;
+
+/// What is asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Ask {
+    /// The catalogue.
+    List,
+    /// A file.
+    Download {
+        /// Its name: 1 to 63 bytes without NUL.
+        name: Vec<u8>,
+        /// Bytes of it that are here.
+        offset: u64,
+    },
+}
+
+/// What came of it, in order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// A name of the catalogue.
+    Name(Vec<u8>),
+    /// The file as the server describes it. Nothing goes on before [`Client::accept`] or [`Client::refuse`].
+    Described(Description),
+    /// The next bytes of the file.
+    Bytes(Vec<u8>),
+    /// It is over.
+    Ended(Result<(), Error>),
+}
+
+/// Why an answer is not whole.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A name that no request can carry.
+    #[error("a name has 1 to 63 bytes and no NUL here")]
+    Name,
+    /// Nobody answers the request.
+    #[error("no answer")]
+    NoAnswer,
+    /// The server stopped in the middle.
+    #[error("the server is silent")]
+    Silent,
+    /// The server refuses it.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// We refused it, and the server may know.
+    #[error("{0} here")]
+    RefusedHere(Refusal),
+    /// The server ended before the size that it said.
+    #[error("it ended {missing} bytes too early")]
+    Short {
+        /// Bytes that did not come.
+        missing: u64,
+    },
+    /// The server sends more than it said.
+    #[error("it is longer than the server said")]
+    Long,
+    /// The catalogue has no end.
+    #[error("the catalogue has more than {NAMES_MAX} names")]
+    Endless,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Asking,
+    Taking,
+    /// Waits for the owner's word about a described file.
+    Described,
+    /// Says ERRO until it is confirmed.
+    Refusing(Frame, Refusal),
+    /// Confirms what the server repeats.
+    Over,
+}
+
+/// The client.
+#[derive(Debug)]
+pub struct Client {
+    settings: Settings,
+    ask: Ask,
+    request: Frame,
+    has_offer: bool,
+    phase: Phase,
+    expected: u8,
+    own: u8, // the next number of our own counter, in `streaming`
+    size: Option<(u64, u64)>,
+    left: Option<u64>, // bytes to come, once described
+    names: usize,
+    owes_ack: bool,
+    owes_nack: bool,
+    asked_again: Option<(u8, Instant)>,
+    suspect: Option<Frame>,
+    nudges: u32,
+    due: Option<Frame>,
+    timer: Timer,
+    events: VecDeque<Event>,
+}
+
+impl Client {
+    /// A client that asks with the number `first`.
+    pub fn new(settings: Settings, ask: Ask, first: u8) -> Result<Self, Error> {
+        if let Ask::Download { name, .. } = &ask
+            && (!(1..=DATA_MAX).contains(&name.len()) || name.contains(&0))
+        {
+            return Err(Error::Name);
+        }
+        let first = first % SEQUENCES;
+        let (request, has_offer) = request(settings, &ask, first, true);
+        Ok(Self {
+            settings,
+            ask,
+            due: Some(request.clone()),
+            request,
+            has_offer,
+            phase: Phase::Asking,
+            expected: after(first),
+            own: after(first),
+            size: None,
+            left: None,
+            names: 0,
+            owes_ack: false,
+            owes_nack: false,
+            asked_again: None,
+            suspect: None,
+            nudges: 0,
+            timer: Timer::default(),
+            events: VecDeque::new(),
+        })
+    }
+
+    /// The number that the next request of the same session has.
+    pub fn next(&self) -> u8 {
+        match self.settings.sequence {
+            Sequence::Rss => self.expected,
+            Sequence::Streaming => self.own,
+        }
+    }
+
+    /// Takes what arrived.
+    pub fn handle_frame(&mut self, now: Instant, bytes: &[u8]) {
+        let frame = match self.settings.form.decode(bytes) {
+            Ok(frame) => frame,
+            Err(Malformed::Crc { .. }) => {
+                self.owes_nack |= matches!(self.phase, Phase::Taking);
+                return;
+            }
+            Err(_) => return,
+        };
+        match (&self.phase, frame.kind) {
+            // What only a client sends: our own echo, or another client.
+            (_, Type::List | Type::Download) | (Phase::Described, _) => {}
+            (Phase::Asking, _) => self.handle_answer(now, frame),
+            (Phase::Refusing(ours, refusal), Type::Ack) => {
+                let is_ours = self.number(&frame) == Some(ours.sequence);
+                let refusal = *refusal;
+                if is_ours {
+                    self.end(Err(Error::RefusedHere(refusal)));
+                }
+            }
+            (Phase::Refusing(..), _) | (_, Type::Ack | Type::Nack) => {}
+            (Phase::Over, _) => {
+                let is_old = ahead(frame.sequence, self.expected) >= BEHIND;
+                self.owes_ack |= is_old;
+            }
+            (Phase::Taking, _) => self.handle_numbered(now, frame),
+        }
+    }
+
+    /// Takes note of the time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if !self.timer.is_due(now) {
+            return;
+        }
+        let has_given_up = self.timer.again(now).is_err();
+        match &self.phase {
+            Phase::Asking if has_given_up => self.end(Err(Error::NoAnswer)),
+            Phase::Asking => self.due = Some(self.request.clone()),
+            Phase::Refusing(_, refusal) if has_given_up => {
+                let refusal = *refusal;
+                self.end(Err(Error::RefusedHere(refusal)));
+            }
+            Phase::Refusing(frame, _) => self.due = Some(frame.clone()),
+            Phase::Taking if has_given_up => self.end(Err(Error::Silent)),
+            Phase::Taking => {
+                // Programs that look at their clock only when something arrives need something to arrive.
+                self.nudges += 1;
+                self.owes_ack = self.nudges % 2 == 1;
+                self.owes_nack = !self.owes_ack;
+                self.asked_again = None;
+            }
+            Phase::Described | Phase::Over => self.timer.stop(),
+        }
+    }
+
+    /// When to be told of the time.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timer.deadline()
+    }
+
+    /// The next frame to send. One confirmation is for all that was handed in before.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let sequence = self.settings.sequence;
+        let form = self.settings.form;
+        if std::mem::take(&mut self.owes_ack) {
+            let is_asking = matches!(self.phase, Phase::Asking);
+            let next = if is_asking { self.request.sequence } else { self.expected };
+            let last = next.wrapping_sub(1) % SEQUENCES;
+            return Some(form.encode(&words::ack(sequence, last, &mut self.own)));
+        }
+        if let Some(frame) = self.due.take() {
+            if self.timer.deadline().is_none() {
+                self.timer.start(now);
+            }
+            return Some(form.encode(&frame));
+        }
+        if std::mem::take(&mut self.owes_nack) {
+            let is_new = self.asked_again.is_none_or(|(number, at)| {
+                number != self.expected || now.saturating_duration_since(at) >= NACK_PAUSE
+            });
+            if is_new {
+                self.asked_again = Some((self.expected, now));
+                return Some(form.encode(&words::nack(sequence, self.expected, &mut self.own)));
+            }
+        }
+        None
+    }
+
+    /// What came of it.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Whether it is over, whatever the server repeats.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
+    }
+
+    /// There is room for the described file.
+    pub fn accept(&mut self) {
+        if matches!(self.phase, Phase::Described) {
+            self.phase = Phase::Taking;
+            self.owes_ack = true;
+        }
+    }
+
+    /// There is no room, or none any more.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        if !matches!(self.phase, Phase::Described | Phase::Taking) {
+            return;
+        }
+        let sequence = match self.settings.sequence {
+            Sequence::Rss => after(self.expected),
+            Sequence::Streaming => self.own,
+        };
+        self.own = after(self.own);
+        let data = words::refusal(self.settings.sequence, refusal);
+        let frame = Frame { sequence, kind: Type::Error, data };
+        self.due = Some(frame.clone());
+        self.owes_ack = false;
+        self.timer.stop();
+        self.events.retain(|event| !matches!(event, Event::Bytes(_)));
+        self.phase = Phase::Refusing(frame, refusal);
+    }
+
+    fn number(&self, frame: &Frame) -> Option<u8> {
+        words::number_of(self.settings.sequence, frame)
+    }
+
+    /// While asking: a confirmation, a refusal, or in `rss` the answer itself, whose confirmation was lost.
+    fn handle_answer(&mut self, now: Instant, frame: Frame) {
+        let is_rss = self.settings.sequence == Sequence::Rss;
+        match frame.kind {
+            Type::Ack if self.number(&frame) == Some(self.request.sequence) => {
+                self.timer.answered(now);
+                self.take_from(now, after(frame.sequence));
+            }
+            Type::Nack if self.number(&frame) == Some(self.request.sequence) => {
+                self.due = Some(self.request.clone());
+                if self.timer.again(now).is_err() {
+                    self.end(Err(Error::NoAnswer));
+                }
+            }
+            Type::Error if !is_rss || ahead(frame.sequence, self.request.sequence) <= 1 => {
+                self.take_from(now, frame.sequence);
+                self.handle_numbered(now, frame);
+            }
+            // Other answers may be left over from an exchange before this one.
+            Type::Describe if is_rss && frame.sequence == self.expected => {
+                if self.makes_sense(&frame) {
+                    self.take_from(now, frame.sequence);
+                    self.handle_numbered(now, frame);
+                }
+            }
+            Type::Ack | Type::Nack | Type::List | Type::Download | Type::Show => {}
+            Type::Describe | Type::Data | Type::End | Type::Error => {}
+        }
+    }
+
+    fn take_from(&mut self, now: Instant, expected: u8) {
+        self.phase = Phase::Taking;
+        self.expected = expected;
+        self.due = None;
+        self.timer.start_for(now, SILENCE);
+    }
+
+    fn handle_numbered(&mut self, now: Instant, frame: Frame) {
+        match ahead(frame.sequence, self.expected) {
+            0 if self.makes_sense(&frame) => {
+                self.expected = after(self.expected);
+                self.owes_ack = true;
+                self.owes_nack = false;
+                self.suspect = None;
+                self.timer.start_for(now, SILENCE);
+                self.take(frame);
+            }
+            distance if distance >= BEHIND => self.owes_ack = true, // it was lost
+            _ => self.owes_nack = true,                             // a gap, or nonsense
+        }
+    }
+
+    /// Whether a frame can be what it says: where the CRC is of the data alone, it may have become another one.
+    fn makes_sense(&mut self, frame: &Frame) -> bool {
+        let is_listing = self.ask == Ask::List;
+        match frame.kind {
+            Type::Data if is_listing => true,
+            Type::Show => is_listing,
+            Type::Data => self.left.is_some_and(|left| self.fits(frame, left)),
+            Type::Describe => !is_listing && self.left.is_none() && self.describes(frame),
+            Type::End => {
+                let is_due = is_listing || self.left.is_some();
+                is_due && (frame.data.is_empty() || self.settings.form.coverage != Coverage::Data)
+            }
+            Type::Error => words::refusal_of(self.settings.sequence, &frame.data).is_some(),
+            Type::Ack | Type::Nack | Type::List | Type::Download => false,
+        }
+    }
+
+    /// Where the size is flipped, the CRC may be of other bytes and right by chance. A length that is neither that of
+    /// all, nor that of the last, nor that of a cut is believed when it comes twice.
+    fn fits(&mut self, frame: &Frame, left: u64) -> bool {
+        let len = frame.data.len();
+        let is_usual = len == DATA_MAX || len as u64 == left || len == self.settings.form.cut_len();
+        if len > 0 && len as u64 <= left && is_usual {
+            return true;
+        }
+        len > 0 && self.suspect.replace(frame.clone()).as_ref() == Some(frame)
+    }
+
+    fn describes(&self, frame: &Frame) -> bool {
+        match self.settings.sequence {
+            Sequence::Rss => self.size.is_some() || words::size_of(&frame.data).is_some(),
+            Sequence::Streaming => words::description_of(&frame.data).is_some(),
+        }
+    }
+
+    /// Takes the frame that was next.
+    fn take(&mut self, frame: Frame) {
+        match frame.kind {
+            Type::Data | Type::Show if self.ask == Ask::List => {
+                let name = words::text(&frame.data);
+                self.names += 1;
+                if self.names > NAMES_MAX {
+                    self.end(Err(Error::Endless));
+                } else if !name.is_empty() {
+                    self.events.push_back(Event::Name(name.to_vec()));
+                }
+            }
+            Type::Data => {
+                let len = frame.data.len() as u64;
+                match self.left.and_then(|left| left.checked_sub(len)) {
+                    Some(left) => {
+                        self.left = Some(left);
+                        self.events.push_back(Event::Bytes(frame.data));
+                    }
+                    None => self.end(Err(Error::Long)),
+                }
+            }
+            Type::Describe => self.take_description(&frame.data),
+            Type::End => match self.left {
+                Some(missing) if missing > 0 => self.end(Err(Error::Short { missing })),
+                Some(_) | None => self.end(Ok(())),
+            },
+            Type::Error => {
+                let refusal = words::refusal_of(self.settings.sequence, &frame.data);
+                self.handle_refusal(refusal.unwrap_or(Refusal::Unknown(0)));
+            }
+            Type::Ack | Type::Nack | Type::List | Type::Download | Type::Show => {}
+        }
+    }
+
+    fn take_description(&mut self, data: &[u8]) {
+        let about = match (self.settings.sequence, self.size) {
+            (Sequence::Rss, None) => {
+                self.size = words::size_of(data);
+                return;
+            }
+            (Sequence::Rss, Some((size, offset))) => {
+                Some(Description { size, modified: words::text(data).to_vec(), offset })
+            }
+            (Sequence::Streaming, _) => words::description_of(data),
+        };
+        let Some(about) = about else { return };
+        self.left = Some(about.size - about.offset);
+        self.phase = Phase::Described;
+        self.owes_ack = false;
+        self.events.push_back(Event::Described(about));
+    }
+
+    /// A server that reads a name by its size finds nothing of the name with our offer: it is asked without.
+    fn handle_refusal(&mut self, refusal: Refusal) {
+        if !self.has_offer || refusal != Refusal::NotFound || self.size.is_some() {
+            return self.end(Err(Error::Refused(refusal)));
+        }
+        let (request, _) = request(self.settings, &self.ask, self.expected, false);
+        self.has_offer = false;
+        self.due = Some(request.clone()); // behind the confirmation of its ERRO
+        self.request = request;
+        self.expected = after(self.expected);
+        self.phase = Phase::Asking;
+        self.timer.stop();
+    }
+
+    fn end(&mut self, result: Result<(), Error>) {
+        self.phase = Phase::Over;
+        self.timer.stop();
+        self.due = None;
+        self.events.push_back(Event::Ended(result));
+    }
+}
+
+/// The request, and whether it has our offer.
+fn request(settings: Settings, ask: &Ask, number: u8, may_offer: bool) -> (Frame, bool) {
+    let frame = |kind, data| Frame { sequence: number, kind, data };
+    let Ask::Download { name, offset } = ask else {
+        return (frame(Type::List, Vec::new()), false);
+    };
+    let is_plain = settings.window <= 1 && *offset == 0;
+    let offer = Offer { window: settings.window, offset: *offset };
+    let data = words::request(name, Some(offer));
+    let has_offer =
+        may_offer && !is_plain && settings.sequence == Sequence::Rss && data.len() <= DATA_MAX;
+    let data = if has_offer { data } else { name.clone() };
+    (frame(Type::Download, data), has_offer)
+}
