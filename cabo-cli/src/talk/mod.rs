@@ -1,6 +1,8 @@
 //! What `listen`, `connect` and `send` have in common: which dialect, values from words, and messages as people and
 //! machines see them.
 
+pub(crate) mod reply;
+
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;

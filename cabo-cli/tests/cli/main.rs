@@ -6,6 +6,7 @@
 
 mod access;
 mod ask;
+mod compat;
 mod disk;
 mod errors;
 mod ether;

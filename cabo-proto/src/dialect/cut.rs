@@ -147,6 +147,14 @@ impl Cut {
         Ok(())
     }
 
+    /// Bytes of the mark that ends a message in a stream. A datagram ends by itself and is sent without it.
+    pub fn mark_bytes(&self) -> usize {
+        match self {
+            Self::Lines | Self::Nul | Self::Any => 1,
+            Self::Raw | Self::Length(_) | Self::Struct(_) => 0,
+        }
+    }
+
     /// What a datagram holds: all of it, without what the cut adds at the end.
     pub fn trim<'a>(&self, datagram: &'a [u8]) -> &'a [u8] {
         let (end, is_line) = match (self, datagram.split_last()) {

@@ -194,6 +194,10 @@ impl Peer {
         let State { out, counters, .. } = &mut *state;
         let before = out.bytes.len();
         write(counters, &mut out.bytes)?;
+        if self.shared.is_datagram() {
+            let len = out.bytes.len().saturating_sub(settings.dialect.cut.mark_bytes());
+            out.bytes.truncate(len.max(before));
+        }
         if settings.slow == Slow::DropOldest || self.shared.is_datagram() {
             out.lens.push_back(out.bytes.len() - before);
         }

@@ -83,7 +83,6 @@ impl Conversation {
             Err(closed) => closed,
         };
         self.end(&closed).await;
-        self.handlers.closed(&self.peer, &closed);
     }
 
     /// Reads a client's first words and answers them (D-4.1).
@@ -109,6 +108,7 @@ impl Conversation {
     }
 
     async fn refuse(mut self, hello: &Hello, refused: Closed) {
+        self.handlers.refused(&self.peer, &refused);
         let answer = async {
             self.stream.write_all(&hello.refuse).await?;
             self.stream.shutdown().await?;
@@ -116,7 +116,6 @@ impl Conversation {
             io::Result::Ok(())
         };
         let _ = timeout(LINGER_TIME, answer).await; // it has been turned away, whether or not it hears so
-        self.handlers.refused(&self.peer, &refused);
     }
 
     /// Messages in and bytes out until something ends it.
@@ -228,13 +227,17 @@ impl Conversation {
         }
     }
 
-    /// Lets what was sent go out, ends our half, and hears the peer out.
+    /// Lets what was sent go out, tells of the end, ends our half, and hears the peer out.
     async fn end(&mut self, closed: &Closed) {
-        if matches!(closed, Closed::Ended | Closed::GoingDown | Closed::Idle(_)) {
+        if matches!(
+            closed,
+            Closed::Ended | Closed::GoingDown | Closed::Idle(_) | Closed::Malformed(_)
+        ) {
             let last = poll_fn(|cx| self.poll_write(cx));
             let _ = timeout(LAST_BYTES_TIME, last).await; // what it does not take now, it never will
         }
         self.peer.shared().end();
+        self.handlers.closed(&self.peer, closed);
         if !matches!(closed, Closed::Io(_))
             && self.stream.shutdown().await.is_ok()
             && !self.is_read_ended
