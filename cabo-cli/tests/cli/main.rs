@@ -7,6 +7,7 @@
 mod access;
 mod ask;
 mod compat;
+mod dialect;
 mod disk;
 mod errors;
 mod ether;
