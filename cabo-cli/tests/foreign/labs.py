@@ -191,6 +191,10 @@ def huge(port):
     cut.shutdown(socket.SHUT_WR)
     assert cut.recv(1) == b""
     message = struct.pack("!BLL", 1, 4, 1) + b"hola"
+    both = connect(port)
+    both.sendall(message + struct.pack("!BLL", 1, 0xFFFFFFFF, 2))
+    assert exactly(both, 13) == message, "what was whole is answered"
+    assert both.recv(1) == b""
     good.sendall(message)
     assert exactly(good, 13) == message
 

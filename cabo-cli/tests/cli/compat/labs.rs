@@ -1,5 +1,7 @@
 //! The labs: datagrams one way, echoes, records of 29 bytes, headers with a payload.
 
+use std::io::Write as _;
+use std::net::Shutdown;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
@@ -169,7 +171,7 @@ fn four_gibibytes_announced_and_a_cut_message_end_their_own_connections_alone() 
     let args = ["tcp://127.0.0.1:0", "--as", "labs-header", "--reply", "echo"];
     let mut listen = Listening::start(&world, &args, 1);
     python(SCRIPT, &["huge", port(&listen.ports[0])]);
-    for why in ["over the limit", "after 13 of at least 109 bytes"] {
+    for why in ["over the limit", "after 13 of at least 109 bytes", "over the limit"] {
         let closed = listen.event("closed");
         assert!(closed["why"].as_str().unwrap().contains(why), "{closed}");
     }
@@ -200,14 +202,14 @@ fn ncat_and_socat_hear_their_echo() {
         return;
     }
     let world = World::new();
-    let urls = ["tcp://127.0.0.1:0", "udp://127.0.0.1:0", "--reply", "ECHO: {}"];
-    let listen = Listening::start(&world, &urls, 2);
+    let urls = ["tcp://127.0.0.1:0", "udp://127.0.0.1:0", "tcp://[::1]:0", "--reply", "ECHO: {}"];
+    let listen = Listening::start(&world, &urls, 3);
     let stdin = || std::fs::File::open(world.write("typed", b"hola\n")).unwrap();
     let port = port(&listen.ports[0]);
     let done = finish(Command::new("ncat").args(["127.0.0.1", port]).stdin(stdin())).good();
     assert_eq!(done.out, "ECHO: hola\n");
-    for (scheme, place) in [("TCP4", &listen.ports[0]), ("UDP4", &listen.ports[1])] {
-        let to = format!("{scheme}:{place}");
+    for (scheme, at) in [("TCP4", 0), ("UDP4", 1), ("TCP6", 2)] {
+        let to = format!("{scheme}:{}", listen.ports[at]);
         let done = finish(Command::new("socat").args(["-t1", "-", &to]).stdin(stdin())).good();
         assert_eq!(done.out, "ECHO: hola\n", "{scheme}");
     }
@@ -228,4 +230,30 @@ fn socat_echoes_to_us() {
     let url = format!("unix://{}", path.display());
     assert_eq!(piped(&world, &["connect", &url], b"hola\n").good().out, "hola\n");
     wait(&mut server);
+}
+
+#[test]
+fn an_answer_is_the_message_a_text_around_it_or_always_the_same() {
+    let world = World::new();
+    for (dialect, reply, said, wanted) in [
+        ("lines", "echo", "hola\n", "hola\n"),
+        ("lines", "<{}>", "hola\n\n", "<hola>\n<>\n"),
+        ("lines", "ok", "hola\nmundo\n", "ok\nok\n"),
+        ("length:!B:kind B:size", "<{}>", "\x07\x02hi", "\x07\x04<hi>"),
+        ("struct:!2s:code", "code=ok", "abcd", "okok"),
+    ] {
+        let args = ["tcp://127.0.0.1:0", "--as", dialect, "--reply", reply];
+        let listen = Listening::start(&world, &args, 1);
+        let mut client = listen.tcp();
+        client.write_all(said.as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, wanted, "{dialect} {reply}");
+        listen.end();
+    }
+    let args = ["listen", "tcp://127.0.0.1:0", "--as", "tp0", "--reply"];
+    for (reply, word) in [("ECHO: {}", "fields"), ("MENSAJE texto=ok", "texto"), ("'", "quote")] {
+        world.run(&[&args[..], &[reply]].concat()).failed(2, &[word]);
+    }
 }

@@ -1,5 +1,7 @@
 //! The TP0: handshake, MENSAJE, PAQUETE, and everything that its server must outlive.
 
+use std::io::Write as _;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -149,5 +151,17 @@ fn a_byte_for_the_operation_code_is_another_dialect() {
     let fields = listen.event("message")["fields"].clone();
     assert_eq!(fields["size"], 13);
     assert_eq!(fields["values"][1], json!({ "len": 2, "value": "bo" }));
+    listen.end();
+}
+
+#[test]
+fn integers_of_other_machines_are_a_letter_in_a_file() {
+    let world = World::new();
+    let usual = world.run(&["dialect", "show", "tp0-bare"]).good().out;
+    world.write("big.toml", usual.replace('<', ">").as_bytes());
+    let args = ["tcp://127.0.0.1:0", "--as", "big.toml"];
+    let mut listen = Listening::start(&world, &args, 1);
+    listen.tcp().write_all(b"\0\0\0\0\0\0\0\x05hola\0").unwrap();
+    assert_eq!(listen.event("message")["fields"], json!({ "op": 0, "size": 5, "text": "hola" }));
     listen.end();
 }
