@@ -40,6 +40,8 @@ pub(super) struct Conversation {
     heard: Instant,
     idle: Option<Pin<Box<Sleep>>>,
     is_read_ended: bool,
+    /// Whole messages wait until the peer has taken what it was sent.
+    is_held: bool,
 }
 
 impl Conversation {
@@ -60,6 +62,7 @@ impl Conversation {
             settings,
             handlers,
             is_read_ended: false,
+            is_held: false,
         }
     }
 
@@ -139,6 +142,12 @@ impl Conversation {
             if work.is_full {
                 return self.poll_idle(cx); // it is not read before it takes what it was sent
             }
+            if self.is_held {
+                match self.deliver_whole() {
+                    Ok(()) => continue,
+                    Err(closed) => return Poll::Ready(closed),
+                }
+            }
             if read_bytes >= TURN_BYTES {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -196,9 +205,14 @@ impl Conversation {
         Poll::Ready(Ok(len))
     }
 
+    /// Gives out what is whole, until what callbacks send fills the peer's room: one read may hold thousands of messages.
     fn deliver_whole(&mut self) -> Result<(), Closed> {
-        while let Some(message) = self.cutter.next_message()? {
+        self.is_held = false;
+        while !self.is_held
+            && let Some(message) = self.cutter.next_message()?
+        {
             self.deliver(message)?;
+            self.is_held = self.peer.shared().is_full();
         }
         Ok(())
     }
