@@ -205,12 +205,19 @@ impl Header {
         match usize::try_from(announced) {
             Ok(payload) => Ok(Extent::Whole(self.size.saturating_add(payload))),
             Err(_) if announced < 0 => Err(CutError::Malformed(DecodeError {
-                at: 0,
+                at: self.announcing_at(),
                 field: self.announcing.clone(),
                 problem: super::layout::Misread::Negative(announced),
             })),
             Err(_) => Err(CutError::TooLong { bytes: u64::MAX, limit }),
         }
+    }
+
+    fn announcing_at(&self) -> usize {
+        let places = self.layout.places();
+        let own =
+            places.iter().find(|place| place.depth == 0 && place.item.name == self.announcing);
+        own.and_then(|place| place.at).unwrap_or_default()
     }
 }
 

@@ -210,7 +210,7 @@ fn ncat_and_socat_hear_their_echo() {
     assert_eq!(done.out, "ECHO: hola\n");
     for (scheme, at) in [("TCP4", 0), ("UDP4", 1), ("TCP6", 2)] {
         let to = format!("{scheme}:{}", listen.ports[at]);
-        let done = finish(Command::new("socat").args(["-t1", "-", &to]).stdin(stdin())).good();
+        let done = finish(Command::new("socat").args(["-t3", "-", &to]).stdin(stdin())).good();
         assert_eq!(done.out, "ECHO: hola\n", "{scheme}");
     }
     listen.end();
