@@ -3,13 +3,16 @@
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cabo::address::Address;
+use cabo::address::{Address, Place};
 use cabo::proto::dialect::Dialect;
 use cabo::proto::dialect::cut::Cut;
 use cabo::talk::client::{Receiver, Sender};
 use cabo::talk::{Client, ClientError, Message};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::send::failed;
@@ -19,13 +22,18 @@ use crate::show::{json, stderr, stdout};
 use crate::talk::{self, DialectArgs};
 
 const READ_BYTES: usize = 64 * 1024;
+/// What names and quotes may add to a message that is typed.
+const NAMES_BYTES: usize = 64 * 1024;
+/// Datagrams have no end: when all of stdin is sent, answers are shown until none has come for so long.
+const SILENCE_TIME: Duration = Duration::from_secs(1);
 /// Pieces of stdin that wait to be sent.
 const PIECES_MAX: usize = 4;
 
 /// Talk with a program that knows nothing of cabo: from the keyboard, or in a pipe
 ///
 /// What is typed is sent, what comes is shown. The end of stdin ends our half of the stream; the command ends when the
-/// other side ends its own. Raw bytes go through as they are, other dialects line by line.
+/// other side ends its own, over UDP when it has been silent for 1 s. Raw bytes go through as they are, other dialects
+/// line by line.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -54,14 +62,16 @@ impl Args {
                 stderr::say(&format!("connected to {}; Ctrl-D ends", client.to()));
             }
             let (receiver, sender) = client.split();
-            let typing = tokio::spawn(type_all(sender, dialect.clone()));
-            show_all(receiver, &dialect, globals).await?;
+            let mut typing = tokio::spawn(type_all(sender, dialect.clone()));
+            let silence = matches!(address.place, Place::Udp(_)).then_some(SILENCE_TIME);
+            let typed = show_all(receiver, &mut typing, silence, &dialect, globals).await?;
             // The other side is done; what stdin still has would go nowhere.
             typing.abort();
-            match typing.await {
-                Ok(Err(failure)) => Err(failure.into()),
-                Ok(Ok(())) | Err(_) => Ok(ExitCode::from(exit::OK)),
+            match typed {
+                Some(typed) => typed?,
+                None => typing.await.unwrap_or(Ok(()))?,
             }
+            Ok(ExitCode::from(exit::OK))
         })
     }
 }
@@ -69,11 +79,12 @@ impl Args {
 /// Sends what stdin has, then ends our half.
 async fn type_all(mut sender: Sender, dialect: Arc<Dialect>) -> Result<(), Failure> {
     let (typed, mut coming) = mpsc::channel(PIECES_MAX);
-    let (is_raw, limit) = (dialect.cut == Cut::Raw, dialect.limit_bytes as u64);
+    let is_raw = dialect.cut == Cut::Raw && dialect.kinds.is_empty();
+    let line_max = dialect.limit_bytes.saturating_add(NAMES_BYTES) as u64;
     // A thread that nobody waits for: reading stdin cannot be given up.
-    std::thread::spawn(move || read_stdin(&typed, is_raw, limit));
+    std::thread::spawn(move || read_stdin(&typed, is_raw, line_max));
     while let Some(piece) = coming.recv().await {
-        let piece = piece.map_err(ClientError::from).map_err(failed)?;
+        let piece = piece?;
         let sent = if is_raw {
             sender.send(&piece).await.map_err(failed)
         } else {
@@ -88,7 +99,7 @@ async fn type_all(mut sender: Sender, dialect: Arc<Dialect>) -> Result<(), Failu
 }
 
 /// Reads stdin as it comes, or line by line.
-fn read_stdin(typed: &mpsc::Sender<std::io::Result<Vec<u8>>>, is_raw: bool, limit: u64) {
+fn read_stdin(typed: &mpsc::Sender<Result<Vec<u8>, Failure>>, is_raw: bool, line_max: u64) {
     let mut stdin = std::io::stdin().lock();
     let mut buffer = vec![0; READ_BYTES];
     loop {
@@ -96,10 +107,13 @@ fn read_stdin(typed: &mpsc::Sender<std::io::Result<Vec<u8>>>, is_raw: bool, limi
             stdin.read(&mut buffer).map(|len| buffer.get(..len).unwrap_or_default().to_vec())
         } else {
             let mut line = Vec::new();
-            (&mut stdin).take(limit + 2).read_until(b'\n', &mut line).map(|_| line)
+            (&mut stdin).take(line_max + 1).read_until(b'\n', &mut line).map(|_| line)
         };
-        match piece {
+        let failure = match piece {
             Ok(piece) if piece.is_empty() => return,
+            Ok(line) if !is_raw && line.len() as u64 > line_max => {
+                Failure::usage(format!("a line of stdin is longer than {line_max} bytes"))
+            }
             Ok(mut piece) => {
                 if !is_raw && piece.last() == Some(&b'\n') {
                     piece.pop();
@@ -107,12 +121,12 @@ fn read_stdin(typed: &mpsc::Sender<std::io::Result<Vec<u8>>>, is_raw: bool, limi
                 if typed.blocking_send(Ok(piece)).is_err() {
                     return;
                 }
+                continue;
             }
-            Err(error) => {
-                let _ = typed.blocking_send(Err(error)); // nobody listens any more
-                return;
-            }
-        }
+            Err(error) => Failure::new(exit::FAILED, format!("stdin: {error}")),
+        };
+        let _ = typed.blocking_send(Err(failure)); // nobody listens any more
+        return;
     }
 }
 
@@ -122,16 +136,29 @@ async fn say(sender: &mut Sender, dialect: &Dialect, line: &[u8]) -> Result<(), 
     sender.send_fields(typed.kind.as_deref(), &typed.fields).await.map_err(failed)
 }
 
-/// Shows what comes until the other side ends it.
+/// Shows what comes until the other side ends it, or, where nothing ends it, until all is typed and it is silent for so
+/// long. Returns how the typing went, if it has ended.
 async fn show_all(
     mut receiver: Receiver,
+    typing: &mut JoinHandle<Result<(), Failure>>,
+    silence: Option<Duration>,
     dialect: &Dialect,
     globals: Globals,
-) -> anyhow::Result<()> {
-    while let Some(message) = receiver.next().await.map_err(failed)? {
-        show(&message, dialect, globals)?;
+) -> anyhow::Result<Option<Result<(), Failure>>> {
+    let mut typed = None;
+    loop {
+        let is_typed = typed.is_some();
+        tokio::select! {
+            message = receiver.next() => match message.map_err(failed)? {
+                Some(message) => show(&message, dialect, globals)?,
+                None => return Ok(typed),
+            },
+            done = &mut *typing, if !is_typed => typed = Some(done.unwrap_or(Ok(()))),
+            () = sleep(silence.unwrap_or_default()), if is_typed && silence.is_some() => {
+                return Ok(typed);
+            }
+        }
     }
-    Ok(())
 }
 
 fn show(message: &Message, dialect: &Dialect, globals: Globals) -> anyhow::Result<()> {

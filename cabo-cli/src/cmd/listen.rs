@@ -10,7 +10,6 @@ use std::time::Duration;
 use cabo::address::Address;
 use cabo::proto::dialect::Dialect;
 use cabo::talk::{BindError, Message, Peer, Server, Settings};
-use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
@@ -18,6 +17,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Globals, block_on, interrupted};
 use crate::exit::{self, Failure};
 use crate::show::{json as json_lines, stderr, stdout};
+use crate::talk::reply::Reply;
 use crate::talk::{self, DialectArgs};
 
 /// Lines that wait for stdout; whoever reads it too slowly slows the clients down.
@@ -31,6 +31,7 @@ const LINES_MAX: usize = 1024;
 #[command(after_help = "\
 Examples:
   cabo listen tcp://:5005 --reply echo                an echo server for thousands of clients
+  cabo listen tcp://:5005 --reply 'ECHO: {}'          the same with a text before it
   cabo listen udp://:5005                             who said what, as it comes
   cabo listen tcp://:5005 --as labs-header --json     header and payload, decoded, one JSON object a message
   cabo listen tcp:// --as tp0                         greets, refuses strangers; the port is the dialect's
@@ -41,21 +42,15 @@ pub(crate) struct Args {
     urls: Vec<String>,
     #[command(flatten)]
     dialect: DialectArgs,
-    /// What every message is answered with
-    #[arg(long, value_enum)]
-    reply: Option<Reply>,
+    /// What every message is answered with: `echo`, or a text in which {} stands for what came
+    #[arg(long, value_name = "echo|TEXT")]
+    reply: Option<String>,
     /// Leave a client that says nothing for so long
     #[arg(long, value_name = "TIME", value_parser = super::relay::amount::time)]
     idle: Option<Duration>,
     /// Clients at once; one more is turned away
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     max_clients: usize,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Reply {
-    /// The message itself
-    Echo,
 }
 
 /// What happened, for whoever watches.
@@ -80,6 +75,7 @@ impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log(LevelFilter::WARN);
         let dialect = self.dialect.dialect()?;
+        let reply = self.reply.map(|text| Reply::parse(&text, &dialect)).transpose()?;
         let settings = Settings {
             dialect: dialect.clone(),
             idle_time: self.idle,
@@ -92,7 +88,7 @@ impl Args {
         let (events, told) = sync_channel(LINES_MAX);
         let room = Shared::default();
         let server = Server::at(addresses).settings(settings);
-        let mut server = with_callbacks(server, self.reply, &events, &room);
+        let mut server = with_callbacks(server, reply, &events, &room);
         block_on(async move {
             let listening = server.listen().await.map_err(failed)?;
             let (gone, stdout_gone) = oneshot::channel();
@@ -142,10 +138,10 @@ fn with_callbacks(
         })
         .on_receive(move |message, peer| {
             lock(&spoke).last = Some(peer.number());
-            if let Some(Reply::Echo) = reply
-                && let Err(error) = peer.send_back(&message)
+            if let Some(reply) = &reply
+                && let Err(error) = reply.answer(&message, peer)
             {
-                tracing::warn!(?peer, %error, "not echoed");
+                tracing::warn!(?peer, %error, "not answered");
             }
             tell(&on_receive, Event::Message(message, peer.clone()));
         })

@@ -16,6 +16,7 @@ use crate::show::stderr::Stderr;
 mod completions;
 mod connect;
 mod demo;
+mod dialect;
 mod get;
 mod help;
 mod keys;
@@ -67,6 +68,7 @@ enum Command {
     Listen(listen::Args),
     Connect(connect::Args),
     Send(send::Args),
+    Dialect(dialect::Args),
     Keys(keys::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -99,6 +101,7 @@ impl Cli {
             Command::Listen(args) => args.run(globals),
             Command::Connect(args) => args.run(globals),
             Command::Send(args) => args.run(globals),
+            Command::Dialect(args) => args.run(globals),
             Command::Keys(args) => args.run(globals),
             Command::Completions(args) => args.run(),
             Command::Man(args) => args.run(),

@@ -1,6 +1,9 @@
 //! What `listen`, `connect` and `send` have in common: which dialect, values from words, and messages as people and
 //! machines see them.
 
+pub(crate) mod picture;
+pub(crate) mod reply;
+
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -28,34 +31,33 @@ pub(crate) struct DialectArgs {
 impl DialectArgs {
     /// The dialect; a file where the words name one.
     pub(crate) fn dialect(&self) -> Result<Arc<Dialect>, Failure> {
-        let spec = self.dialect.as_str();
-        let is_file = spec.ends_with(".toml") || (spec.contains('/') && !spec.contains(':'));
-        let dialect = if is_file {
-            read_file(Path::new(spec))?
-        } else {
-            let built_in: Vec<&str> = Dialect::built_in().collect();
-            Dialect::parse(spec).map_err(|error| {
-                Failure::usage(format!(
-                    "--as: {error}; built in: {}; or a file.toml",
-                    built_in.join(", ")
-                ))
-            })?
-        };
-        Ok(Arc::new(dialect))
+        let named = named(&self.dialect);
+        named.map(Arc::new).map_err(|problem| Failure::usage(format!("--as{problem}")))
     }
 }
 
-fn read_file(path: &Path) -> Result<Dialect, Failure> {
-    let shown = escaped(&path.display().to_string());
-    let wrong = |problem: String| Failure::usage(format!("--as {shown}: {problem}"));
-    let open = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
+/// The dialect that a text names: a built-in one, a cut, a file. The problem says which, after a colon or a blank.
+pub(crate) fn named(spec: &str) -> Result<Dialect, String> {
+    let is_file = spec.ends_with(".toml") || (spec.contains('/') && !spec.contains(':'));
+    if is_file {
+        let shown = escaped(spec);
+        return read_file(Path::new(spec)).map_err(|problem| format!(" {shown}: {problem}"));
+    }
+    let built_in = || Dialect::built_in().collect::<Vec<_>>().join(", ");
+    let wrong = |error| format!(": {error}; built in: {}; or a file.toml", built_in());
+    Dialect::parse(spec).map_err(wrong)
+}
+
+/// The dialect of a file.
+pub(crate) fn read_file(path: &Path) -> Result<Dialect, String> {
+    let in_words = |error: std::io::Error| error.to_string();
+    let open = std::fs::File::open(path).map_err(in_words)?;
     if !open.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Err(wrong("is no file".to_owned()));
+        return Err("is no file".to_owned());
     }
     let mut text = String::new();
-    let read = open.take(FILE_MAX as u64 + 1).read_to_string(&mut text);
-    read.map_err(|error| wrong(error.to_string()))?;
-    file::read(&text).map_err(|error| wrong(error.to_string()))
+    open.take(FILE_MAX as u64 + 1).read_to_string(&mut text).map_err(in_words)?;
+    file::read(&text).map_err(|error| error.to_string())
 }
 
 /// A message as it was typed: its kind, where the dialect names its kinds, and its values.

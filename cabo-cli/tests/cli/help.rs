@@ -13,6 +13,7 @@ fn every_help_is_what_was_committed() {
         "listen",
         "connect",
         "send",
+        "dialect",
         "keys",
         "completions",
         "man",

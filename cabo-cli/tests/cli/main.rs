@@ -6,6 +6,8 @@
 
 mod access;
 mod ask;
+mod compat;
+mod dialect;
 mod disk;
 mod errors;
 mod ether;

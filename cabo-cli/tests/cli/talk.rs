@@ -13,14 +13,15 @@ use crate::needs::{Need, skip_without};
 use crate::world::{LIMIT, World, finish, wait};
 
 /// `cabo listen --json`, and what it says.
-struct Listening {
-    child: Child,
+pub(crate) struct Listening {
+    pub(crate) child: Child,
     lines: BufReader<ChildStdout>,
-    ports: Vec<String>,
+    /// Hosts and ports, in the order of the URLs.
+    pub(crate) ports: Vec<String>,
 }
 
 impl Listening {
-    fn start(world: &World, args: &[&str], urls: usize) -> Self {
+    pub(crate) fn start(world: &World, args: &[&str], urls: usize) -> Self {
         let mut command = world.cabo();
         command.args(["listen", "--json"]).args(args);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -35,14 +36,14 @@ impl Listening {
         listening
     }
 
-    fn next(&mut self) -> Value {
+    pub(crate) fn next(&mut self) -> Value {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
     /// The next event of that name.
-    fn event(&mut self, name: &str) -> Value {
+    pub(crate) fn event(&mut self, name: &str) -> Value {
         loop {
             let event = self.next();
             if event["event"] == name {
@@ -51,14 +52,14 @@ impl Listening {
         }
     }
 
-    fn tcp(&self) -> TcpStream {
+    pub(crate) fn tcp(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.ports[0]).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream
     }
 
     /// Ends it as Ctrl-C does.
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         let process = Pid::from_child(&self.child);
         kill_process(process, Signal::INT).unwrap();
         assert_eq!(wait(&mut self.child).code(), Some(0));

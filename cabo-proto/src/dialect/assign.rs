@@ -3,6 +3,9 @@
 use super::layout::{Code, Count, Item, Kind as Part, Layout, only_free};
 use super::value::{Fields, Value};
 
+/// Stands for any text in an [`example`].
+pub const TEXT: &str = "TEXT";
+
 /// Why a text is no value of a field.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum AssignError {
@@ -80,11 +83,64 @@ fn assign_in(
     Ok(())
 }
 
+/// What [`assign`] takes to fill a layout, as an example: every field that can be given, and does not count another. A
+/// group or a list that a field counts stands there twice.
+pub fn example(layout: &Layout) -> Vec<(String, String)> {
+    let mut given = Vec::new();
+    example_in(layout.items(), "", &mut given);
+    given
+}
+
+fn example_in(items: &[Item], path: &str, given: &mut Vec<(String, String)>) {
+    let is_free = |item: &&Item| item.constant.is_none() && !item.is_counting;
+    for item in items.iter().filter(is_free) {
+        let own = format!("{path}{}", item.name);
+        match &item.kind {
+            Part::Pad(_) | Part::Align(_) => {}
+            Part::One(code) => given.push((own, code.example().to_owned())),
+            Part::Several(code, count) => {
+                let one = (own, code.example().to_owned());
+                given.extend(std::iter::repeat_n(one, *count));
+            }
+            Part::Text(_) | Part::Pascal(_) => given.push((own, TEXT.to_owned())),
+            Part::Group(count, inner) | Part::Block(count, inner) => {
+                let times = match (count, &item.kind) {
+                    (Count::Fixed(times), Part::Group(..)) => *times,
+                    _ => 2,
+                };
+                for time in 0..times {
+                    match only_free(inner).map(|free| &free.kind) {
+                        Some(Part::One(code)) => {
+                            given.push((own.clone(), code.example().to_owned()))
+                        }
+                        Some(Part::Text(_) | Part::Pascal(_)) => {
+                            given.push((own.clone(), TEXT.to_owned()))
+                        }
+                        _ => example_in(inner, &format!("{own}.{time}."), given),
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Adds a value to a list.
 fn append(fields: &mut Fields, name: &str, value: Value) {
     let mut values = fields.take_list(name);
     values.push(value);
     fields.set(name, Value::List(values));
+}
+
+impl Code {
+    /// A value as it is typed.
+    fn example(self) -> &'static str {
+        match self {
+            Self::Char => "x",
+            Self::Bool => "true",
+            Self::Signed(_) | Self::Unsigned(_) => "0",
+            Self::Half | Self::Single | Self::Double => "0.5",
+        }
+    }
 }
 
 fn read_value(code: Code, field: &str, text: &[u8]) -> Result<Value, AssignError> {
@@ -173,6 +229,27 @@ mod tests {
         assert_eq!(fields.get("xyz"), Some(&list));
         let people = vec![Value::Group(ana), Value::Group(bob)];
         assert_eq!(fields.get("people"), Some(&Value::List(people)));
+    }
+
+    /// What an example shows can be typed as it stands, and makes a message.
+    #[test]
+    fn examples_are_messages() {
+        for layout in [
+            "!B:version L:order L:size 20s:text",
+            "<i:op=1 i:size {size}s(i:len {len}s:value):values",
+            "@c:letter ?:is 3h:xyz e:half 2x 5p:pascal",
+            "!B:n {n}(B:len {len}s:name B:age):people 2(B:x B:y):corners",
+        ] {
+            let layout = Layout::parse(layout).expect("a layout");
+            let mut fields = Fields::default();
+            for (path, text) in example(&layout) {
+                assign(&layout, &mut fields, &path, text.as_bytes()).expect("fits");
+            }
+            layout.encode(&fields).unwrap_or_else(|error| panic!("{}: {error}", layout.text()));
+        }
+        let layout = Layout::parse("!B:n {n}(B:len {len}s:name B:age):people").expect("a layout");
+        let paths: Vec<String> = example(&layout).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(paths, ["people.0.name", "people.0.age", "people.1.name", "people.1.age"],);
     }
 
     #[test]

@@ -147,6 +147,14 @@ impl Cut {
         Ok(())
     }
 
+    /// Bytes of the mark that ends a message in a stream. A datagram ends by itself and is sent without it.
+    pub fn mark_bytes(&self) -> usize {
+        match self {
+            Self::Lines | Self::Nul | Self::Any => 1,
+            Self::Raw | Self::Length(_) | Self::Struct(_) => 0,
+        }
+    }
+
     /// What a datagram holds: all of it, without what the cut adds at the end.
     pub fn trim<'a>(&self, datagram: &'a [u8]) -> &'a [u8] {
         let (end, is_line) = match (self, datagram.split_last()) {
@@ -197,12 +205,19 @@ impl Header {
         match usize::try_from(announced) {
             Ok(payload) => Ok(Extent::Whole(self.size.saturating_add(payload))),
             Err(_) if announced < 0 => Err(CutError::Malformed(DecodeError {
-                at: 0,
+                at: self.announcing_at(),
                 field: self.announcing.clone(),
                 problem: super::layout::Misread::Negative(announced),
             })),
             Err(_) => Err(CutError::TooLong { bytes: u64::MAX, limit }),
         }
+    }
+
+    fn announcing_at(&self) -> usize {
+        let places = self.layout.places();
+        let own =
+            places.iter().find(|place| place.depth == 0 && place.item.name == self.announcing);
+        own.and_then(|place| place.at).unwrap_or_default()
     }
 }
 

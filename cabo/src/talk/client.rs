@@ -256,7 +256,8 @@ impl Sender {
                 write.flush().await?;
             }
             Sink::Datagrams(socket, to) => {
-                let to = *to;
+                let (to, mark) = (*to, self.dialect.cut.mark_bytes());
+                let bytes = bytes.get(..bytes.len().saturating_sub(mark)).unwrap_or_default();
                 poll_fn(|cx| socket.poll_send(cx, bytes, to)).await?;
             }
         }

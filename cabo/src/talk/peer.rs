@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     scheme: &'static str,
     settings: Arc<Settings>,
     state: Mutex<State>,
+    /// More than half of its room was used when it was last sent something or looked at; read without the lock.
+    is_full: AtomicBool,
     /// What callbacks keep for this peer.
     own: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -85,7 +88,8 @@ impl Peer {
     ) -> Self {
         let state = Mutex::default();
         let own = Mutex::default();
-        Self { shared: Arc::new(Shared { number, from, scheme, settings, state, own }) }
+        let is_full = AtomicBool::new(false);
+        Self { shared: Arc::new(Shared { number, from, scheme, settings, state, is_full, own }) }
     }
 
     /// Counts the peers of a server, from 1.
@@ -194,9 +198,14 @@ impl Peer {
         let State { out, counters, .. } = &mut *state;
         let before = out.bytes.len();
         write(counters, &mut out.bytes)?;
+        if self.shared.is_datagram() {
+            let len = out.bytes.len().saturating_sub(settings.dialect.cut.mark_bytes());
+            out.bytes.truncate(len.max(before));
+        }
         if settings.slow == Slow::DropOldest || self.shared.is_datagram() {
             out.lens.push_back(out.bytes.len() - before);
         }
+        self.shared.look_whether_full(&state);
         state.wake(self.number());
         Ok(())
     }
@@ -264,9 +273,20 @@ impl Shared {
             has_outgoing: !state.out.bytes.is_empty() || !state.out.lens.is_empty(),
             is_closing: state.is_closing,
             is_too_slow: state.is_too_slow,
-            is_full: self.settings.slow == Slow::Wait
-                && state.waiting_bytes() > self.settings.outgoing_bytes_max / 2,
+            is_full: self.look_whether_full(&state),
         }
+    }
+
+    fn look_whether_full(&self, state: &State) -> bool {
+        let is_full = self.settings.slow == Slow::Wait
+            && state.waiting_bytes() > self.settings.outgoing_bytes_max / 2;
+        self.is_full.store(is_full, Relaxed);
+        is_full
+    }
+
+    /// Whether it should take what it was sent before it is listened to.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.load(Relaxed)
     }
 
     /// No more is sent; the peer's state goes with its last handle.

@@ -40,6 +40,8 @@ pub(super) struct Conversation {
     heard: Instant,
     idle: Option<Pin<Box<Sleep>>>,
     is_read_ended: bool,
+    /// Whole messages wait until the peer has taken what it was sent.
+    is_held: bool,
 }
 
 impl Conversation {
@@ -60,6 +62,7 @@ impl Conversation {
             settings,
             handlers,
             is_read_ended: false,
+            is_held: false,
         }
     }
 
@@ -83,7 +86,6 @@ impl Conversation {
             Err(closed) => closed,
         };
         self.end(&closed).await;
-        self.handlers.closed(&self.peer, &closed);
     }
 
     /// Reads a client's first words and answers them (D-4.1).
@@ -109,6 +111,7 @@ impl Conversation {
     }
 
     async fn refuse(mut self, hello: &Hello, refused: Closed) {
+        self.handlers.refused(&self.peer, &refused);
         let answer = async {
             self.stream.write_all(&hello.refuse).await?;
             self.stream.shutdown().await?;
@@ -116,7 +119,6 @@ impl Conversation {
             io::Result::Ok(())
         };
         let _ = timeout(LINGER_TIME, answer).await; // it has been turned away, whether or not it hears so
-        self.handlers.refused(&self.peer, &refused);
     }
 
     /// Messages in and bytes out until something ends it.
@@ -139,6 +141,12 @@ impl Conversation {
             }
             if work.is_full {
                 return self.poll_idle(cx); // it is not read before it takes what it was sent
+            }
+            if self.is_held {
+                match self.deliver_whole() {
+                    Ok(()) => continue,
+                    Err(closed) => return Poll::Ready(closed),
+                }
             }
             if read_bytes >= TURN_BYTES {
                 cx.waker().wake_by_ref();
@@ -197,9 +205,14 @@ impl Conversation {
         Poll::Ready(Ok(len))
     }
 
+    /// Gives out what is whole, until what callbacks send fills the peer's room: one read may hold thousands of messages.
     fn deliver_whole(&mut self) -> Result<(), Closed> {
-        while let Some(message) = self.cutter.next_message()? {
+        self.is_held = false;
+        while !self.is_held
+            && let Some(message) = self.cutter.next_message()?
+        {
             self.deliver(message)?;
+            self.is_held = self.peer.shared().is_full();
         }
         Ok(())
     }
@@ -228,13 +241,17 @@ impl Conversation {
         }
     }
 
-    /// Lets what was sent go out, ends our half, and hears the peer out.
+    /// Lets what was sent go out, tells of the end, ends our half, and hears the peer out.
     async fn end(&mut self, closed: &Closed) {
-        if matches!(closed, Closed::Ended | Closed::GoingDown | Closed::Idle(_)) {
+        if matches!(
+            closed,
+            Closed::Ended | Closed::GoingDown | Closed::Idle(_) | Closed::Malformed(_)
+        ) {
             let last = poll_fn(|cx| self.poll_write(cx));
             let _ = timeout(LAST_BYTES_TIME, last).await; // what it does not take now, it never will
         }
         self.peer.shared().end();
+        self.handlers.closed(&self.peer, closed);
         if !matches!(closed, Closed::Io(_))
             && self.stream.shutdown().await.is_ok()
             && !self.is_read_ended

@@ -203,10 +203,26 @@ fn a_callback_that_panics_costs_its_own_client_alone() {
     assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "a callback for it panicked");
     udp.send_to(b"hola", server.port(1)).unwrap();
     let mut answer = [0; 16];
-    assert_eq!(udp.recv(&mut answer).unwrap(), 5);
+    assert_eq!(udp.recv(&mut answer).unwrap(), 4, "a datagram has no end mark");
     good.write_all(b"hola\n").unwrap();
     good.read_exact(&mut answer[..5]).unwrap();
     assert_eq!(&answer[..5], b"hola\n");
+}
+
+/// One read of the server holds thousands of lines, and their answers are many times what may wait for a client.
+#[test]
+fn answers_larger_than_their_questions_all_arrive() {
+    const LINES: usize = 20_000;
+    let server = Server::bind(["tcp://127.0.0.1:0"]).unwrap();
+    let server = server
+        .settings(settings("lines"))
+        .on_receive(|_, peer| peer.send(vec![b'x'; 1000]).unwrap());
+    let server = Running::start(server, 1);
+    let mut client = server.tcp();
+    client.write_all(&vec![b'\n'; LINES]).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let answers = read_all(&client);
+    assert_eq!(answers.len(), LINES * 1001);
 }
 
 #[test]

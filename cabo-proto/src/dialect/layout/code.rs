@@ -84,6 +84,18 @@ impl Code {
         matches!(self, Self::Signed(_) | Self::Unsigned(_))
     }
 
+    /// Its letter.
+    pub fn letter(self) -> char {
+        match self {
+            Self::Char => 'c',
+            Self::Bool => '?',
+            Self::Signed(letter) | Self::Unsigned(letter) => char::from(letter),
+            Self::Half => 'e',
+            Self::Single => 'f',
+            Self::Double => 'd',
+        }
+    }
+
     /// What a value of this code is, in words.
     pub fn takes(self) -> &'static str {
         match self {

@@ -1,6 +1,7 @@
 //! The bytes of one message, described by a string: Python's `struct` formats with names (D-1).
 //!
-//! `parse` reads the string, `code` knows the single values, `encode` and `decode` go between values and bytes.
+//! `parse` reads the string, `code` knows the single values, `encode` and `decode` go between values and bytes, `places` says
+//! where everything stands.
 //!
 //! ```
 //! use cabo_proto::dialect::{layout::Layout, value::{Fields, Value}};
@@ -20,6 +21,7 @@ pub use code::{Code, Order, Unfit};
 pub use decode::{DecodeError, Extent, Misread};
 pub use encode::{EncodeError, Miswritten};
 pub use parse::{ParseError, Problem};
+pub use places::Place;
 
 pub(in crate::dialect) use encode::only_free;
 
@@ -27,6 +29,7 @@ mod code;
 mod decode;
 mod encode;
 mod parse;
+mod places;
 #[cfg(test)]
 mod tests;
 
