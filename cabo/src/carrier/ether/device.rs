@@ -30,7 +30,10 @@ pub(in crate::carrier) struct Device {
 
 impl Device {
     /// Looks at the interface with this name, by way of any `socket`.
-    pub(in crate::carrier) fn look(socket: &impl AsRawFd, name: InterfaceName) -> Result<Self, OpenError> {
+    pub(in crate::carrier) fn look(
+        socket: &impl AsRawFd,
+        name: InterfaceName,
+    ) -> Result<Self, OpenError> {
         let ask = |request, operation| {
             ioctl(socket, name, request).map_err(|error| match error.raw_os_error() {
                 Some(libc::ENODEV) => {

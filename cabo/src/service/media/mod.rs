@@ -38,8 +38,8 @@ pub use fetch_all::{FetchSummary, fetch_all};
 pub use path::{ItemPath, MAX_NAME_BYTES, MAX_PATH_BYTES, PARTIAL_SUFFIX, PathError};
 pub use serve::{Limits, MediaServer, ServeError};
 pub use target::{FetchError, Target};
-pub(crate) use {catalogue::OpenItem, target::Partial, target::local};
 pub use wire::{BlockRange, Entry, EntryKind, ItemInfo, Modified, Version, WireError};
+pub(crate) use {catalogue::OpenItem, target::Partial, target::local};
 
 /// The service as it stands in the opening of a stream (M-1).
 pub const SERVICE: &str = "media/1";
