@@ -58,7 +58,7 @@ impl Args {
             .map_err(|error: cabo::address::AddressError| Failure::usage(error.to_string()))?;
         block_on(async move {
             let client = Client::connect(&address, dialect.clone()).await.map_err(failed)?;
-            if !globals.quiet && std::io::stderr().is_terminal() {
+            if !globals.quiet && (globals.verbose > 0 || std::io::stderr().is_terminal()) {
                 stderr::say(&format!("connected to {}; Ctrl-D ends", client.to()));
             }
             let (receiver, sender) = client.split();
