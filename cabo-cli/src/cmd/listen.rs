@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Globals, block_on, interrupted};
+use super::{Globals, block_on, interrupted, raise_descriptor_limit};
 use crate::exit::{self, Failure};
 use crate::show::{json as json_lines, stderr, stdout};
 use crate::talk::reply::Reply;
@@ -89,6 +89,7 @@ impl Args {
         let room = Shared::default();
         let server = Server::at(addresses).settings(settings);
         let mut server = with_callbacks(server, reply, &events, &room);
+        raise_descriptor_limit();
         block_on(async move {
             let listening = server.listen().await.map_err(failed)?;
             let (gone, stdout_gone) = oneshot::channel();

@@ -170,3 +170,15 @@ pub(crate) fn give_up_raw_sockets() {
         }
     }
 }
+
+/// As many descriptors as the system lets us have: each session over a stream carrier and each open item has one.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let had = getrlimit(Resource::Nofile);
+    if had.current != had.maximum {
+        let most = Rlimit { current: had.maximum, maximum: had.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, most) {
+            tracing::debug!(%error, "the limit of descriptors stays");
+        }
+    }
+}

@@ -5,9 +5,9 @@
     kermit.py refuse INTERFACE NAME              says that its disk is full, until that is confirmed
     kermit.py vanish INTERFACE NAME COUNT        leaves after so many frames of the file
     kermit.py ask INTERFACE HEX                  asks for a name of any bytes, and prints the answer
-    kermit.py watch INTERFACE FILE               one line of hex a frame, until it is ended
+    kermit.py watch INTERFACE FILE               one line of hex a frame, until SIGTERM
 """
-import os, select, socket, struct, sys, time
+import os, select, signal, socket, struct, sys, time
 
 ACK, NACK, LIST, GET, DESC, DATA, END, ERROR = 0, 1, 0x0A, 0x0B, 0x11, 0x12, 0x1E, 0x1F
 
@@ -144,10 +144,21 @@ def main():
         print("ready", flush=True)
         serve(link, sys.argv[3])
     elif verb == "watch":
+        def end(*_):
+            link.socket.setblocking(False)  # what came is still written
+
+        signal.signal(signal.SIGTERM, end)
         with open(sys.argv[3], "w", buffering=1) as out:
             print("ready", flush=True)
             while True:
-                frame, address = link.socket.recvfrom(2048)
+                if link.socket.gettimeout() is None:
+                    select.select([link.socket], [], [], 0.05)
+                try:
+                    frame, address = link.socket.recvfrom(2048, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    if link.socket.gettimeout() is None:
+                        continue
+                    break
                 if address[2] == 4 and frame[:1] == b"\x7e":
                     out.write(frame.hex() + "\n")
     elif verb == "ask":

@@ -13,11 +13,17 @@ const LAY: &str = "ip link set lo up && ip link add v0 type veth peer name v1 \
                    && ip link set v0 up && ip link set v1 up";
 /// What a script of these tests may call.
 const WORDS: &str = r#"
-    until_says() { until grep -q "$2" "$1"; do kill -0 $3 || exit 98; sleep 0.02; done; }
-    serve() { "$0" serve served --json --on "$@" > events 2> errors & server=$!; until_says events ready $server; }
+    until_says() { until grep -qs "$2" "$1"; do kill -0 $3 || exit 98; sleep 0.02; done; }
+    serve() {
+        rm -f events; "$0" serve served --json --on "$@" > events 2> errors & server=$!
+        until_says events ready $server
+    }
     stop() { kill $server && wait $server; }
-    foreign() { python3 "$KERMIT" serve "$@" > foreign 2> foreign-errors & other=$!; until_says foreign ready $other; }
-    watch() { python3 "$KERMIT" watch "$@" > watch & watcher=$!; until_says watch ready $watcher; }
+    foreign() {
+        rm -f foreign; python3 "$KERMIT" serve "$@" > foreign 2> foreign-errors & other=$!
+        until_says foreign ready $other
+    }
+    watch() { rm -f watch; python3 "$KERMIT" watch "$@" > watch & watcher=$!; until_says watch ready $watcher; }
     kermit() { python3 "$KERMIT" "$@"; }
     same() { cmp "served/$1" "${2:-$1}" || exit 97; }
 "#;
@@ -173,7 +179,7 @@ fn vlan_tags_at_every_offset_survive_with_and_without_the_cut() {
             steps.push_str(&format!(
                 r#"serve 'redes://v0{query}' --open; watch v0 frames
                 for name in q ad; do "$0" get -q "redes://v1/$name{query}" || exit 96; same $name; rm $name; done
-                stop; kill $watcher
+                stop; kill $watcher; wait $watcher
                 grep -cE '^.{{24}}(8100|88a8)' frames
                 "#
             ));
@@ -282,7 +288,7 @@ fn nothing_storms_on_loopback_and_nothing_hangs_in_fifty_runs() {
         for run in $(seq 50); do
             "$0" get -q "redes://lo/a?window=$((run % 5 + 1))" || exit 96; same a; rm a
         done
-        kill $watcher $ping; stop"#;
+        kill $watcher $ping; wait $watcher; stop"#;
     script(&world, LAY, steps).good();
     let frames = fs::read_to_string(world.path("frames")).unwrap();
     let count = frames.lines().count();

@@ -15,7 +15,6 @@ use cabo::error::ListenError;
 use cabo::keys::{Fingerprint, PublicKey};
 use cabo::server::{self, Question, Server, ServerEvent, ServerSettings};
 use cabo::service::media::{Catalogue, Limits, MediaServer};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::filter::LevelFilter;
@@ -23,7 +22,7 @@ use tracing_subscriber::filter::LevelFilter;
 use self::ask::Asker;
 use self::tell::Teller;
 use super::relay::amount;
-use super::{Globals, block_on, give_up_raw_sockets};
+use super::{Globals, block_on, give_up_raw_sockets, raise_descriptor_limit};
 use crate::exit::{self, Failure};
 use crate::redes::serve as redes;
 use crate::session;
@@ -311,17 +310,6 @@ impl Wish {
             fingerprint: Fingerprint::of(public),
             is_plain: self.is_plain,
             who,
-        }
-    }
-}
-
-/// As many descriptors as the system lets us have: each session over a stream carrier and each open item has one.
-fn raise_descriptor_limit() {
-    let had = getrlimit(Resource::Nofile);
-    if had.current != had.maximum {
-        let most = Rlimit { current: had.maximum, maximum: had.maximum };
-        if let Err(error) = setrlimit(Resource::Nofile, most) {
-            tracing::debug!(%error, "the limit of descriptors stays");
         }
     }
 }
