@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use cabo::address::AddressError;
 use cabo::carrier::OpenError;
 use cabo::client::ClientError;
 use cabo::connection::{Code, Ended};
@@ -102,6 +103,12 @@ fn only_one_is_plain(ended: &Ended) -> Option<&'static str> {
         Some("this side asks for plain, and the server is sealed: leave --plain out")
     } else {
         None
+    }
+}
+
+impl From<AddressError> for Failure {
+    fn from(error: AddressError) -> Self {
+        Self::usage(error.to_string())
     }
 }
 

@@ -147,7 +147,7 @@ pub(crate) fn address_and_item(
     url: &[u8],
     beside: Option<&[u8]>,
 ) -> anyhow::Result<(Address, ItemPath)> {
-    let mut address = Address::parse(url).map_err(|error| Failure::usage(error.to_string()))?;
+    let mut address = Address::parse(url).map_err(Failure::from)?;
     address.query.check(&[]).map_err(|problem| Failure::usage(format!("{address}: {problem}")))?;
     let unbuilt = match &address.place {
         Place::Name(_) => Some(

@@ -8,6 +8,16 @@ use crate::address::AddressError;
 use crate::carrier::OpenError;
 use crate::crypto::SetupError;
 
+/// A host that has no address.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot find the host {host}: {source}")]
+pub struct ResolveError {
+    /// As it was written.
+    pub host: String,
+    /// What the resolver said.
+    pub source: std::io::Error,
+}
+
 /// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -18,13 +28,8 @@ pub enum ConnectError {
     #[error(transparent)]
     Carrier(#[from] OpenError),
     /// The host has no address.
-    #[error("cannot find the host {host}: {source}")]
-    Resolve {
-        /// As it was written.
-        host: String,
-        /// What the resolver said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
     /// Cryptography could not be set up.
     #[error(transparent)]
     Setup(#[from] SetupError),

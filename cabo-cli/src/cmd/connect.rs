@@ -52,10 +52,7 @@ impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log(LevelFilter::WARN);
         let dialect = self.dialect.dialect()?;
-        let address: Address = self
-            .url
-            .parse()
-            .map_err(|error: cabo::address::AddressError| Failure::usage(error.to_string()))?;
+        let address: Address = self.url.parse().map_err(Failure::from)?;
         block_on(async move {
             let client = Client::connect(&address, dialect.clone()).await.map_err(failed)?;
             if !globals.quiet && (globals.verbose > 0 || std::io::stderr().is_terminal()) {

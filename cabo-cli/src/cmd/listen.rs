@@ -83,8 +83,7 @@ impl Args {
             ..Settings::default()
         };
         let addresses: Result<Vec<Address>, _> = self.urls.iter().map(|url| url.parse()).collect();
-        let addresses = addresses
-            .map_err(|error: cabo::address::AddressError| Failure::usage(error.to_string()))?;
+        let addresses = addresses.map_err(Failure::from)?;
         let (events, told) = sync_channel(LINES_MAX);
         let room = Shared::default();
         let server = Server::at(addresses).settings(settings);

@@ -17,7 +17,7 @@ mod completions;
 mod connect;
 mod demo;
 mod dialect;
-mod get;
+pub(crate) mod get;
 mod help;
 mod keys;
 mod lab;

@@ -49,10 +49,7 @@ impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log(LevelFilter::WARN);
         let dialect = self.dialect.dialect()?;
-        let address: Address = self
-            .url
-            .parse()
-            .map_err(|error: cabo::address::AddressError| Failure::usage(error.to_string()))?;
+        let address: Address = self.url.parse().map_err(Failure::from)?;
         let words = match self.message.as_slice() {
             [only] if only == "-" && dialect.kinds.is_empty() => {
                 let mut all = Vec::new();

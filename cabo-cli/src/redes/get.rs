@@ -1,7 +1,7 @@
 //! `cabo get redes://`: a file of a link, or all of them, one after the other.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use serde_json::json;
 use super::ls::shown;
 use super::{Asked, failure, on_link};
 use crate::cmd::Globals;
+use crate::cmd::get::{folder_and, open_target};
 use crate::exit::{self, Failure};
 use crate::show::progress::Bar;
 use crate::show::{human, json, stdout};
@@ -47,7 +48,7 @@ pub(crate) async fn run(
         );
         return Err(Failure::usage(text).into());
     }
-    let target = open_target(&output)?;
+    let target = open_target(&output.folder, output.may_make)?;
     let link = asked.open()?;
     let bar = Bar::new(
         if is_all { asked.address.to_string() } else { shown(&name) },
@@ -67,7 +68,7 @@ pub(crate) async fn run(
 
 struct Job {
     settings: Settings,
-    target: Target,
+    target: Arc<Target>,
     bar: Arc<Bar>,
     output: Output,
     globals: Globals,
@@ -99,8 +100,7 @@ impl Job {
         got: &Fetched,
         time: Duration,
     ) -> anyhow::Result<()> {
-        use std::os::unix::ffi::OsStrExt as _;
-        let path = self.output.folder.join(std::ffi::OsStr::from_bytes(place.as_bytes()));
+        let path = folder_and(&self.output.folder, place);
         let modified = human::escaped(&String::from_utf8_lossy(&got.modified));
         let moved = got.size - got.resumed;
         if self.globals.json {
@@ -133,19 +133,4 @@ impl Job {
         )?;
         Ok(out.flush()?)
     }
-}
-
-fn open_target(output: &Output) -> Result<Target, Failure> {
-    let folder: &Path = &output.folder;
-    let opened = match Target::open(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && output.may_make => {
-            std::fs::create_dir_all(folder).and_then(|()| Target::open(folder))
-        }
-        opened => opened,
-    };
-    opened.map_err(|error| {
-        let text =
-            format!("cannot write into {}: {error}; name another place: -o DIR", folder.display());
-        Failure::new(exit::FAILED, text)
-    })
 }

@@ -68,17 +68,22 @@ fn date(days: i64) -> (i64, i64, i64) {
 }
 
 /// Control characters, and marks that turn the direction of writing or begin a line.
-pub(crate) fn drives_terminals(letter: char) -> bool {
+fn drives_terminals(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Foreign words in one line that cannot drive a terminal.
 pub(crate) fn escaped(text: &str) -> String {
+    escaped_by(text, |safe, letter| safe.extend(letter.escape_default()))
+}
+
+/// The same, with each letter that drives a terminal written by `escape`.
+pub(crate) fn escaped_by(text: &str, escape: impl Fn(&mut String, char)) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         if drives_terminals(letter) {
-            safe.extend(letter.escape_default());
+            escape(&mut safe, letter);
         } else {
             safe.push(letter);
         }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 
 use serde_json::Value;
 
-use super::human::drives_terminals;
+use super::human::escaped_by;
 use crate::show::stdout;
 
 /// Writes one line.
@@ -18,15 +18,9 @@ pub(crate) fn line(value: &Value) -> io::Result<()> {
 /// The same JSON without a letter that drives a terminal; those are only ever inside of strings, where all but a few
 /// may stand as they are (RFC 8259, 7).
 fn escaped(json: &str) -> String {
-    let mut safe = String::with_capacity(json.len());
-    for letter in json.chars() {
-        if drives_terminals(letter) {
-            let _ = write!(safe, "\\u{:04x}", u32::from(letter)); // to a string; all of them are below U+10000
-        } else {
-            safe.push(letter);
-        }
-    }
-    safe
+    escaped_by(json, |safe, letter| {
+        let _ = write!(safe, "\\u{:04x}", u32::from(letter)); // to a string; all of them are below U+10000
+    })
 }
 
 #[cfg(test)]

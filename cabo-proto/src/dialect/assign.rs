@@ -1,6 +1,6 @@
 //! Values from text, as they are typed: `version=1 text=hola`.
 
-use super::layout::{Code, Count, Item, Kind as Part, Layout, only_free};
+use super::layout::{Code, Count, Item, Kind as Part, Layout, integer, only_free};
 use super::value::{Fields, Value};
 
 /// Stands for any text in an [`example`].
@@ -149,34 +149,20 @@ fn read_value(code: Code, field: &str, text: &[u8]) -> Result<Value, AssignError
         takes: code.takes(),
         given: String::from_utf8_lossy(text).into_owned(),
     };
-    if code == Code::Char {
-        return Ok(Value::Bytes(text.to_vec()));
-    }
-    let text = std::str::from_utf8(text).map_err(|_| wrong())?;
+    let words = std::str::from_utf8(text).ok();
     let value = match code {
-        Code::Char => None,
-        Code::Bool => match text {
-            "true" | "1" => Some(Value::Bool(true)),
-            "false" | "0" => Some(Value::Bool(false)),
+        Code::Char => Some(Value::Bytes(text.to_vec())),
+        Code::Bool => match words {
+            Some("true" | "1") => Some(Value::Bool(true)),
+            Some("false" | "0") => Some(Value::Bool(false)),
             _ => None,
         },
-        Code::Signed(_) | Code::Unsigned(_) => integer(text).map(Value::Int),
-        Code::Half | Code::Single | Code::Double => text.parse().ok().map(Value::Float),
+        Code::Signed(_) | Code::Unsigned(_) => words.and_then(integer).map(Value::Int),
+        Code::Half | Code::Single | Code::Double => {
+            words.and_then(|words| words.parse().ok()).map(Value::Float)
+        }
     };
     value.ok_or_else(wrong)
-}
-
-/// A decimal or `0x` integer.
-fn integer(text: &str) -> Option<i128> {
-    let (sign, digits) = match text.strip_prefix('-') {
-        Some(digits) => (-1, digits),
-        None => (1, text),
-    };
-    let size = match digits.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => digits.parse(),
-    };
-    size.ok().map(|size| sign * i128::from(size))
 }
 
 fn known(items: &[Item]) -> String {

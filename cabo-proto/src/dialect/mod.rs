@@ -125,7 +125,7 @@ impl Dialect {
     }
 
     /// A dialect that is no more than its cut (D-5.2).
-    fn of_cut(name: &str, cut: Cut) -> Self {
+    pub fn of_cut(name: &str, cut: Cut) -> Self {
         let kinds = match &cut {
             Cut::Struct(layout) => vec![Kind::plain(layout.clone())],
             Cut::Raw | Cut::Lines | Cut::Nul | Cut::Any | Cut::Length(_) => Vec::new(),
@@ -182,17 +182,28 @@ impl Dialect {
             (None, Some(Value::Bytes(payload))) => payload.clone(),
             (None, _) => return Err(ComposeError::NoPayload),
         };
-        if matches!(self.cut, Cut::Length(_)) && !self.kinds.is_empty() {
-            out.extend_from_slice(&message); // the layout of a kind has the header in it
-        } else {
-            let mut header = given.clone();
-            header.remove(PAYLOAD);
-            self.cut.write(&message, &header, &mut out)?;
-        }
+        let mut header = given.clone();
+        header.remove(PAYLOAD);
+        self.write(&message, &header, &mut out)?;
         if out.len() > self.limit_bytes.saturating_add(2) {
             return Err(ComposeError::TooLong { bytes: out.len(), limit: self.limit_bytes });
         }
         Ok(out.freeze())
+    }
+
+    /// Appends a message as it goes on the wire: with what the cut adds, but for the layout of a kind, which has its
+    /// header in it. `header` are the header's other fields.
+    pub fn write(
+        &self,
+        message: &[u8],
+        header: &Fields,
+        out: &mut BytesMut,
+    ) -> Result<(), WriteError> {
+        if matches!(self.cut, Cut::Length(_)) && !self.kinds.is_empty() {
+            out.extend_from_slice(message);
+            return Ok(());
+        }
+        self.cut.write(message, header, out)
     }
 
     /// The kind of that name; `None` where the dialect has no kinds.

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::ether::device::names;
+
 /// Why a carrier could not be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -108,6 +110,11 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// There is no interface of this name; says which there are.
+    pub(crate) fn no_interface(name: &str) -> Self {
+        Self::NoInterface { name: name.to_owned(), existing: names() }
+    }
+
     /// The typed error for what `operation` on `what` returned.
     pub(crate) fn of(what: &str, operation: &'static str, source: io::Error) -> Self {
         let what = what.to_owned();

@@ -34,6 +34,7 @@ mod resume;
 mod sockopt;
 
 pub use error::{OpenError, SendFailure, send_failure};
+pub(crate) use ether::device::interface_index;
 pub use peer::{InterfaceName, Peer};
 
 /// Bytes that one receive slot must hold: a whole batch that the kernel merged (GRO), or the largest frame of `lo`.

@@ -28,17 +28,6 @@ pub struct Multicast {
     pub is_looped: Option<bool>,
 }
 
-/// The kernel's number of an interface.
-pub fn interface_index(name: &str) -> Result<u32, OpenError> {
-    let what = format!("interface {name}");
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None);
-    let socket = socket.map_err(|e| OpenError::of(&what, "look it up", e))?;
-    rustix::net::netdevice::name_to_index(&socket, name).map_err(|_| OpenError::NoInterface {
-        name: name.to_owned(),
-        existing: super::ether::device::names(),
-    })
-}
-
 /// The socket.
 #[derive(Debug)]
 pub struct OpenUdp {

@@ -73,10 +73,8 @@ impl Redes {
             let what = &what;
             move |e| OpenError::of(what, operation, e)
         };
-        let name = InterfaceName::new(interface).ok_or_else(|| OpenError::NoInterface {
-            name: interface.to_owned(),
-            existing: device::names(),
-        })?;
+        let name =
+            InterfaceName::new(interface).ok_or_else(|| OpenError::no_interface(interface))?;
         let probe = any_socket().map_err(failed("socket"))?;
         let device = device::Device::look(&probe, name)?;
         let socket =

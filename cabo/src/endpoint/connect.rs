@@ -16,7 +16,7 @@ use crate::carrier::ether::Ether;
 use crate::carrier::udp::Udp;
 use crate::carrier::{Peer, tcp, unix};
 use crate::connection::Connection;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, ResolveError};
 
 /// A stream carrier has to connect within this.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -140,6 +140,7 @@ impl Endpoint {
     }
 }
 
-async fn resolve(host: &HostPort) -> Result<SocketAddr, ConnectError> {
-    lookup(host).await.map_err(|source| ConnectError::Resolve { host: host.to_string(), source })
+/// The address of a host to connect to.
+pub(crate) async fn resolve(host: &HostPort) -> Result<SocketAddr, ResolveError> {
+    lookup(host).await.map_err(|source| ResolveError { host: host.to_string(), source })
 }

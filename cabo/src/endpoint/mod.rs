@@ -25,13 +25,14 @@ use cabo_proto::transport::flow::Budget;
 use cabo_proto::wire::code::Code;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
+pub(crate) use self::connect::resolve;
 pub use self::discovery::Found;
 use self::entrance::Entrance;
 pub use self::listen::{Drops, Listening};
 use self::packets::{Held, PacketEndpoint};
 use self::records::RecordSettings;
 use crate::address::{Host, HostPort};
-use crate::carrier::{Datagrams, InterfaceName, Peer};
+use crate::carrier::{Datagrams, InterfaceName, Peer, interface_index};
 use crate::connection::Connection;
 use crate::crypto::{KeyLogFile, Sealed, SetupError};
 use crate::keys::Identity;
@@ -207,21 +208,14 @@ fn ether_peer(mac: [u8; 6], port: u16, interface: &str) -> Peer {
     })
 }
 
-pub(crate) async fn lookup(host: &HostPort) -> std::io::Result<SocketAddr> {
+async fn lookup(host: &HostPort) -> std::io::Result<SocketAddr> {
     let port = host.port_or_default();
     match &host.host {
         Host::Any => Ok(([0, 0, 0, 0], port).into()),
         Host::Ip4(ip) => Ok((*ip, port).into()),
         Host::Ip6(ip, zone) => {
             let scope = match zone {
-                Some(zone) => rustix::net::netdevice::name_to_index(
-                    rustix::net::socket(
-                        rustix::net::AddressFamily::INET6,
-                        rustix::net::SocketType::DGRAM,
-                        None,
-                    )?,
-                    zone.as_str(),
-                )?,
+                Some(zone) => interface_index(zone.as_str())?,
                 None => 0,
             };
             Ok(std::net::SocketAddrV6::new(*ip, port, 0, scope).into())

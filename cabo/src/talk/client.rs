@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cabo_proto::dialect::Dialect;
-use cabo_proto::dialect::cut::{Cut, CutError, Cutter};
+use cabo_proto::dialect::cut::{CutError, Cutter};
 use cabo_proto::dialect::hello::{Hello, Verdict};
 use cabo_proto::dialect::kind::Counters;
 use cabo_proto::dialect::value::Fields;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
-use super::place::{PlaceError, Way};
+use super::place::{PlaceError, Way, with_port_of};
 use super::{Message, SendError};
-use crate::address::{Address, AddressError, Place};
+use crate::address::{Address, AddressError};
 use crate::carrier::open_udp::{LARGEST_BYTES, OpenUdp};
 use crate::carrier::{self, ByteStream};
 
@@ -92,7 +92,7 @@ pub struct Sender {
 }
 
 enum Source {
-    Stream(ReadHalf<Box<dyn ByteStream>>),
+    Stream(ReadHalf<Box<dyn ByteStream>>, Vec<u8>),
     Datagrams(Arc<OpenUdp>, Vec<u8>),
 }
 
@@ -104,17 +104,15 @@ enum Sink {
 impl Client {
     /// Connects and says the first words of the dialect, whose port is taken where the URL names none.
     pub async fn connect(address: &Address, dialect: Arc<Dialect>) -> Result<Self, ClientError> {
-        let mut address = address.clone();
-        if let Place::Tcp(host) | Place::Udp(host) | Place::Tls(host) = &mut address.place {
-            host.port = host.port.or(dialect.port);
-        }
+        let address = with_port_of(address, &dialect);
         address.check_connect()?;
         let cutter = Cutter::new(dialect.cut.clone(), dialect.limit_bytes);
         let counters = Counters::default();
         let (source, sink, to) = match Way::open(&address, CONNECT_TIME).await? {
             Way::Stream(stream, to) => {
                 let (read, write) = split(stream);
-                (Source::Stream(read), Sink::Stream(write), to)
+                let buffer = vec![0; READ_BYTES];
+                (Source::Stream(read, buffer), Sink::Stream(write), to)
             }
             Way::Datagrams(socket, to) => {
                 let socket = Arc::new(socket);
@@ -165,7 +163,7 @@ fn escaped(bytes: &[u8]) -> String {
 impl Receiver {
     /// What the server answered, where that is no yes.
     async fn hear_answer(&mut self, hello: &Hello) -> io::Result<Option<Vec<u8>>> {
-        let Source::Stream(read) = &mut self.source else { return Ok(None) };
+        let Source::Stream(read, _) = &mut self.source else { return Ok(None) };
         let mut said = Vec::new();
         let mut part = [0; 512];
         loop {
@@ -186,8 +184,8 @@ impl Receiver {
     /// The next message; none when the other side has ended its stream. Datagrams do not end.
     pub async fn next(&mut self) -> Result<Option<Message>, ClientError> {
         let bytes = match &mut self.source {
-            Source::Stream(read) => {
-                next_of_stream(read, &mut self.cutter, &mut self.is_ended).await?
+            Source::Stream(read, buffer) => {
+                next_of_stream(read, buffer, &mut self.cutter, &mut self.is_ended).await?
             }
             Source::Datagrams(socket, buffer) => {
                 let mut part = ReadBuf::new(buffer);
@@ -202,10 +200,10 @@ impl Receiver {
 
 async fn next_of_stream(
     read: &mut ReadHalf<Box<dyn ByteStream>>,
+    buffer: &mut [u8],
     cutter: &mut Cutter,
     is_ended: &mut bool,
 ) -> Result<Option<Bytes>, ClientError> {
-    let mut part = vec![0; READ_BYTES];
     loop {
         if let Some(message) = cutter.next_message()? {
             return Ok(Some(message));
@@ -213,14 +211,14 @@ async fn next_of_stream(
         if *is_ended {
             return Ok(None);
         }
-        match read.read(&mut part).await? {
+        match read.read(buffer).await? {
             0 => {
                 *is_ended = true;
                 if let Some(last) = cutter.finish()? {
                     return Ok(Some(last));
                 }
             }
-            len => cutter.push(part.get(..len).unwrap_or_default()),
+            len => cutter.push(buffer.get(..len).unwrap_or_default()),
         }
     }
 }
@@ -229,12 +227,8 @@ impl Sender {
     /// Sends a message; the cut's header or end mark is added, but for messages that are layouts.
     pub async fn send(&mut self, payload: &[u8]) -> Result<(), ClientError> {
         let mut out = BytesMut::new();
-        if matches!(self.dialect.cut, Cut::Length(_)) && !self.dialect.kinds.is_empty() {
-            out.extend_from_slice(payload);
-        } else {
-            let written = self.dialect.cut.write(payload, &Fields::default(), &mut out);
-            written.map_err(SendError::from)?;
-        }
+        let written = self.dialect.write(payload, &Fields::default(), &mut out);
+        written.map_err(SendError::from)?;
         self.write(&out).await
     }
 

@@ -202,7 +202,7 @@ impl Hall {
 }
 
 impl Drop for Hall {
-    /// The server goes down: what waits is tried once, and everybody is told of.
+    /// The server goes down, and everybody is told of. What waits is lost, as datagrams may be.
     fn drop(&mut self) {
         let addresses: Vec<SocketAddr> = self.peers.keys().copied().collect();
         for address in addresses {

@@ -61,7 +61,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            dialect: Arc::new(raw()),
+            dialect: Arc::new(Dialect::of_cut("raw", Cut::Raw)),
             outgoing_bytes_max: 1024 * 1024,
             slow: Slow::Wait,
             idle_time: None,
@@ -80,19 +80,6 @@ pub enum Slow {
     DropOldest,
     /// It is disconnected.
     Disconnect,
-}
-
-/// The dialect of whoever has none: bytes as they come.
-fn raw() -> Dialect {
-    Dialect {
-        name: "raw".to_owned(),
-        about: String::new(),
-        port: None,
-        cut: Cut::Raw,
-        limit_bytes: cabo_proto::dialect::cut::LIMIT_BYTES,
-        hello: None,
-        kinds: Vec::new(),
-    }
 }
 
 /// One whole message of a peer.

@@ -110,16 +110,8 @@ impl Peer {
     /// Sends a message; the cut's header or end mark is added. For a dialect whose messages are layouts, the bytes are
     /// a whole message.
     pub fn send(&self, payload: impl AsRef<[u8]>) -> Result<(), SendError> {
-        let cut = &self.shared.settings.dialect.cut;
-        let has_kinds = !self.shared.settings.dialect.kinds.is_empty();
-        self.queue(|_, out| {
-            if has_kinds && matches!(cut, Cut::Length(_)) {
-                out.extend_from_slice(payload.as_ref());
-            } else {
-                cut.write(payload.as_ref(), &Fields::default(), out)?;
-            }
-            Ok(())
-        })
+        let dialect = &self.shared.settings.dialect;
+        self.queue(|_, out| Ok(dialect.write(payload.as_ref(), &Fields::default(), out)?))
     }
 
     /// Sends a message as it came: an echo.

@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::address::{Address, Host, HostPort, Place};
-use crate::carrier::open_udp::{Multicast, OpenUdp, interface_index};
+use cabo_proto::dialect::Dialect;
+
+use crate::address::{Address, Host, Place};
+use crate::carrier::open_udp::{Multicast, OpenUdp};
 use crate::carrier::tcp::{self, Tcp};
 use crate::carrier::unix::{self, Unix};
-use crate::carrier::{self, ByteStream, Listener, OpenError};
-use crate::endpoint::lookup;
+use crate::carrier::{self, ByteStream, Listener, OpenError, interface_index};
+use crate::endpoint::resolve;
+use crate::error::ResolveError;
 
 /// What the query of a `udp://` URL may say.
 const UDP_WORDS: [&str; 3] = ["if", "ttl", "loop"];
@@ -21,13 +24,8 @@ pub enum PlaceError {
     #[error(transparent)]
     Carrier(#[from] OpenError),
     /// The host has no address.
-    #[error("cannot find the host {host}: {source}")]
-    Resolve {
-        /// As it was written.
-        host: String,
-        /// What the resolver said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
     /// The scheme carries no foreign programs.
     #[error("{place}: foreign programs are spoken to over tcp://, udp:// and unix:")]
     Scheme {
@@ -117,8 +115,13 @@ impl Way {
     }
 }
 
-async fn resolve(host: &HostPort) -> Result<SocketAddr, PlaceError> {
-    lookup(host).await.map_err(|source| PlaceError::Resolve { host: host.to_string(), source })
+/// A dialect's port where the URL names none.
+pub(super) fn with_port_of(address: &Address, dialect: &Dialect) -> Address {
+    let mut address = address.clone();
+    if let Place::Tcp(host) | Place::Udp(host) | Place::Tls(host) = &mut address.place {
+        host.port = host.port.or(dialect.port);
+    }
+    address
 }
 
 /// What the query says of multicast.
@@ -127,7 +130,7 @@ fn multicast(address: &Address) -> Result<Multicast, PlaceError> {
     address.query.check(&UDP_WORDS).map_err(|problem| wrong(problem.to_string()))?;
     let text = |key| address.query.get(key).map(String::from_utf8_lossy);
     let interface_index = match text("if") {
-        Some(name) => interface_index(&name)?,
+        Some(name) => interface_index(&name).map_err(|_| OpenError::no_interface(&name))?,
         None => 0,
     };
     let ttl = match text("ttl") {

@@ -14,10 +14,10 @@ use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
 use super::datagrams;
-use super::place::{Door, PlaceError};
+use super::place::{Door, PlaceError, with_port_of};
 use super::stream::Conversation;
 use super::{Closed, Message, Peer, Settings};
-use crate::address::{Address, AddressError, Place};
+use crate::address::{Address, AddressError};
 use crate::carrier::{Accepted, ByteStream, Listener};
 use crate::endpoint::listen::with_port;
 
@@ -148,7 +148,7 @@ impl Server {
         let mut got = Vec::new();
         for address in &self.addresses {
             address.check_listen()?;
-            let address = with_port_of(address, &self.settings);
+            let address = with_port_of(address, &self.settings.dialect);
             let door = Door::open(&address).await?;
             got.push(with_port(&address, door.local().port()));
             self.opened.push(door);
@@ -218,15 +218,6 @@ fn converse(
         conversation.run().await;
         drop(place);
     });
-}
-
-/// A dialect's port where the URL names none.
-fn with_port_of(address: &Address, settings: &Settings) -> Address {
-    let mut address = address.clone();
-    if let Place::Tcp(host) | Place::Udp(host) | Place::Tls(host) = &mut address.place {
-        host.port = host.port.or(settings.dialect.port);
-    }
-    address
 }
 
 /// One of the peers that there may be at once; free again when it is dropped.

@@ -21,6 +21,8 @@ mod seen;
 mod told;
 mod transfer;
 
+pub(crate) use self::transfer::{folder_and, open_target};
+
 /// Fetch an item, or all of them, and prove every byte
 ///
 /// What arrives is written to a file beside the target and renamed when all of it is proved. Run the same command again

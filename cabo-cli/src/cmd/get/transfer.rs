@@ -282,13 +282,14 @@ fn last_name(item: &ItemPath) -> Result<ItemPath, FetchError> {
     Ok(ItemPath::new(item.components().last().unwrap_or_default())?)
 }
 
-fn folder_and(folder: &Path, name: &ItemPath) -> PathBuf {
+/// A place in a folder, as a path of this machine.
+pub(crate) fn folder_and(folder: &Path, name: &ItemPath) -> PathBuf {
     use std::os::unix::ffi::OsStrExt as _;
     folder.join(std::ffi::OsStr::from_bytes(name.as_bytes()))
 }
 
 /// Opens the folder that is written to; makes it where that is what was wished.
-fn open_target(folder: &Path, may_make: bool) -> Result<Arc<Target>, Failure> {
+pub(crate) fn open_target(folder: &Path, may_make: bool) -> Result<Arc<Target>, Failure> {
     let opened = match Target::open(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_make => {
             std::fs::create_dir_all(folder).and_then(|()| Target::open(folder))

@@ -144,9 +144,8 @@ fn usual_places() -> Vec<Listen> {
 fn named_places(urls: &[OsString]) -> anyhow::Result<Vec<Listen>> {
     let mut places = Vec::new();
     for url in urls {
-        let bad = |error: cabo::address::AddressError| Failure::usage(error.to_string());
-        let address = Address::parse(url.as_bytes()).map_err(bad)?;
-        address.check_listen().map_err(bad)?;
+        let address = Address::parse(url.as_bytes()).map_err(Failure::from)?;
+        address.check_listen().map_err(Failure::from)?;
         if redes::options(&address)?.is_none() {
             address
                 .query

@@ -24,6 +24,7 @@ pub use parse::{ParseError, Problem};
 pub use places::Place;
 
 pub(in crate::dialect) use encode::only_free;
+pub(in crate::dialect) use parse::integer;
 
 mod code;
 mod decode;

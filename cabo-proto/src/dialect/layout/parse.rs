@@ -372,18 +372,7 @@ impl Parser<'_> {
         let value = match word.as_ref() {
             "true" => Value::Bool(true),
             "false" => Value::Bool(false),
-            number => {
-                let (sign, digits) = match number.strip_prefix('-') {
-                    Some(digits) => (-1, digits),
-                    None => (1, number),
-                };
-                let read = match digits.strip_prefix("0x") {
-                    Some(digits) => u64::from_str_radix(digits, 16),
-                    None => digits.parse(),
-                };
-                let Ok(size) = read else { return Err(self.wrong(Problem::Number)) };
-                Value::Int(sign * i128::from(size))
-            }
+            number => Value::Int(integer(number).ok_or_else(|| self.wrong(Problem::Number))?),
         };
         self.at += len;
         Ok(value)
@@ -423,6 +412,19 @@ impl Parser<'_> {
     fn wrong(&self, problem: Problem) -> ParseError {
         ParseError { at: self.at, problem }
     }
+}
+
+/// A decimal or `0x` integer.
+pub(in crate::dialect) fn integer(text: &str) -> Option<i128> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text),
+    };
+    let size = match digits.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => digits.parse(),
+    };
+    size.ok().map(|size| sign * i128::from(size))
 }
 
 /// The item of that name.

@@ -36,9 +36,7 @@ impl Device {
     ) -> Result<Self, OpenError> {
         let ask = |request, operation| {
             ioctl(socket, name, request).map_err(|error| match error.raw_os_error() {
-                Some(libc::ENODEV) => {
-                    OpenError::NoInterface { name: name.to_string(), existing: names() }
-                }
+                Some(libc::ENODEV) => OpenError::no_interface(name.as_str()),
                 _ => OpenError::of(&format!("eth://{name}"), operation, error),
             })
         };
@@ -103,6 +101,13 @@ fn ioctl(
     // SAFETY: the requests of `look` read and write one `ifreq`.
     let code = unsafe { libc::ioctl(socket.as_raw_fd(), request as _, &raw mut ifreq) };
     if code == 0 { Ok(ifreq) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The kernel's number of an interface.
+pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
+    use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    Ok(netdevice::name_to_index(any, name)?)
 }
 
 /// The names of all interfaces here. Not from sysfs: that may show another namespace.

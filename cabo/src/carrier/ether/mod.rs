@@ -63,10 +63,8 @@ impl Ether {
             let what = &what;
             move |e| OpenError::of(what, operation, e)
         };
-        let asked = InterfaceName::new(interface).ok_or_else(|| OpenError::NoInterface {
-            name: interface.to_owned(),
-            existing: device::names(),
-        })?;
+        let asked =
+            InterfaceName::new(interface).ok_or_else(|| OpenError::no_interface(interface))?;
         let changes = Changes::new().map_err(failed("watch the links"))?; // first, so that none is missed
         let probe = any_socket().map_err(failed("socket"))?;
         let name = Device::look(&probe, asked)?.canonical_name(&probe);
