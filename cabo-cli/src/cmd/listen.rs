@@ -90,6 +90,7 @@ impl Args {
         let mut server = with_callbacks(server, reply, &events, &room);
         raise_descriptor_limit();
         block_on(async move {
+            let caught = interrupted()?;
             let listening = server.listen().await.map_err(failed)?;
             let (gone, stdout_gone) = oneshot::channel();
             std::thread::spawn(move || {
@@ -103,7 +104,7 @@ impl Args {
             server
                 .serve(async {
                     tokio::select! {
-                        _ = interrupted() => {}
+                        () = caught => {}
                         shown = stdout_gone => outcome = shown.ok(),
                     }
                 })

@@ -149,7 +149,7 @@ impl Wish {
                 stderr::say(text);
             }
         };
-        let mut caught = tokio::spawn(interrupted()); // from now on, whatever is under way
+        let mut caught = tokio::spawn(interrupted()?); // from now on, whatever is under way
         let stopped = || Failure::new(exit::INTERRUPTED, "interrupted");
         let session = tokio::select! {
             session = session::connect(client, address, say) => session?,

@@ -115,16 +115,16 @@ impl Args {
 }
 
 /// Ctrl-C or SIGTERM, being waited for.
-type Caught = JoinHandle<anyhow::Result<()>>;
+type Caught = JoinHandle<()>;
 
-fn interrupted_by(caught: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<ExitCode> {
-    caught??;
+fn interrupted_by(caught: Result<(), JoinError>) -> anyhow::Result<ExitCode> {
+    caught?;
     Ok(ExitCode::from(exit::INTERRUPTED))
 }
 
 impl Wish {
     async fn run(&self) -> anyhow::Result<ExitCode> {
-        let mut caught = tokio::spawn(interrupted()); // from now on, whatever is under way
+        let mut caught = tokio::spawn(interrupted()?); // from now on, whatever is under way
         let settings = GatewaySettings { patience: self.patience, ..GatewaySettings::default() };
         let (source, what) = tokio::select! {
             connected = self.connect(&settings) => connected?,
@@ -229,7 +229,7 @@ impl Wish {
     ) -> anyhow::Result<ExitCode> {
         let Some(player) = player else {
             self.tell(None, url, what)?;
-            caught.await??;
+            caught.await?;
             return Ok(ExitCode::from(exit::OK));
         };
         let mut child = player.start(url, self.globals.json)?;
@@ -251,7 +251,7 @@ impl Wish {
             if !self.globals.quiet {
                 stderr::say(&format!("{player} has it; Ctrl-C ends the gateway"));
             }
-            caught.await??;
+            caught.await?;
         }
         Ok(ExitCode::from(exit::OK))
     }

@@ -65,11 +65,11 @@ async fn on_link<T: Send + 'static>(
     mut link: Link,
     work: impl FnOnce(&mut Link) -> T + Send + 'static,
 ) -> anyhow::Result<T> {
-    let stop = link.stop();
+    let (stop, caught) = (link.stop(), interrupted()?);
     let mut working = tokio::task::spawn_blocking(move || work(&mut link));
     tokio::select! {
         done = &mut working => return Ok(done?),
-        caught = interrupted() => caught?,
+        () = caught => {}
     }
     stop.stop();
     Ok(working.await?)

@@ -64,13 +64,14 @@ impl Transfer {
     }
 
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let caught = interrupted()?;
         let mut fetching = pin!(self.fetch());
         let result = tokio::select! {
             result = &mut fetching => result,
-            stopped = interrupted() => {
+            () = caught => {
                 self.stop.notify_one();
                 let _ = timeout(LEAVING_TIME, fetching).await; // the server hears of it, or notices the silence
-                stopped.and_then(|()| Err(self.interrupted().into()))
+                Err(self.interrupted().into())
             }
         };
         self.seen.bar.end();
