@@ -19,7 +19,8 @@ use super::send::failed;
 use super::{Globals, block_on};
 use crate::exit::{self, Failure};
 use crate::show::{json, stderr, stdout};
-use crate::talk::{self, DialectArgs};
+use crate::talk::config::{ConfigArgs, Gathered};
+use crate::talk::{self, DialectArgs, Typed};
 
 const READ_BYTES: usize = 64 * 1024;
 /// What names and quotes may add to a message that is typed.
@@ -39,27 +40,44 @@ const PIECES_MAX: usize = 4;
 Examples:
   cabo connect tcp://host:5005
   printf 'hola\\n' | cabo connect tcp://host:5005
-  cabo connect tcp://host --as tp0                    then type: MENSAJE text=hola")]
+  cabo connect tcp://host --as tp0                    then type: MENSAJE text=hola
+  cabo connect --as tp0 --config cliente.config       CLAVE, then all lines up to an empty one, as its own client")]
 pub(crate) struct Args {
     /// Whom to talk with: tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH
-    #[arg(value_name = "URL")]
-    url: String,
+    #[arg(value_name = "URL", required_unless_present = "config")]
+    url: Option<String>,
     #[command(flatten)]
     dialect: DialectArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// What is said beside what is typed.
+struct Script {
+    opening: Option<Typed>,
+    gathering: Option<Gathered>,
 }
 
 impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log(LevelFilter::WARN);
         let dialect = self.dialect.dialect()?;
-        let address: Address = self.url.parse().map_err(Failure::from)?;
+        let configured = self.config.read(&dialect)?;
+        let address: Address = match (&self.url, &configured) {
+            (None, Some(configured)) => configured.server()?,
+            (url, _) => url.as_deref().unwrap_or_default().parse().map_err(Failure::from)?,
+        };
+        let script = Script {
+            opening: configured.as_ref().map(|file| file.opening()).transpose()?.flatten(),
+            gathering: configured.and_then(|file| file.gathering()),
+        };
         block_on(async move {
             let client = Client::connect(&address, dialect.clone()).await.map_err(failed)?;
             if !globals.quiet && (globals.verbose > 0 || std::io::stderr().is_terminal()) {
                 stderr::say(&format!("connected to {}; Ctrl-D ends", client.to()));
             }
             let (receiver, sender) = client.split();
-            let mut typing = tokio::spawn(type_all(sender, dialect.clone()));
+            let mut typing = tokio::spawn(type_all(sender, script, dialect.clone()));
             let silence = matches!(address.place, Place::Udp(_)).then_some(SILENCE_TIME);
             let typed = show_all(receiver, &mut typing, silence, &dialect, globals).await?;
             // The other side is done; what stdin still has would go nowhere.
@@ -74,7 +92,15 @@ impl Args {
 }
 
 /// Sends what stdin has, then ends our half.
-async fn type_all(mut sender: Sender, dialect: Arc<Dialect>) -> Result<(), Failure> {
+async fn type_all(
+    mut sender: Sender,
+    script: Script,
+    dialect: Arc<Dialect>,
+) -> Result<(), Failure> {
+    if let Some(opening) = &script.opening {
+        say_typed(&mut sender, opening).await?;
+    }
+    let mut gathering = script.gathering;
     let (typed, mut coming) = mpsc::channel(PIECES_MAX);
     let is_raw = dialect.cut == Cut::Raw && dialect.kinds.is_empty();
     let line_max = dialect.limit_bytes.saturating_add(NAMES_BYTES) as u64;
@@ -82,6 +108,13 @@ async fn type_all(mut sender: Sender, dialect: Arc<Dialect>) -> Result<(), Failu
     std::thread::spawn(move || read_stdin(&typed, is_raw, line_max));
     while let Some(piece) = coming.recv().await {
         let piece = piece?;
+        if let Some(gathered) = &mut gathering {
+            if piece.is_empty() {
+                break;
+            }
+            gathered.add(&dialect, &piece)?;
+            continue;
+        }
         let sent = if is_raw {
             sender.send(&piece).await.map_err(failed)
         } else {
@@ -91,6 +124,9 @@ async fn type_all(mut sender: Sender, dialect: Arc<Dialect>) -> Result<(), Failu
             Err(failure) if failure.code == exit::USAGE => stderr::say(&failure.text), // it can be typed again
             sent => sent?,
         }
+    }
+    if let Some(gathered) = gathering {
+        say_typed(&mut sender, &gathered.message()).await?;
     }
     sender.finish().await.map_err(ClientError::from).map_err(failed)
 }
@@ -129,7 +165,10 @@ fn read_stdin(typed: &mpsc::Sender<Result<Vec<u8>, Failure>>, is_raw: bool, line
 
 async fn say(sender: &mut Sender, dialect: &Dialect, line: &[u8]) -> Result<(), Failure> {
     let words = if dialect.kinds.is_empty() { vec![line.to_vec()] } else { talk::words(line)? };
-    let typed = talk::typed(dialect, &words)?;
+    say_typed(sender, &talk::typed(dialect, &words)?).await
+}
+
+async fn say_typed(sender: &mut Sender, typed: &Typed) -> Result<(), Failure> {
     sender.send_fields(typed.kind.as_deref(), &typed.fields).await.map_err(failed)
 }
 

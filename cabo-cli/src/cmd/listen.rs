@@ -17,6 +17,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Globals, block_on, interrupted, raise_descriptor_limit};
 use crate::exit::{self, Failure};
 use crate::show::{json as json_lines, stderr, stdout};
+use crate::talk::config::ConfigArgs;
 use crate::talk::reply::Reply;
 use crate::talk::{self, DialectArgs};
 
@@ -38,10 +39,12 @@ Examples:
   cabo listen 'udp://239.192.1.1:1234?if=eth0'        a multicast group")]
 pub(crate) struct Args {
     /// Where to listen: tcp://:PORT, udp://:PORT, udp://GROUP:PORT?if=INTERFACE, unix:///PATH
-    #[arg(value_name = "URL", required = true)]
+    #[arg(value_name = "URL", required_unless_present = "config")]
     urls: Vec<String>,
     #[command(flatten)]
     dialect: DialectArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// What every message is answered with: `echo`, or a text in which {} stands for what came
     #[arg(long, value_name = "echo|TEXT")]
     reply: Option<String>,
@@ -83,7 +86,10 @@ impl Args {
             ..Settings::default()
         };
         let addresses: Result<Vec<Address>, _> = self.urls.iter().map(|url| url.parse()).collect();
-        let addresses = addresses.map_err(Failure::from)?;
+        let mut addresses = addresses.map_err(Failure::from)?;
+        if let (true, Some(configured)) = (addresses.is_empty(), self.config.read(&dialect)?) {
+            addresses.push(configured.anywhere()?);
+        }
         let (events, told) = sync_channel(LINES_MAX);
         let room = Shared::default();
         let server = Server::at(addresses).settings(settings);

@@ -1,6 +1,7 @@
 //! What `listen`, `connect` and `send` have in common: which dialect, values from words, and messages as people and
 //! machines see them.
 
+pub(crate) mod config;
 pub(crate) mod picture;
 pub(crate) mod reply;
 
@@ -50,6 +51,11 @@ pub(crate) fn named(spec: &str) -> Result<Dialect, String> {
 
 /// The dialect of a file.
 pub(crate) fn read_file(path: &Path) -> Result<Dialect, String> {
+    file::read(&read_text(path)?).map_err(|error| error.to_string())
+}
+
+/// The text of a file, which is a small one.
+fn read_text(path: &Path) -> Result<String, String> {
     let in_words = |error: std::io::Error| error.to_string();
     let open = std::fs::File::open(path).map_err(in_words)?;
     if !open.metadata().is_ok_and(|metadata| metadata.is_file()) {
@@ -57,7 +63,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Dialect, String> {
     }
     let mut text = String::new();
     open.take(FILE_MAX as u64 + 1).read_to_string(&mut text).map_err(in_words)?;
-    file::read(&text).map_err(|error| error.to_string())
+    Ok(text)
 }
 
 /// A message as it was typed: its kind, where the dialect names its kinds, and its values.

@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Dialect;
+use super::config::Config;
 use super::cut::{Cut, LIMIT_BYTES};
 use super::hello::{DEADLINE, Hello};
 use super::kind::{Kind, Rules, Unit};
@@ -54,11 +55,15 @@ fn dialect(text: &str) -> Result<Dialect, Fault> {
     let whole = DeTable::parse(text)
         .map_err(|error| (error.span().unwrap_or_default(), error.message().to_owned()))?;
     let top = Table { span: whole.span(), entries: whole.get_ref() };
-    top.check(&["name", "about", "port", "cut", "limit-bytes", "hello", "kind"])?;
+    top.check(&["name", "about", "port", "cut", "limit-bytes", "hello", "config", "kind"])?;
     let kinds = kinds(&top)?;
     let cut = cut(&top, &kinds)?;
     let hello = match top.table("hello")? {
         Some(table) => Some(hello(&table)?),
+        None => None,
+    };
+    let config = match top.table("config")? {
+        Some(table) => Some(config(&table, &kinds)?),
         None => None,
     };
     Ok(Dialect {
@@ -68,6 +73,7 @@ fn dialect(text: &str) -> Result<Dialect, Fault> {
         cut,
         limit_bytes: top.number("limit-bytes", 1..=1 << 31)?.unwrap_or(LIMIT_BYTES),
         hello,
+        config,
         kinds,
     })
 }
@@ -108,6 +114,31 @@ fn hello(table: &Table<'_>) -> Result<Hello, Fault> {
         ));
     }
     Ok(hello)
+}
+
+fn config(table: &Table<'_>, kinds: &[Kind]) -> Result<Config, Fault> {
+    table.check(&["host", "port", "opens", "gathers"])?;
+    let text = |key: &str| Ok::<_, Fault>(table.text(key)?.map(str::to_owned));
+    let gathers = match table.get("gathers") {
+        Some(value) => Some(gathers(&value, kinds)?),
+        None => None,
+    };
+    Ok(Config { host: text("host")?, port: text("port")?, opens: text("opens")?, gathers })
+}
+
+/// A kind and its field that takes one line after the other.
+fn gathers(value: &Entry<'_>, kinds: &[Kind]) -> Result<(String, String), Fault> {
+    let wrong = |problem: &str| (value.span.clone(), problem.to_owned());
+    let (name, field) = value
+        .text()?
+        .split_once(' ')
+        .ok_or_else(|| wrong("lines go into a kind's list, as in gathers = \"PAQUETE values\""))?;
+    let kind = kinds.iter().find(|kind| kind.name.as_deref() == Some(name));
+    let kind = kind.ok_or_else(|| wrong("there is no such kind"))?;
+    match kind.item(field).map(|item| &item.kind) {
+        Some(Part::Group(..) | Part::Block(..)) => Ok((name.to_owned(), field.to_owned())),
+        _ => Err(wrong("the kind has no list of that name")),
+    }
 }
 
 /// Bytes as hexadecimal, or as text in single quotes with `\n`, `\r`, `\t`, `\0` and `\\`.

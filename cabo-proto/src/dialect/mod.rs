@@ -1,10 +1,10 @@
 //! Foreign protocols, described: how a byte stream is cut into messages, and which bytes a message has.
 //!
-//! Rules: `docs/dialects/README.md` D-1 to D-5. Imports no sibling room: what a dialect says, it says of bytes alone.
+//! Rules: `docs/dialects/README.md` D-1 to D-6. Imports no sibling room: what a dialect says, it says of bytes alone.
 //!
 //! `layout` describes the bytes of one message, `value` is what they hold, `kind` adds what a layout cannot say, `cut`
-//! finds the end of a message in a stream, `hello` is what is said first, `file` reads all of it from TOML, `assign` makes
-//! values of what was typed.
+//! finds the end of a message in a stream, `hello` is what is said first, `config` what a settings file means, `file` reads
+//! all of it from TOML, `assign` makes values of what was typed.
 
 use bytes::{Bytes, BytesMut};
 use kind::{Counters, Kind};
@@ -12,6 +12,7 @@ use layout::{DecodeError, EncodeError};
 use value::{Fields, Value};
 
 pub mod assign;
+pub mod config;
 pub mod cut;
 pub mod file;
 pub mod hello;
@@ -21,6 +22,7 @@ pub mod layout;
 mod tests;
 pub mod value;
 
+use config::Config;
 use cut::{Cut, CutSpecError, WriteError};
 use hello::Hello;
 
@@ -53,6 +55,8 @@ pub struct Dialect {
     pub limit_bytes: usize,
     /// What is said first.
     pub hello: Option<Hello>,
+    /// What the settings file of its programs means.
+    pub config: Option<Config>,
     /// Its messages, in the order in which they are tried.
     pub kinds: Vec<Kind>,
 }
@@ -137,6 +141,7 @@ impl Dialect {
             cut,
             limit_bytes: cut::LIMIT_BYTES,
             hello: None,
+            config: None,
             kinds,
         }
     }

@@ -99,7 +99,7 @@ fn mistakes_in_a_file_are_found_where_they_are() {
             "nam = 'x'",
             1,
             1,
-            "\"nam\" means nothing here: name, about, port, cut, limit-bytes, hello, kind",
+            "\"nam\" means nothing here: name, about, port, cut, limit-bytes, hello, config, kind",
         ),
         ("\nport = 70000", 2, 8, "port is 1 to 65535"),
         ("port = '1'", 1, 8, "this is string, and has to be an integer"),
@@ -139,6 +139,20 @@ fn mistakes_in_a_file_are_found_where_they_are() {
             "the layout has no text \"m\"",
         ),
         ("[kind.a]\nlayout = '!B'\n[kind.b]\nlayout = '!B'", 1, 1, "several kinds need a cut"),
+        (
+            "[config]\nhostt = 'IP'",
+            2,
+            1,
+            "\"hostt\" means nothing here: host, port, opens, gathers",
+        ),
+        ("[config]\ngathers = 'a'", 2, 11, "lines go into a kind's list"),
+        ("[config]\ngathers = 'a b'", 2, 11, "there is no such kind"),
+        (
+            "[config]\ngathers = 'a n'\n[kind.a]\nlayout = '!B:n'",
+            2,
+            11,
+            "the kind has no list of that name",
+        ),
         ("name = 'a'\nname = 'b'", 2, 1, "duplicate key"),
     ];
     for (text, line, column, problem) in cases {

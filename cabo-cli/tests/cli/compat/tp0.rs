@@ -165,3 +165,41 @@ fn integers_of_other_machines_are_a_letter_in_a_file() {
     assert_eq!(listen.event("message")["fields"], json!({ "op": 0, "size": 5, "text": "hola" }));
     listen.end();
 }
+
+/// What its own client does with its settings: the key first, then all lines up to an empty one as one package.
+#[test]
+fn its_settings_file_says_where_the_server_is_and_what_is_said_first() {
+    if no_python() {
+        return;
+    }
+    let world = World::new();
+    let file = world.path("cliente.config");
+    let name = file.to_str().unwrap();
+    let server = Foreign::start(SCRIPT, &["server", "1"]);
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    let url = server.url("tcp");
+    write(&format!("IP=127.0.0.1\nPUERTO={}\nCLAVE=una \"clave\n", port(&url)));
+    let args = ["connect", "--as", "tp0", "--config", name];
+    piped(&world, &args, b"hola\nMENSAJE text=1\n\nnot read\n").good();
+    let bytes = "01000000\n\
+        000000000b000000756e612022636c61766500\n\
+        010000001c00000005000000686f6c61000f0000004d454e53414a4520746578743d3100\n";
+    assert_eq!(server.end(), bytes);
+
+    for (text, words) in [
+        ("IP=127.0.0.1\nCLAVE\n", "line 2: \"CLAVE\" is not KEY=value"),
+        ("IP=127.0.0.1\nPUERTO=4444\n", "CLAVE is not set"),
+        ("PUERTO=http\nCLAVE=x\n", "http"),
+    ] {
+        write(text);
+        world.run(&args).failed(2, &["cliente.config", words]);
+    }
+    world.run(&["connect", "--as", "lines", "--config", name]).failed(2, &["no [config]"]);
+
+    write("IP=10.9.9.9\nPUERTO=0\nCLAVE=x\n");
+    let listen = ["--as", "tp0", "--config", name];
+    let listen = Listening::start(&world, &listen, 1);
+    let to = format!("tcp://127.0.0.1:{}", port(&listen.ports[0]));
+    piped(&world, &["connect", &to, "--as", "tp0", "--config", name], b"a\n").good();
+    listen.end();
+}
