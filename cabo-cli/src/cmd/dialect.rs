@@ -10,7 +10,7 @@ use cabo::proto::dialect::cut::{Cut, Header};
 use cabo::proto::dialect::kind::{Kind, Rules, Unit};
 use cabo::proto::dialect::layout::{Layout, Order, Place};
 use cabo::proto::dialect::value::Value;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tracing_subscriber::filter::LevelFilter;
 
 use super::Globals;
@@ -80,7 +80,7 @@ impl Args {
                 let text = Dialect::built_in_text(&name).ok_or_else(unknown)?;
                 write!(stdout::styled(), "{text}")?;
             }
-            What::Check { file } => check(&file)?,
+            What::Check { file } => check(&file, globals)?,
             What::Picture { name } => draw(&named(&name)?)?,
             What::Template { name } => template(&name, &named(&name)?)?,
         }
@@ -113,11 +113,14 @@ fn list(globals: Globals) -> anyhow::Result<()> {
     Ok(table::write(&mut stdout::styled(), &head, &rows)?)
 }
 
-fn check(file: &Path) -> anyhow::Result<()> {
+fn check(file: &Path, globals: Globals) -> anyhow::Result<()> {
     let dialect = talk::read_file(file).map_err(|problem| {
         let shown = escaped(&file.display().to_string());
         Failure::new(exit::FAILED, format!("{shown}: {}", escaped(&problem)))
     })?;
+    if globals.json {
+        return Ok(json_lines::line(&checked(&dialect))?);
+    }
     let mut out = stdout::styled();
     for line in facts(&dialect) {
         writeln!(out, "{line}")?;
@@ -134,6 +137,32 @@ fn check(file: &Path) -> anyhow::Result<()> {
         table::write(&mut out, &head, &rows)?;
     }
     Ok(())
+}
+
+/// All that [`check`] shows, for machines.
+fn checked(dialect: &Dialect) -> Json {
+    let kinds = dialect.kinds.iter().map(|kind| {
+        let places = kind.layout.places();
+        let fields = places.iter().map(|place| field(kind, &places, place));
+        json!({
+            "name": kind.name, "order": order(kind), "bytes": kind.layout.fixed_size(),
+            "least_bytes": kind.layout.least_size(), "layout": kind.layout.text(),
+            "fields": fields.collect::<Json>(),
+        })
+    });
+    json!({
+        "name": dialect.name, "about": dialect.about, "port": dialect.port,
+        "limit_bytes": dialect.limit_bytes, "has_hello": dialect.hello.is_some(),
+        "kinds": kinds.collect::<Json>(),
+    })
+}
+
+fn field(kind: &Kind, all: &[Place<'_>], place: &Place<'_>) -> Json {
+    let rules = kind.rules.get(&path(all, place)).map(rules).unwrap_or_default();
+    json!({
+        "field": path(all, place), "at": place.at, "bytes": place.size,
+        "code": picture::code(place), "counted_by": place.counted_by, "rules": rules,
+    })
 }
 
 /// What is true of all messages.
@@ -160,22 +189,32 @@ fn facts(dialect: &Dialect) -> Vec<String> {
             hello.deadline
         )
     }));
+    lines.extend(dialect.config.as_ref().map(|config| {
+        let keys = [&config.host, &config.port].into_iter().flatten();
+        let keys = keys.map(String::as_str).collect::<Vec<_>>().join(", ");
+        let first = config.opens.as_ref().map(|opens| format!("; a client says first: {opens}"));
+        escaped(&format!("--config FILE has {keys}{}", first.unwrap_or_default()))
+    }));
     lines
 }
 
 /// Its name, the order of its bytes, and how many it has.
 fn title(kind: &Kind) -> String {
-    let order = match kind.layout.order() {
-        Order::Native => "native",
-        Order::Little => "little-endian",
-        Order::Big => "big-endian",
-    };
+    let order = order(kind);
     let size = match kind.layout.fixed_size() {
         Some(size) => format!("{size} bytes"),
         None => format!("{} bytes and more", kind.layout.least_size()),
     };
     let name = kind.name.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
     escaped(&format!("{name}{size}, {order}"))
+}
+
+fn order(kind: &Kind) -> &'static str {
+    match kind.layout.order() {
+        Order::Native => "native",
+        Order::Little => "little-endian",
+        Order::Big => "big-endian",
+    }
 }
 
 /// One field; what is in a group is counted from the group's start, with a plus.

@@ -34,6 +34,10 @@ fn a_file_is_summed_up_with_the_offset_and_size_of_every_field() {
         world.write("shown.toml", text.as_bytes());
         let checked = world.run(&["dialect", "check", "shown.toml"]).good().out;
         assert_committed(&format!("dialect-check-{name}.txt"), &checked);
+        let checked = world.run(&["dialect", "check", "shown.toml", "--json"]).good().out;
+        let checked: serde_json::Value = serde_json::from_str(&checked).unwrap();
+        assert_eq!(checked["name"], name);
+        assert_eq!(checked["kinds"][0]["fields"][1]["at"], if name == "tp0" { 4 } else { 1 });
     }
 }
 
