@@ -33,6 +33,7 @@ pub mod endpoint;
 pub mod error;
 pub mod keys;
 pub mod lab;
+pub mod local_time;
 pub mod redes;
 pub mod relay;
 pub mod request;

@@ -18,6 +18,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::send::failed;
 use super::{Globals, block_on};
 use crate::exit::{self, Failure};
+use crate::show::log::{LogArgs, SHOWN};
 use crate::show::{json, stderr, stdout};
 use crate::talk::config::{ConfigArgs, Gathered};
 use crate::talk::{self, DialectArgs, Typed};
@@ -50,6 +51,8 @@ pub(crate) struct Args {
     dialect: DialectArgs,
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// What is said beside what is typed.
@@ -60,7 +63,7 @@ struct Script {
 
 impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
-        globals.log(LevelFilter::WARN);
+        globals.log_to(LevelFilter::WARN, &self.log)?;
         let dialect = self.dialect.dialect()?;
         let configured = self.config.read(&dialect)?;
         let address: Address = match (&self.url, &configured) {
@@ -76,6 +79,7 @@ impl Args {
             if !globals.quiet && (globals.verbose > 0 || std::io::stderr().is_terminal()) {
                 stderr::say(&format!("connected to {}; Ctrl-D ends", client.to()));
             }
+            tracing::info!(target: SHOWN, "connected to {}", client.to());
             let (receiver, sender) = client.split();
             let mut typing = tokio::spawn(type_all(sender, script, dialect.clone()));
             let silence = matches!(address.place, Place::Udp(_)).then_some(SILENCE_TIME);
@@ -198,6 +202,9 @@ async fn show_all(
 }
 
 fn show(message: &Message, dialect: &Dialect, globals: Globals) -> anyhow::Result<()> {
+    if tracing::enabled!(target: SHOWN, tracing::Level::INFO) {
+        tracing::info!(target: SHOWN, "{}", talk::shown(message));
+    }
     if globals.json {
         return Ok(json::line(&talk::as_json(message).into())?);
     }

@@ -16,6 +16,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{Globals, block_on, interrupted, raise_descriptor_limit};
 use crate::exit::{self, Failure};
+use crate::show::log::{LogArgs, SHOWN};
 use crate::show::{json as json_lines, stderr, stdout};
 use crate::talk::config::ConfigArgs;
 use crate::talk::reply::Reply;
@@ -45,6 +46,8 @@ pub(crate) struct Args {
     dialect: DialectArgs,
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    log: LogArgs,
     /// What every message is answered with: `echo`, or a text in which {} stands for what came
     #[arg(long, value_name = "echo|TEXT")]
     reply: Option<String>,
@@ -76,7 +79,7 @@ type Shared = Arc<Mutex<Room>>;
 
 impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
-        globals.log(LevelFilter::WARN);
+        globals.log_to(LevelFilter::WARN, &self.log)?;
         let dialect = self.dialect.dialect()?;
         let reply = self.reply.map(|text| Reply::parse(&text, &dialect)).transpose()?;
         let settings = Settings {
@@ -164,9 +167,35 @@ fn with_callbacks(
 /// Shows what happens until stdout is gone.
 fn show_all(told: &Receiver<Event>, globals: Globals) -> anyhow::Result<()> {
     while let Ok(event) = told.recv() {
+        log(&event);
         if globals.json { show_json(&event)? } else { show(&event, globals.quiet)? }
     }
     Ok(())
+}
+
+/// The same for the log file.
+fn log(event: &Event) {
+    match event {
+        Event::Listening(addresses) => {
+            let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            tracing::info!(target: SHOWN, "listening on {}", all.join(", "));
+        }
+        Event::Connected(peer) => {
+            tracing::info!(target: SHOWN, "@{} {} is here", peer.number(), peer.from());
+        }
+        Event::Message(message, peer) => {
+            if tracing::enabled!(target: SHOWN, tracing::Level::INFO) {
+                let shown = talk::shown(message);
+                tracing::info!(target: SHOWN, "@{} {}  {shown}", peer.number(), peer.from());
+            }
+        }
+        Event::Closed(peer, why) => {
+            tracing::info!(target: SHOWN, "@{} {}: {why}", peer.number(), peer.from());
+        }
+        Event::Refused(peer, why) => {
+            tracing::warn!(target: SHOWN, "@{} {} refused: {why}", peer.number(), peer.from());
+        }
+    }
 }
 
 /// Messages go to stdout; who comes and goes is said beside it.

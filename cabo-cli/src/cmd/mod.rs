@@ -11,7 +11,8 @@ use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Builder;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::show::stderr::Stderr;
+use crate::exit::Failure;
+use crate::show::log::{self, LogArgs};
 
 mod completions;
 mod connect;
@@ -116,20 +117,23 @@ impl Cli {
 impl Globals {
     /// Sends our log to stderr, from `usual` on or from what `-q` and `-v` say.
     pub(crate) fn log(self, usual: LevelFilter) {
-        let level = match (self.quiet, self.verbose) {
+        log::start(self.level(usual), None);
+    }
+
+    /// The same, and to a file where one was named.
+    pub(crate) fn log_to(self, usual: LevelFilter, file: &LogArgs) -> Result<(), Failure> {
+        log::start(self.level(usual), file.open()?);
+        Ok(())
+    }
+
+    fn level(self, usual: LevelFilter) -> LevelFilter {
+        match (self.quiet, self.verbose) {
             (true, _) => LevelFilter::ERROR,
             (false, 0) => usual,
             (false, 1) => LevelFilter::INFO.max(usual),
             (false, 2) => LevelFilter::DEBUG,
             (false, _) => LevelFilter::TRACE,
-        };
-        let stderr = anstream::AutoStream::choice(&std::io::stderr());
-        tracing_subscriber::fmt()
-            .with_writer(|| Stderr)
-            .with_ansi(stderr != anstream::ColorChoice::Never)
-            .with_target(false)
-            .with_max_level(level)
-            .init();
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod demo;
 pub(crate) mod human;
 pub(crate) mod json;
+pub(crate) mod log;
 pub(crate) mod progress;
 pub(crate) mod stderr;
 pub(crate) mod stdout;

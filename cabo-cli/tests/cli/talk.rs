@@ -235,3 +235,34 @@ fn what_cannot_be_said_or_reached_is_one_clear_line() {
         world.run(args).failed(code, words);
     }
 }
+
+/// Level, time, module, process and thread of each line, as the TP0's own log has them.
+#[test]
+fn a_log_file_tells_who_came_what_was_said_and_who_left() {
+    let world = World::new();
+    let log = world.path("server.log");
+    let args = ["tcp://127.0.0.1:0", "--as", "lines", "--log", log.to_str().unwrap()];
+    for round in 1..=2 {
+        let mut listen = Listening::start(&world, &args, 1);
+        listen.tcp().write_all(b"ol\xc3\xa1\n").unwrap();
+        listen.event("closed");
+        let process = listen.child.id();
+        listen.end();
+        let text = std::fs::read_to_string(&log).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4 * round, "{text}");
+        let said = ["listening on tcp://127.0.0.1:", "is here", "  ol\u{e1}", ": closed"];
+        for (line, said) in lines.iter().rev().take(4).rev().zip(said) {
+            let (head, text) = line.split_once("): ").unwrap();
+            assert!(text.contains(said), "{line}");
+            let (level, rest) = head.split_once(' ').unwrap();
+            let (time, module) = rest.split_once(' ').unwrap();
+            assert_eq!(level, "[INFO]", "{line}");
+            assert_eq!((time.len(), time.matches(':').count()), (12, 3), "{line}");
+            assert!(module.contains(&format!("({process}:")), "{line}");
+        }
+    }
+    let nowhere = world.path("no/such.log");
+    let args = ["listen", "tcp://127.0.0.1:0", "--log", nowhere.to_str().unwrap()];
+    world.run(&args).failed(2, &["--log", "No such file"]);
+}

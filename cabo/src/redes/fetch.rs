@@ -7,8 +7,9 @@ use cabo_proto::redes::client::{Ask, Client, Event};
 use cabo_proto::redes::{Description, Refusal, Settings};
 use rustix::fs::{Timespec, Timestamps};
 
+use super::ClientError;
 pub use super::drive::{Link, Stop};
-use super::{ClientError, local_time};
+use crate::local_time;
 use crate::service::media::{FetchError, ItemPath, Modified, Partial, Target};
 
 /// How long the end is confirmed to a server that did not hear it.

@@ -3,11 +3,10 @@
 //! The machines are pure and stand in `cabo_proto::redes`; here they get a socket ([`crate::carrier::redes`]), a clock and
 //! files. One thread drives one machine: a call waits until it is done or told to stop.
 //!
-//! Parts: `options` (what an address says), `drive` (frames and time), [`serve`], [`fetch`], `local_time`.
+//! Parts: `options` (what an address says), `drive` (frames and time), [`serve`], [`fetch`]; `local_time` is beside the room.
 
 mod drive;
 pub mod fetch;
-mod local_time;
 mod options;
 pub mod serve;
 

@@ -9,7 +9,8 @@ use cabo_proto::redes::server::{Server, Want};
 use cabo_proto::redes::{Description, Refusal, Settings};
 
 pub use super::drive::{Link, Stop};
-use super::{Drops, Outcome, local_time};
+use super::{Drops, Outcome};
+use crate::local_time;
 use crate::service::media::tree::BLOCK_BYTES;
 use crate::service::media::{Catalogue, EntryKind, ErrorCode, ItemPath, OpenItem};
 

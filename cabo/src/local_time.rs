@@ -1,4 +1,4 @@
-//! Times as the protocol has them: of this place, in text, to the second or to the minute.
+//! Times of this place: as `redes` has them in text, to the second or to the minute, and for logs.
 //!
 //! `unsafe`: the rules of time zones are the C library's, and have no safe crate here.
 
@@ -6,14 +6,24 @@ use std::mem;
 
 use cabo_proto::redes::Sequence;
 
-/// The local time of so many seconds since 1970.
-pub(super) fn text(seconds: i64, sequence: Sequence) -> Vec<u8> {
+/// Hour, minute and second of the day here, so many seconds after 1970 began in UTC.
+pub fn time_of_day(seconds: i64) -> [i32; 3] {
+    let time = local(seconds);
+    [time.tm_hour, time.tm_min, time.tm_sec]
+}
+
+fn local(seconds: i64) -> libc::tm {
     // SAFETY: all bits zero is a valid `tm`; both pointers live on this frame.
-    let time = unsafe {
+    unsafe {
         let mut time: libc::tm = mem::zeroed();
         libc::localtime_r(&raw const seconds, &raw mut time);
         time
-    };
+    }
+}
+
+/// The local time of so many seconds since 1970.
+pub(crate) fn text(seconds: i64, sequence: Sequence) -> Vec<u8> {
+    let time = local(seconds);
     let (year, month) = (i64::from(time.tm_year) + 1900, time.tm_mon + 1);
     let (day, hour, minute) = (time.tm_mday, time.tm_hour, time.tm_min);
     match sequence {
@@ -26,7 +36,7 @@ pub(super) fn text(seconds: i64, sequence: Sequence) -> Vec<u8> {
 }
 
 /// The seconds since 1970 of a local time: its digits, in either form; none where it is no time.
-pub(super) fn seconds(text: &[u8]) -> Option<i64> {
+pub(crate) fn seconds(text: &[u8]) -> Option<i64> {
     let is_sign = |byte: &u8| b"- :".contains(byte);
     let digits: Vec<u8> = text.iter().copied().filter(|byte| !is_sign(byte)).collect();
     if !matches!(digits.len(), 12 | 14) || !digits.iter().all(u8::is_ascii_digit) {

@@ -1,0 +1,92 @@
+//! The log: on stderr for a person, and in a file where each line has its level, time, module, process and thread.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cabo::local_time::time_of_day;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, layer};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::human::escaped;
+use super::stderr::Stderr;
+use crate::exit::Failure;
+
+/// The target of what a command shows anyway: it goes to the file alone.
+pub(crate) const SHOWN: &str = "shown";
+
+/// Where the log goes, beside stderr.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct LogArgs {
+    /// Append to FILE what happens, one line each: [INFO] 12:34:56:789 MODULE/(process:thread): what
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+impl LogArgs {
+    /// Opens the file, if one was named.
+    pub(crate) fn open(&self) -> Result<Option<File>, Failure> {
+        let Some(path) = &self.log else { return Ok(None) };
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        let wrong = |error| {
+            let path = escaped(&path.display().to_string());
+            Failure::usage(format!("--log {path}: {error}"))
+        };
+        opened.map(Some).map_err(wrong)
+    }
+}
+
+/// Starts the log: on stderr from `level` on, in the file from INFO on or from `level`, whichever is more.
+pub(crate) fn start(level: LevelFilter, file: Option<File>) {
+    let colour = anstream::AutoStream::choice(&std::io::stderr());
+    let stderr = layer()
+        .with_writer(|| Stderr)
+        .with_ansi(colour != anstream::ColorChoice::Never)
+        .with_target(false)
+        .with_filter(filter_fn(|event| event.target() != SHOWN))
+        .with_filter(level);
+    let file = file.map(|file| {
+        let lines = layer().event_format(Line).with_ansi(false);
+        let lines = lines.log_internal_errors(false).with_writer(Mutex::new(file));
+        lines.with_filter(level.max(LevelFilter::INFO))
+    });
+    tracing_subscriber::registry().with(stderr).with(file).init();
+}
+
+/// A line of the file.
+struct Line;
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let [hour, minute, second] = time_of_day(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        let metadata = event.metadata();
+        let module = metadata.module_path().unwrap_or("cabo");
+        let (process, thread) = (std::process::id(), rustix::thread::gettid());
+        write!(
+            writer,
+            "[{}] {hour:02}:{minute:02}:{second:02}:{:03} {module}/({process}:{thread}): ",
+            metadata.level(),
+            now.subsec_millis(),
+        )?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
