@@ -85,6 +85,7 @@ fn templates_are_commands_that_work() {
     for name in [
         "tp0",
         "tp0-byte",
+        "tp0-big-endian",
         "labs-record",
         "labs-header",
         "led",

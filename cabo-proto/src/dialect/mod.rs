@@ -30,13 +30,14 @@ use hello::Hello;
 pub const PAYLOAD: &str = "payload";
 
 /// The dialects that are built in, by name.
-const BUILT_IN: [(&str, &str); 7] = [
+const BUILT_IN: [(&str, &str); 8] = [
     ("labs-header", include_str!("builtin/labs-header.toml")),
     ("labs-header-order-first", include_str!("builtin/labs-header-order-first.toml")),
     ("labs-record", include_str!("builtin/labs-record.toml")),
     ("led", include_str!("builtin/led.toml")),
     ("tp0", include_str!("builtin/tp0.toml")),
     ("tp0-bare", include_str!("builtin/tp0-bare.toml")),
+    ("tp0-big-endian", include_str!("builtin/tp0-big-endian.toml")),
     ("tp0-byte", include_str!("builtin/tp0-byte.toml")),
 ];
 

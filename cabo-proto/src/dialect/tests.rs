@@ -29,7 +29,7 @@ type Case<'c> = (&'c str, Option<&'c str>, &'c [(&'c str, &'c str)], &'c str);
 #[test]
 fn built_in_dialects_have_the_bytes_of_the_programs() {
     let header = "01 00000004 00000001 686f6c61";
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 10] = [
         ("tp0", Some("MENSAJE"), &[("text", "valor")], "00000000 06000000 76616c6f7200"),
         (
             "tp0",
@@ -39,6 +39,7 @@ fn built_in_dialects_have_the_bytes_of_the_programs() {
         ),
         ("tp0-bare", Some("PAQUETE"), &[], "01000000 00000000"),
         ("tp0-byte", Some("MENSAJE"), &[("text", "hola")], "00 04000000 686f6c61"),
+        ("tp0-big-endian", Some("MENSAJE"), &[("text", "hola")], "00000000 00000005 686f6c6100"),
         ("labs-header", None, &[("payload", "hola")], header),
         ("labs-header-order-first", None, &[("payload", "hola")], "01 00000001 00000004 686f6c61"),
         (

@@ -155,15 +155,20 @@ fn a_byte_for_the_operation_code_is_another_dialect() {
 }
 
 #[test]
-fn integers_of_other_machines_are_a_letter_in_a_file() {
+fn integers_of_other_machines_are_a_letter_in_a_file_or_a_dialect() {
     let world = World::new();
     let usual = world.run(&["dialect", "show", "tp0-bare"]).good().out;
     world.write("big.toml", usual.replace('<', ">").as_bytes());
-    let args = ["tcp://127.0.0.1:0", "--as", "big.toml"];
-    let mut listen = Listening::start(&world, &args, 1);
-    listen.tcp().write_all(b"\0\0\0\0\0\0\0\x05hola\0").unwrap();
-    assert_eq!(listen.event("message")["fields"], json!({ "op": 0, "size": 5, "text": "hola" }));
-    listen.end();
+    let cases: [(&str, &[u8]); 2] = [("big.toml", b""), ("tp0-big-endian", b"\0\0\0\x01")];
+    for (dialect, hello) in cases {
+        let args = ["tcp://127.0.0.1:0", "--as", dialect];
+        let mut listen = Listening::start(&world, &args, 1);
+        let message = b"\0\0\0\0\0\0\0\x05hola\0".as_slice();
+        listen.tcp().write_all(&[hello, message].concat()).unwrap();
+        let wanted = json!({ "op": 0, "size": 5, "text": "hola" });
+        assert_eq!(listen.event("message")["fields"], wanted, "{dialect}");
+        listen.end();
+    }
 }
 
 /// What its own client does with its settings: the key first, then all lines up to an empty one as one package.
