@@ -92,9 +92,10 @@ mod tests {
             result: Some(Err(98)),
             wire: "nothing on the wire".into(),
         };
-        let text = anstream::adapter::strip_str(&line(&bind, Duration::from_micros(1250)))
-            .to_string();
-        let wanted = format!("  0.001250  {:<42}  nothing on the wire", "bind(4, \\x1b[2J) = EADDRINUSE");
+        let text =
+            anstream::adapter::strip_str(&line(&bind, Duration::from_micros(1250))).to_string();
+        let wanted =
+            format!("  0.001250  {:<42}  nothing on the wire", "bind(4, \\x1b[2J) = EADDRINUSE");
         assert_eq!(text, wanted);
         let object = object(&bind, Duration::ZERO);
         assert_eq!((&object["error"], &object["result"]), (&json!("EADDRINUSE"), &Value::Null));

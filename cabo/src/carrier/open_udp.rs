@@ -64,7 +64,7 @@ impl OpenUdp {
 
     fn bound(address: SocketAddr, is_both: bool, multicast: &Multicast) -> io::Result<Self> {
         let (domain, udp) = (Domain::for_address(address), Some(Protocol::UDP));
-        let (socket, closing) = calls::socket(domain, Type::DGRAM, udp, Kind::Udp)?;
+        let (socket, mut closing) = calls::socket(domain, Type::DGRAM, udp, Kind::Udp)?;
         anywhere::set_families(&socket, address, is_both)?;
         let broadcast = socket.set_broadcast(true);
         calls::option(&socket, "SO_BROADCAST, 1", "broadcasts may leave", broadcast)?;
@@ -77,6 +77,9 @@ impl OpenUdp {
         socket.set_nonblocking(true)?;
         calls::bind(&socket, &address.into())?;
         join(&socket, address, multicast)?;
+        if address.ip().is_multicast() {
+            closing.joined();
+        }
         let socket = UdpSocket::from_std(socket.into())?;
         let local = socket.local_addr()?;
         Ok(Self { _closing: closing, socket, local })

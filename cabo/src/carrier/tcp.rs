@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::accept::Patience;
-use super::calls::{self, Closing, Kind};
+use super::calls::{self, Closing, Kind, Side};
 use super::{Accepted, Connected, Listener, OpenError, Peer, Promises, anywhere};
 
 const BACKLOG: i32 = 1024;
@@ -87,7 +87,7 @@ impl Listener for Tcp {
         });
         let (stream, from) = ready!(accepted)?;
         tune(&stream);
-        let stream = calls::stream(stream, Kind::Tcp);
+        let stream = calls::stream(stream, Kind::Tcp, Side::Accepted);
         Poll::Ready(Ok(Accepted { stream, from: Peer::tcp(from), peer_user: None }))
     }
 }
@@ -104,7 +104,7 @@ pub async fn connect(address: SocketAddr, within: Duration) -> Result<Connected,
     }
     tune(&stream);
     closing.disarm();
-    let stream = calls::stream(stream, Kind::Tcp);
+    let stream = calls::stream(stream, Kind::Tcp, Side::Connected);
     Ok(Connected { stream, to: Peer::tcp(address), peer_user: None })
 }
 

@@ -23,7 +23,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::sleep;
 
 use super::accept::Patience;
-use super::calls::{self, Closing, Kind};
+use super::calls::{self, Closing, Kind, Side};
 use super::{Accepted, Connected, Listener, OpenError, Peer, Promises};
 use crate::address::UnixName;
 
@@ -179,7 +179,7 @@ impl Listener for Unix {
         });
         let (stream, _unnamed) = ready!(accepted)?;
         let (from, peer_user) = credentials(&stream);
-        let stream = calls::stream(stream, Kind::Unix);
+        let stream = calls::stream(stream, Kind::Unix, Side::Accepted);
         Poll::Ready(Ok(Accepted { stream, from, peer_user }))
     }
 }
@@ -195,7 +195,7 @@ pub async fn connect(name: &UnixName, within: Duration) -> Result<Connected, Ope
                 closing.disarm();
                 let stream = UnixStream::from_std(OwnedFd::from(socket).into()).map_err(failed)?;
                 let (to, peer_user) = credentials(&stream);
-                let stream = calls::stream(stream, Kind::Unix);
+                let stream = calls::stream(stream, Kind::Unix, Side::Connected);
                 return Ok(Connected { stream, to, peer_user });
             }
             // the backlog is full: the kernel does not queue us, so we come again

@@ -31,6 +31,13 @@ pub(in crate::carrier) enum Kind {
     Unix,
 }
 
+/// Which end of a connection a socket is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::carrier) enum Side {
+    Accepted,
+    Connected,
+}
+
 /// One system call as it was made.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -112,6 +119,11 @@ impl Closing {
     /// What is told by somebody else from now on.
     pub(in crate::carrier) fn disarm(mut self) {
         self.0 = None;
+    }
+
+    /// The socket is in a multicast group.
+    pub(in crate::carrier) fn joined(&mut self) {
+        self.now_of(|ending| ending.is_member = true);
     }
 
     /// More is known of the connection.
@@ -229,10 +241,11 @@ pub(in crate::carrier) fn connect(
     address: &SockAddr,
     kind: Kind,
 ) -> io::Result<()> {
+    let had = if is_watched() { socket.local_addr().ok() } else { None };
     let connecting = socket.connect(address);
     if is_watched() {
         let (descriptor, result) = (socket.as_raw_fd(), outcome(&connecting, |()| 0));
-        let wire = wire::connect(socket, kind, result);
+        let wire = wire::connect(socket, had.as_ref(), kind, result);
         let arguments = format!("{descriptor}, {}", wire::address(address));
         tell("connect", Some(descriptor), arguments, Some(result), wire);
     }
@@ -281,7 +294,7 @@ pub(in crate::carrier) fn sent(
     if let (true, Poll::Ready(answer)) = (is_watched(), sent) {
         let (descriptor, result) = (socket.as_raw_fd(), outcome(answer, |len| *len as i64));
         let wire = wire::datagram_out(bytes, to, result);
-        let arguments = format!("{descriptor}, {bytes} bytes, {to}");
+        let arguments = format!("{descriptor}, {}, {to}", wire::bytes(bytes));
         tell("sendto", Some(descriptor), arguments, Some(result), wire);
     }
 }

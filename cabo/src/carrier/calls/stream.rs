@@ -13,11 +13,11 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::wire::{Ending, TcpInfo};
-use super::{Closing, Kind, is_watched, outcome, tell, wire};
+use super::{Closing, Kind, Side, is_watched, outcome, tell, wire};
 use crate::carrier::ByteStream;
 
 /// The connection, behind a watch where there is one.
-pub(in crate::carrier) fn stream<S>(stream: S, kind: Kind) -> Box<dyn ByteStream>
+pub(in crate::carrier) fn stream<S>(stream: S, kind: Kind, side: Side) -> Box<dyn ByteStream>
 where
     S: AsyncRead + AsyncWrite + AsFd + Debug + Send + Unpin + 'static,
 {
@@ -25,7 +25,7 @@ where
         return Box::new(stream);
     }
     let descriptor = stream.as_fd().as_raw_fd();
-    let closing = Closing::of(descriptor, Ending::connected(kind));
+    let closing = Closing::of(descriptor, Ending::of(kind, side));
     let segments_in = TcpInfo::of(descriptor, kind).map_or(0, |info| info.data_segments_in);
     Box::new(Watched { closing, stream, descriptor, kind, segments_in })
 }
@@ -63,7 +63,7 @@ impl<S> Watched<S> {
         let after = TcpInfo::of(self.descriptor, self.kind);
         self.closing.now_of(|ending| ending.said(result));
         let wire = wire::written(self.kind, before.zip(after), result);
-        let arguments = format!("{}, {asked} bytes", self.descriptor);
+        let arguments = format!("{}, {}", self.descriptor, wire::bytes(asked));
         tell(name, Some(self.descriptor), arguments, Some(result), wire);
     }
 }
@@ -131,9 +131,7 @@ impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for Watched<S> {
         let wire = wire::shut(self.kind, before, after, result);
         let arguments = format!("{}, SHUT_WR", self.descriptor);
         tell("shutdown", Some(self.descriptor), arguments, Some(result), wire);
-        Poll::Ready(answer.or_else(|error| match error.kind() {
-            io::ErrorKind::NotConnected => Ok(()),
-            _ => Err(error),
-        }))
+        let is_over = result == Err(libc::ENOTCONN);
+        Poll::Ready(if is_over { Ok(()) } else { answer })
     }
 }

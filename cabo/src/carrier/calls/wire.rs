@@ -15,7 +15,7 @@ use std::os::fd::RawFd;
 
 use socket2::{SockAddr, Socket};
 
-use super::Kind;
+use super::{Kind, Side};
 use crate::carrier::sockopt;
 
 const NOTHING: &str = "nothing on the wire";
@@ -75,8 +75,7 @@ impl TcpInfo {
         if kind != Kind::Tcp {
             return None;
         }
-        let words: [u32; 40] =
-            sockopt::get(&descriptor, libc::IPPROTO_TCP, libc::TCP_INFO).ok()?;
+        let words: [u32; 40] = sockopt::get(&descriptor, libc::IPPROTO_TCP, libc::TCP_INFO).ok()?;
         let word = |at: usize| words.get(at).copied().unwrap_or_default();
         Some(Self {
             state: State::of(word(0).to_ne_bytes().first().copied().unwrap_or_default()),
@@ -96,10 +95,12 @@ impl TcpInfo {
         format!("round trip {:.3} ms", f64::from(self.round_trip_us) / 1e3)
     }
 
-    fn totals(&self) -> String {
+    fn totals(&self, side: Option<Side>) -> String {
         let Self { segments_out, segments_in, sent_again, .. } = self;
+        // That one the listener sent, and no connection counts it.
+        let after = if side == Some(Side::Accepted) { " after the SYN+ACK" } else { "" };
         format!(
-            "so far {segments_out} segments out, {segments_in} in, {sent_again} sent again, {}",
+            "so far {segments_out} segments out{after}, {segments_in} in, {sent_again} sent again, {}",
             self.round_trip()
         )
     }
@@ -109,19 +110,21 @@ impl TcpInfo {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::carrier) struct Ending {
     kind: Kind,
-    is_connected: bool,
+    side: Option<Side>,
     is_reset: bool,
+    /// It is in a multicast group.
+    pub(super) is_member: bool,
     /// Our FIN went before the peer's came.
     is_ours_first: bool,
 }
 
 impl Ending {
     pub(super) fn unconnected(kind: Kind) -> Self {
-        Self { kind, is_connected: false, is_reset: false, is_ours_first: false }
+        Self { kind, side: None, is_reset: false, is_member: false, is_ours_first: false }
     }
 
-    pub(super) fn connected(kind: Kind) -> Self {
-        Self { is_connected: true, ..Self::unconnected(kind) }
+    pub(super) fn of(kind: Kind, side: Side) -> Self {
+        Self { side: Some(side), ..Self::unconnected(kind) }
     }
 
     pub(super) fn heard(&mut self, result: Result<i64, i32>) {
@@ -140,8 +143,11 @@ impl Ending {
     /// What the close will do. The descriptor is still open.
     pub(super) fn at_close(self, descriptor: RawFd) -> String {
         match self.kind {
+            Kind::Udp if self.is_member => {
+                "an IGMP or MLD report: we leave the group, if no other socket stays in it".into()
+            }
             Kind::Udp => format!("{NOTHING}; UDP has no goodbye"),
-            Kind::Unix if self.is_connected => "no wire; the other process reads the end".into(),
+            Kind::Unix if self.side.is_some() => "no wire; the other process reads the end".into(),
             Kind::Unix => "no wire".into(),
             Kind::Tcp => match TcpInfo::of(descriptor, self.kind) {
                 Some(info) => self.of_tcp(info, sockopt::unread_bytes(&descriptor)),
@@ -159,7 +165,7 @@ impl Ending {
             State::SynSent => {
                 return format!("{NOTHING}; {} SYNs had no answer", info.segments_out);
             }
-            State::Closed if !self.is_connected => return NOTHING.into(),
+            State::Closed if self.side.is_none() => return NOTHING.into(),
             _ if unread_bytes > 0 && info.state != State::Closed => {
                 format!("RST, because {unread_bytes} bytes were never read")
             }
@@ -179,7 +185,7 @@ impl Ending {
                 format!("{NOTHING}; it is over, and this side keeps nothing")
             }
         };
-        format!("{what}; {}", info.totals())
+        format!("{what}; {}", info.totals(self.side))
     }
 }
 
@@ -191,11 +197,7 @@ pub(super) fn socket(kind: Kind, result: Result<i64, i32>) -> String {
     }
 }
 
-pub(super) fn bind(
-    asked: &SockAddr,
-    local: Option<&SockAddr>,
-    result: Result<i64, i32>,
-) -> String {
+pub(super) fn bind(asked: &SockAddr, local: Option<&SockAddr>, result: Result<i64, i32>) -> String {
     if let Err(code) = result {
         return failed(code);
     }
@@ -233,13 +235,23 @@ pub(super) fn accepted(descriptor: RawFd, kind: Kind, from: &str) -> String {
     }
 }
 
-pub(super) fn connect(socket: &Socket, kind: Kind, result: Result<i64, i32>) -> String {
+pub(super) fn connect(
+    socket: &Socket,
+    had: Option<&SockAddr>,
+    kind: Kind,
+    result: Result<i64, i32>,
+) -> String {
+    let port = |address: &SockAddr| address.as_socket().map_or(0, |address| address.port());
+    let is_chosen = had.is_none_or(|had| port(had) == 0);
     match (kind, result) {
         (Kind::Unix, Ok(_)) => "no wire: it waits for the server's accept".into(),
         (Kind::Unix, Err(code)) => failed(code),
         (Kind::Tcp | Kind::Udp, Ok(_) | Err(libc::EINPROGRESS)) => {
             match socket.local_addr().ok().and_then(|local| local.as_socket()) {
-                Some(local) => format!("SYN, from {local}, a port that the system chose"),
+                Some(local) if is_chosen => {
+                    format!("SYN, from {local}, a port that the system chose")
+                }
+                Some(local) => format!("SYN, from {local}"),
                 None => "SYN".into(),
             }
         }
@@ -342,7 +354,14 @@ pub(super) fn shut(
     match before.state {
         State::Established => format!("FIN{behind}: we send nothing more, and still read"),
         State::CloseWait => format!("FIN{behind}, the second one: the peer's came before"),
-        _ => format!("{NOTHING}: our FIN went before"),
+        State::FinWait1
+        | State::FinWait2
+        | State::TimeWait
+        | State::Closed
+        | State::LastAck
+        | State::Closing
+        | State::SynSent
+        | State::Listen => format!("{NOTHING}: our FIN went before"),
     }
 }
 
@@ -415,6 +434,11 @@ fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// `1 byte`, `2 bytes`.
+pub(super) fn bytes(count: usize) -> String {
+    format!("{count} byte{}", if count == 1 { "" } else { "s" })
+}
+
 /// An address as URLs have it.
 pub(super) fn address(address: &SockAddr) -> String {
     if let Some(address) = address.as_socket() {
@@ -433,6 +457,7 @@ pub(super) fn failed(code: i32) -> String {
         libc::ECONNRESET => "RST came: the peer threw the connection away".into(),
         libc::ECONNREFUSED => "nobody listens there".into(),
         libc::ETIMEDOUT => "what was sent was never acknowledged".into(),
+        libc::ENETUNREACH => format!("{NOTHING}; no route leads there"),
         libc::EHOSTUNREACH => "no answer on the link (ARP), or a router's ICMP message".into(),
         libc::EADDRINUSE => format!("{NOTHING}; another socket has that address"),
         libc::EADDRNOTAVAIL => format!("{NOTHING}; no interface has that address"),
@@ -514,7 +539,7 @@ mod tests {
             queued: 0,
             queue_max: 0,
         };
-        let ending = Ending::connected(Kind::Tcp);
+        let ending = Ending::of(Kind::Tcp, Side::Connected);
         let ours = Ending { is_ours_first: true, ..ending };
         let reset = Ending { is_reset: true, ..ending };
         for (ending, state, unread, wanted) in [
