@@ -21,6 +21,7 @@ use crate::exit::{self, Failure};
 use crate::show::log::{LogArgs, SHOWN};
 use crate::show::{json, stderr, stdout};
 use crate::talk::config::{ConfigArgs, Gathered};
+use crate::talk::explain::ExplainArgs;
 use crate::talk::{self, DialectArgs, Typed};
 
 const READ_BYTES: usize = 64 * 1024;
@@ -42,6 +43,7 @@ Examples:
   cabo connect tcp://host:5005
   printf 'hola\\n' | cabo connect tcp://host:5005
   cabo connect tcp://host --as tp0                    then type: MENSAJE text=hola
+  cabo connect tcp://host:5005 --explain              each system call, and what it put on the wire
   cabo connect --as tp0 --config cliente.config       CLAVE, then all lines up to an empty one, as its own client")]
 pub(crate) struct Args {
     /// Whom to talk with: tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH
@@ -49,6 +51,8 @@ pub(crate) struct Args {
     url: Option<String>,
     #[command(flatten)]
     dialect: DialectArgs,
+    #[command(flatten)]
+    explain: ExplainArgs,
     #[command(flatten)]
     config: ConfigArgs,
     #[command(flatten)]
@@ -64,6 +68,7 @@ struct Script {
 impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log_to(LevelFilter::WARN, &self.log)?;
+        self.explain.begin(globals);
         let dialect = self.dialect.dialect()?;
         let configured = self.config.read(&dialect)?;
         let address: Address = match (&self.url, &configured) {

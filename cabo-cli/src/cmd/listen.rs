@@ -19,6 +19,7 @@ use crate::exit::{self, Failure};
 use crate::show::log::{LogArgs, SHOWN};
 use crate::show::{json as json_lines, stderr, stdout};
 use crate::talk::config::ConfigArgs;
+use crate::talk::explain::ExplainArgs;
 use crate::talk::reply::Reply;
 use crate::talk::{self, DialectArgs};
 
@@ -37,13 +38,16 @@ Examples:
   cabo listen udp://:5005                             who said what, as it comes
   cabo listen tcp://:5005 --as labs-header --json     header and payload, decoded, one JSON object a message
   cabo listen tcp:// --as tp0                         greets, refuses strangers; the port is the dialect's
-  cabo listen 'udp://239.192.1.1:1234?if=eth0'        a multicast group")]
+  cabo listen 'udp://239.192.1.1:1234?if=eth0'        a multicast group
+  cabo listen tcp://:5005 --reply echo --explain      each system call, and what it put on the wire")]
 pub(crate) struct Args {
     /// Where to listen: tcp://:PORT, udp://:PORT, udp://GROUP:PORT?if=INTERFACE, unix:///PATH
     #[arg(value_name = "URL", required_unless_present = "config")]
     urls: Vec<String>,
     #[command(flatten)]
     dialect: DialectArgs,
+    #[command(flatten)]
+    explain: ExplainArgs,
     #[command(flatten)]
     config: ConfigArgs,
     #[command(flatten)]
@@ -80,6 +84,7 @@ type Shared = Arc<Mutex<Room>>;
 impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log_to(LevelFilter::WARN, &self.log)?;
+        self.explain.begin(globals);
         let dialect = self.dialect.dialect()?;
         let reply = self.reply.map(|text| Reply::parse(&text, &dialect)).transpose()?;
         let settings = Settings {

@@ -13,6 +13,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Globals, block_on};
 use crate::exit::{self, Failure};
 use crate::show::{json, stdout};
+use crate::talk::explain::ExplainArgs;
 use crate::talk::{self, DialectArgs};
 
 /// How long a stream's answers are waited for, from the last one on.
@@ -37,6 +38,8 @@ pub(crate) struct Args {
     url: String,
     #[command(flatten)]
     dialect: DialectArgs,
+    #[command(flatten)]
+    explain: ExplainArgs,
     /// How long to wait for answers: 5 s over streams and not at all over UDP, unless given
     #[arg(long, value_name = "TIME", value_parser = super::relay::amount::time)]
     wait: Option<Duration>,
@@ -48,6 +51,7 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log(LevelFilter::WARN);
+        self.explain.begin(globals);
         let dialect = self.dialect.dialect()?;
         let address: Address = self.url.parse().map_err(Failure::from)?;
         let words = match self.message.as_slice() {

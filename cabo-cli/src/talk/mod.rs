@@ -2,6 +2,7 @@
 //! machines see them.
 
 pub(crate) mod config;
+pub(crate) mod explain;
 pub(crate) mod picture;
 pub(crate) mod reply;
 

@@ -11,6 +11,7 @@ mod dialect;
 mod disk;
 mod errors;
 mod ether;
+mod explain;
 mod get;
 mod help;
 mod in_process;

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::Socket;
 
+use super::calls;
+
 /// Opens a socket at `port` of every address, by way of `open`.
 pub(in crate::carrier) fn open<T>(
     port: u16,
@@ -25,7 +27,14 @@ pub(in crate::carrier) fn set_families(
     address: SocketAddr,
     is_both: bool,
 ) -> io::Result<()> {
-    if address.is_ipv6() { socket.set_only_v6(!is_both) } else { Ok(()) }
+    if address.is_ipv4() {
+        return Ok(());
+    }
+    let (what, meaning) = match is_both {
+        true => ("IPV6_V6ONLY, 0", "IPv4 comes along"),
+        false => ("IPV6_V6ONLY, 1", "IPv6 alone"),
+    };
+    calls::option(socket, what, meaning, socket.set_only_v6(!is_both))
 }
 
 /// How the kernel wants to be told `to` at a socket bound to `local`.

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub mod calls;
 pub mod error;
 pub mod ether;
 pub mod fault;

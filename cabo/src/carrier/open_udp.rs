@@ -1,6 +1,7 @@
 //! A UDP socket for programs that know nothing of cabo: unicast, broadcast and multicast, datagrams as they are.
 //!
-//! Neighbours: `udp` is the carrier of cabo/1, which merges and paces; here each datagram stands for itself.
+//! Neighbours: `udp` is the carrier of cabo/1, which merges and paces; here each datagram stands for itself. `calls` makes its
+//! system calls, and tells of them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,6 +11,7 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
+use super::calls::{self, Closing, Kind};
 use super::sockopt::{self, ReceiveBuffer};
 use super::{OpenError, anywhere};
 
@@ -31,6 +33,7 @@ pub struct Multicast {
 /// The socket.
 #[derive(Debug)]
 pub struct OpenUdp {
+    _closing: Closing, // before the socket, which it tells of
     socket: UdpSocket,
     local: SocketAddr,
 }
@@ -60,20 +63,26 @@ impl OpenUdp {
     }
 
     fn bound(address: SocketAddr, is_both: bool, multicast: &Multicast) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        let (domain, udp) = (Domain::for_address(address), Some(Protocol::UDP));
+        let (socket, mut closing) = calls::socket(domain, Type::DGRAM, udp, Kind::Udp)?;
         anywhere::set_families(&socket, address, is_both)?;
-        socket.set_broadcast(true)?;
+        let broadcast = socket.set_broadcast(true);
+        calls::option(&socket, "SO_BROADCAST, 1", "broadcasts may leave", broadcast)?;
         ReceiveBuffer::raise(&socket, RECEIVE_BUFFER_BYTES)?;
         set_multicast(&socket, address, multicast)?;
         if address.ip().is_multicast() {
-            socket.set_reuse_address(true)?; // several listeners on one machine hear one group
+            let shared = socket.set_reuse_address(true);
+            calls::option(&socket, "SO_REUSEADDR, 1", "several may hear one group", shared)?;
         }
         socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
+        calls::bind(&socket, &address.into())?;
         join(&socket, address, multicast)?;
+        if address.ip().is_multicast() {
+            closing.joined();
+        }
         let socket = UdpSocket::from_std(socket.into())?;
         let local = socket.local_addr()?;
-        Ok(Self { socket, local })
+        Ok(Self { _closing: closing, socket, local })
     }
 
     /// The address that it is bound to.
@@ -87,7 +96,11 @@ impl OpenUdp {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<SocketAddr>> {
-        self.socket.poll_recv_from(cx, into)
+        let (asked, had) = (into.remaining(), into.filled().len());
+        let from = self.socket.poll_recv_from(cx, into);
+        let len = into.filled().len().saturating_sub(had);
+        calls::received(&self.socket, asked, len, &from);
+        from
     }
 
     /// Sends one datagram.
@@ -98,7 +111,9 @@ impl OpenUdp {
         to: SocketAddr,
     ) -> Poll<io::Result<()>> {
         let to = anywhere::destination(self.local, to);
-        self.socket.poll_send_to(cx, bytes, to).map_ok(drop)
+        let sent = self.socket.poll_send_to(cx, bytes, to);
+        calls::sent(&self.socket, bytes.len(), to, &sent);
+        sent.map_ok(drop)
     }
 }
 
@@ -138,11 +153,15 @@ fn join(socket: &Socket, address: SocketAddr, multicast: &Multicast) -> io::Resu
         IpAddr::V4(group) if group.is_multicast() => {
             socket.set_multicast_all_v4(false)?;
             let interface = InterfaceIndexOrAddress::Index(multicast.interface_index);
-            socket.join_multicast_v4_n(&group, &interface)
+            let joined = socket.join_multicast_v4_n(&group, &interface);
+            let what = format_args!("IP_ADD_MEMBERSHIP, {group}");
+            calls::option(socket, what, "an IGMP report: switches and routers send us it", joined)
         }
         IpAddr::V6(group) if group.is_multicast() => {
             socket.set_multicast_all_v6(false)?;
-            socket.join_multicast_v6(&group, multicast.interface_index)
+            let joined = socket.join_multicast_v6(&group, multicast.interface_index);
+            let what = format_args!("IPV6_ADD_MEMBERSHIP, {group}");
+            calls::option(socket, what, "an MLD report: switches and routers send us it", joined)
         }
         IpAddr::V4(_) | IpAddr::V6(_) => Ok(()),
     }

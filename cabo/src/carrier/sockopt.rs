@@ -1,7 +1,7 @@
 //! Socket options that `socket2` lacks, and buffers as large as the machine allows.
 //!
-//! Neighbours: `udp`, `ether`. `unsafe`: plain `getsockopt` and `setsockopt` on an owned descriptor with a value
-//! whose size is passed beside it.
+//! Neighbours: `udp`, `ether`, `calls`. `unsafe`: plain `getsockopt`, `setsockopt` and `ioctl` on an open descriptor
+//! with a value whose size is passed beside it or is the call's own.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -36,6 +36,14 @@ pub(in crate::carrier) fn get<const N: usize>(
         libc::getsockopt(socket.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut len)
     };
     if code == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bytes that came on a stream and were not read; none where that cannot be asked.
+pub(in crate::carrier) fn unread_bytes(socket: &impl AsRawFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one `int` into `bytes`, which lives on this frame.
+    let code = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if code == 0 { usize::try_from(bytes).unwrap_or_default() } else { 0 }
 }
 
 /// A receive buffer as it was asked for and as it was got, in bytes that the kernel counts with its own overhead.

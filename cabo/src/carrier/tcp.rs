@@ -4,18 +4,19 @@
 //!
 //! Byte streams over TCP. Nagle is off, for records come whole; the unsent backlog in the kernel is kept small, or
 //! priorities and seeks drown in it. Neighbours: `mod.rs` (the traits), `accept.rs`,
-//! `anywhere.rs`.
+//! `anywhere.rs`, `calls` (by which system calls are made, and told of).
 
 use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::accept::Patience;
+use super::calls::{self, Closing, Kind, Side};
 use super::{Accepted, Connected, Listener, OpenError, Peer, Promises, anywhere};
 
 const BACKLOG: i32 = 1024;
@@ -29,6 +30,7 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 /// Accepts TCP connections.
 #[derive(Debug)]
 pub struct Tcp {
+    _closing: Closing, // before the listener, which it tells of
     listener: TcpListener,
     local: SocketAddr,
     patience: Patience,
@@ -47,22 +49,24 @@ impl Tcp {
         Self::of(&format!("tcp://:{port}"), listener)
     }
 
-    fn of(what: &str, listener: io::Result<TcpListener>) -> Result<Self, OpenError> {
+    fn of(what: &str, listener: io::Result<(TcpListener, Closing)>) -> Result<Self, OpenError> {
         let failed = |e| OpenError::of(what, "listen", e);
-        let listener = listener.map_err(failed)?;
+        let (listener, closing) = listener.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, local, patience: Patience::new() })
+        Ok(Self { _closing: closing, listener, local, patience: Patience::new() })
     }
 }
 
-fn listening(address: SocketAddr, is_both: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn listening(address: SocketAddr, is_both: bool) -> io::Result<(TcpListener, Closing)> {
+    let (domain, tcp) = (Domain::for_address(address), Some(Protocol::TCP));
+    let (socket, closing) = calls::socket(domain, Type::STREAM, tcp, Kind::Tcp)?;
     anywhere::set_families(&socket, address, is_both)?;
-    socket.set_reuse_address(true)?; // past connections in TIME_WAIT do not block a restart
+    let reused = socket.set_reuse_address(true);
+    calls::option(&socket, "SO_REUSEADDR, 1", "past connections do not block a restart", reused)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    calls::bind(&socket, &address.into())?;
+    calls::listen(&socket, BACKLOG, Kind::Tcp)?;
+    Ok((TcpListener::from_std(socket.into())?, closing))
 }
 
 impl Listener for Tcp {
@@ -75,10 +79,15 @@ impl Listener for Tcp {
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
-        let accepted = self.patience.poll_accept(cx, |cx| self.listener.poll_accept(cx));
+        let accepted = self.patience.poll_accept(cx, |cx| {
+            let accepted = self.listener.poll_accept(cx);
+            calls::accepted(&self.listener, Kind::Tcp, accepted, |_, from| {
+                Peer::tcp(*from).to_string()
+            })
+        });
         let (stream, from) = ready!(accepted)?;
         tune(&stream);
-        let stream = Box::new(stream);
+        let stream = calls::stream(stream, Kind::Tcp, Side::Accepted);
         Poll::Ready(Ok(Accepted { stream, from: Peer::tcp(from), peer_user: None }))
     }
 }
@@ -86,7 +95,7 @@ impl Listener for Tcp {
 /// Connects to `address`, or fails `within` the deadline.
 pub async fn connect(address: SocketAddr, within: Duration) -> Result<Connected, OpenError> {
     let what = format!("tcp://{address}");
-    let stream = match timeout(within, TcpStream::connect(address)).await {
+    let (stream, closing) = match timeout(within, reach(address)).await {
         Ok(result) => result.map_err(|e| OpenError::of(&what, "connect", e))?,
         Err(_elapsed) => return Err(OpenError::Timeout { what, seconds: within.as_secs() }),
     };
@@ -94,13 +103,33 @@ pub async fn connect(address: SocketAddr, within: Duration) -> Result<Connected,
         return Err(OpenError::Refused { what }); // TCP's simultaneous open: nobody listens, and we met ourselves
     }
     tune(&stream);
-    Ok(Connected { stream: Box::new(stream), to: Peer::tcp(address), peer_user: None })
+    closing.disarm();
+    let stream = calls::stream(stream, Kind::Tcp, Side::Connected);
+    Ok(Connected { stream, to: Peer::tcp(address), peer_user: None })
+}
+
+/// Connects without waiting in the kernel.
+async fn reach(address: SocketAddr) -> io::Result<(TcpStream, Closing)> {
+    let (domain, tcp) = (Domain::for_address(address), Some(Protocol::TCP));
+    let (socket, closing) = calls::socket(domain, Type::STREAM, tcp, Kind::Tcp)?;
+    socket.set_nonblocking(true)?;
+    match calls::connect(&socket, &address.into(), Kind::Tcp) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    let closing = closing; // dropped before the stream, should nobody wait any more
+    stream.writable().await?;
+    calls::connected(&stream, || stream.take_error())?;
+    Ok((stream, closing))
 }
 
 /// Fails only on a connection that is already broken, which its first read tells better.
 fn tune(stream: &TcpStream) {
     let socket = SockRef::from(stream);
-    let _ = socket.set_tcp_nodelay(true);
+    let at_once = socket.set_tcp_nodelay(true);
+    let _ = calls::option(stream, "TCP_NODELAY, 1", "no segment waits to be filled", at_once);
     let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
-    let _ = socket.set_tcp_keepalive(&KEEPALIVE);
+    let kept = socket.set_tcp_keepalive(&KEEPALIVE);
+    let _ = calls::option(stream, "SO_KEEPALIVE, 1", "probes after 30 s of silence", kept);
 }

@@ -23,6 +23,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::sleep;
 
 use super::accept::Patience;
+use super::calls::{self, Closing, Kind, Side};
 use super::{Accepted, Connected, Listener, OpenError, Peer, Promises};
 use crate::address::UnixName;
 
@@ -34,6 +35,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Accepts Unix stream connections. Its file goes with it.
 #[derive(Debug)]
 pub struct Unix {
+    _closing: Closing, // before the listener, which it tells of
     listener: UnixListener,
     patience: Patience,
     file: Option<(PathBuf, FileId)>,
@@ -61,12 +63,12 @@ impl Unix {
             }
             result => result,
         };
-        let listener = listener.map_err(failed("bind"))?;
+        let (listener, closing) = listener.map_err(failed("bind"))?;
         let file = match name {
             UnixName::Path(path) => file_id(path).map(|id| (path.clone(), id)),
             UnixName::Abstract(_) => None,
         };
-        Ok(Self { listener, patience: Patience::new(), file })
+        Ok(Self { _closing: closing, listener, patience: Patience::new(), file })
     }
 }
 
@@ -79,15 +81,15 @@ impl Drop for Unix {
     }
 }
 
-fn listening(address: &SockAddr) -> io::Result<UnixListener> {
-    let socket = new_socket()?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)?;
-    UnixListener::from_std(OwnedFd::from(socket).into())
+fn listening(address: &SockAddr) -> io::Result<(UnixListener, Closing)> {
+    let (socket, closing) = new_socket()?;
+    calls::bind(&socket, address)?;
+    calls::listen(&socket, BACKLOG, Kind::Unix)?;
+    Ok((UnixListener::from_std(OwnedFd::from(socket).into())?, closing))
 }
 
-fn new_socket() -> io::Result<Socket> {
-    Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)
+fn new_socket() -> io::Result<(Socket, Closing)> {
+    calls::socket(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None, Kind::Unix)
 }
 
 /// The kernel's form of `name`, if it has one.
@@ -149,10 +151,10 @@ fn remove_stale(name: &UnixName, address: &SockAddr) -> Result<(), OpenError> {
 }
 
 /// Connects without waiting: a live server with a full backlog says "try again", and is alive.
-fn connect_now(address: &SockAddr) -> io::Result<Socket> {
-    let socket = new_socket()?;
-    socket.connect(address)?;
-    Ok(socket)
+fn connect_now(address: &SockAddr) -> io::Result<(Closing, Socket)> {
+    let (socket, closing) = new_socket()?;
+    calls::connect(&socket, address, Kind::Unix)?;
+    Ok((closing, socket))
 }
 
 fn file_id(path: &Path) -> Option<FileId> {
@@ -169,10 +171,16 @@ impl Listener for Unix {
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
-        let accepted = self.patience.poll_accept(cx, |cx| self.listener.poll_accept(cx));
+        let accepted = self.patience.poll_accept(cx, |cx| {
+            let accepted = self.listener.poll_accept(cx);
+            calls::accepted(&self.listener, Kind::Unix, accepted, |stream, _unnamed| {
+                credentials(stream).0.to_string()
+            })
+        });
         let (stream, _unnamed) = ready!(accepted)?;
         let (from, peer_user) = credentials(&stream);
-        Poll::Ready(Ok(Accepted { stream: Box::new(stream), from, peer_user }))
+        let stream = calls::stream(stream, Kind::Unix, Side::Accepted);
+        Poll::Ready(Ok(Accepted { stream, from, peer_user }))
     }
 }
 
@@ -183,10 +191,12 @@ pub async fn connect(name: &UnixName, within: Duration) -> Result<Connected, Ope
     let failed = |error| OpenError::of(&what(), "connect", error);
     loop {
         match connect_now(&address) {
-            Ok(socket) => {
+            Ok((closing, socket)) => {
+                closing.disarm();
                 let stream = UnixStream::from_std(OwnedFd::from(socket).into()).map_err(failed)?;
                 let (to, peer_user) = credentials(&stream);
-                return Ok(Connected { stream: Box::new(stream), to, peer_user });
+                let stream = calls::stream(stream, Kind::Unix, Side::Connected);
+                return Ok(Connected { stream, to, peer_user });
             }
             // the backlog is full: the kernel does not queue us, so we come again
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

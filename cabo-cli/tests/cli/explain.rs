@@ -1,0 +1,317 @@
+//! `--explain`: what is told was made, as `strace` saw it, and nothing that was made is left out.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::needs::{Need, skip, skip_without};
+use crate::world::{LIMIT, World, finish, wait};
+
+/// Of a call: its name, its descriptor, and what it returned.
+type Made = (String, String, String);
+
+/// `strace`, one file a thread below `prefix`.
+fn straced(world: &World, prefix: &Path, args: &[&str]) -> Command {
+    let cabo = world.cabo();
+    let mut command = Command::new("strace");
+    let calls = "trace=execve,socket,bind,listen,accept4,connect,getsockopt,setsockopt,sendto,\
+                 recvfrom,shutdown,close";
+    command.args(["-ff", "-ttt", "-qq", "-e", calls, "-e", "signal=none", "-o"]).arg(prefix);
+    command.arg(cabo.get_program()).args(args);
+    for (name, value) in cabo.get_envs() {
+        value.map(|value| command.env(name, value));
+    }
+    command
+}
+
+fn cannot_trace() -> bool {
+    if skip_without(&[Need::Program("strace")]) {
+        return true;
+    }
+    let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).output().unwrap();
+    if !traced.status.success() {
+        skip("this system does not let strace trace");
+    }
+    !traced.status.success()
+}
+
+/// The files below `prefix`.
+fn traces(prefix: &Path) -> Vec<PathBuf> {
+    let name = prefix.file_name().unwrap().to_str().unwrap();
+    let files = fs::read_dir(prefix.parent().unwrap()).unwrap().map(|file| file.unwrap().path());
+    files.filter(|file| file.file_name().unwrap().to_str().unwrap().starts_with(name)).collect()
+}
+
+/// What `strace` saw on sockets of `family`, in order.
+fn made(prefix: &Path, family: &str) -> Vec<Made> {
+    let mut lines = Vec::new();
+    for file in traces(prefix) {
+        for line in fs::read_to_string(file).unwrap().lines() {
+            let (at, line) = line.split_once(' ').unwrap();
+            lines.push((at.to_owned(), line.to_owned()));
+        }
+    }
+    lines.sort();
+    let mut ours: Vec<String> = Vec::new();
+    let mut made = Vec::new();
+    for (_, line) in lines {
+        let Some((name, rest)) = line.split_once('(') else { continue };
+        let Some((arguments, result)) = rest.rsplit_once(" = ") else { continue };
+        let result = match result.split_once(' ') {
+            Some(("-1", error)) => error.split(' ').next().unwrap().to_owned(),
+            Some((value, _)) => value.to_owned(),
+            None => result.to_owned(),
+        };
+        let first = arguments.split([',', ')']).next().unwrap().to_owned();
+        let descriptor = if name == "socket" { result.clone() } else { first };
+        if name == "socket" && arguments.starts_with(&format!("{family}, ")) {
+            ours.push(descriptor.clone());
+        }
+        let is_looked_at = name == "getsockopt" && !arguments.contains("SO_ERROR");
+        if !ours.contains(&descriptor) || result == "EAGAIN" || is_looked_at {
+            continue;
+        }
+        let has_address = arguments.contains("sa_family");
+        let name = match name {
+            "accept4" => {
+                ours.push(result.clone());
+                "accept"
+            }
+            "sendto" if !has_address => "send",
+            "recvfrom" if !has_address => "recv",
+            other => other,
+        };
+        if name == "close" {
+            ours.retain(|open| *open != descriptor);
+        }
+        made.push((name.to_owned(), descriptor, result));
+    }
+    made
+}
+
+/// What was told of, in order.
+fn told(objects: &[Value]) -> Vec<Made> {
+    let calls = objects.iter().filter(|object| object["event"] == "call");
+    let told = calls.map(|call| {
+        let name = call["call"].as_str().unwrap().to_owned();
+        let result = match (&call["error"], &call["result"]) {
+            (Value::String(error), _) => error.clone(),
+            (_, Value::Null) => "0".to_owned(), // of close, which is told of before
+            (_, result) => result.to_string(),
+        };
+        (name, call["descriptor"].to_string(), result)
+    });
+    told.collect()
+}
+
+fn objects(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The two accounts are one; of options only some are told of.
+#[track_caller]
+fn compare(prefix: &Path, family: &str, objects: &[Value]) {
+    let (made, told) = (made(prefix, family), told(objects));
+    let without_options = |calls: &[Made]| {
+        let calls = calls.iter().filter(|call| call.0 != "setsockopt").cloned();
+        calls.collect::<Vec<_>>()
+    };
+    assert_eq!(without_options(&told), without_options(&made), "{objects:#?}");
+    assert!(!told.is_empty());
+    let mut rest = made.iter();
+    for call in &told {
+        assert!(rest.any(|made| made == call), "{call:?} was told of and not made: {made:#?}");
+    }
+}
+
+/// The calls of that name.
+fn calls<'o>(objects: &'o [Value], name: &str) -> Vec<&'o Value> {
+    objects.iter().filter(|object| object["call"] == name).collect()
+}
+
+#[track_caller]
+fn says(call: &Value, wire: &str) {
+    assert!(call["wire"].as_str().unwrap().contains(wire), "{wire:?}: {call}");
+}
+
+#[test]
+fn a_client_tells_of_each_call_and_of_no_other() {
+    if cannot_trace() {
+        return;
+    }
+    let world = World::new();
+    let prefix = world.path("tcp");
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", server.local_addr().unwrap());
+    let answering = thread::spawn(move || {
+        let (mut client, _) = server.accept().unwrap();
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).unwrap();
+        client.write_all(&said).unwrap();
+    });
+    let sent = finish(&mut straced(&world, &prefix, &["send", &url, "--explain", "--json", "ola"]));
+    answering.join().unwrap();
+    let all = objects(&sent.good().out);
+    compare(&prefix, "AF_INET", &all);
+    says(calls(&all, "connect")[0], "SYN, from 127.0.0.1:");
+    says(calls(&all, "getsockopt")[0], "SYN+ACK came, ACK went: connected; round trip");
+    says(calls(&all, "send")[0], "data went in 1 segment (PSH+ACK)");
+    says(calls(&all, "shutdown")[0], "FIN: we send nothing more");
+    says(calls(&all, "recv").last().unwrap(), "the peer's FIN, after ours");
+    says(calls(&all, "close")[0], "this side keeps TIME_WAIT");
+
+    let (prefix, udp) = (world.path("udp"), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let url = format!("udp://{}", udp.local_addr().unwrap());
+    let sent = finish(&mut straced(&world, &prefix, &["send", &url, "--explain", "--json", "ola"]));
+    let all = objects(&sent.good().out);
+    compare(&prefix, "AF_INET", &all);
+    says(calls(&all, "sendto")[0], "one datagram, one packet");
+
+    let (prefix, path) = (world.path("unix"), world.path("socket"));
+    let (server, url) = (UnixListener::bind(&path).unwrap(), format!("unix://{}", path.display()));
+    let answering = thread::spawn(move || {
+        let (mut client, _) = server.accept().unwrap();
+        client.read_to_end(&mut Vec::new()).unwrap();
+    });
+    let sent = finish(&mut straced(&world, &prefix, &["send", &url, "--explain", "--json", "ola"]));
+    answering.join().unwrap();
+    let all = objects(&sent.good().out);
+    let told: Vec<String> = told(&all).into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(told, ["socket", "connect", "send", "shutdown", "recv", "close"]);
+    all.iter().for_each(|call| says(call, "no wire"));
+}
+
+/// A process with everything that it said.
+struct Running {
+    strace: Child,
+    lines: BufReader<std::process::ChildStdout>,
+    objects: Vec<Value>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut strace = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(strace.stdout.take().unwrap());
+        Self { strace, lines, objects: Vec::new() }
+    }
+
+    fn until(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let mut line = String::new();
+            assert!(self.lines.read_line(&mut line).unwrap() > 0, "{:#?}", self.objects);
+            let object: Value = serde_json::from_str(&line).unwrap();
+            self.objects.push(object.clone());
+            if is_it(&object) {
+                return object;
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.strace.kill(); // it may have ended
+        let _ = self.strace.wait();
+    }
+}
+
+#[test]
+fn a_server_tells_of_each_call_and_of_no_other() {
+    if cannot_trace() {
+        return;
+    }
+    let world = World::new();
+    let prefix = world.path("listen");
+    let args = ["listen", "tcp://127.0.0.1:0", "--reply", "echo", "--explain", "--json"];
+    let mut listen = Running::start(straced(&world, &prefix, &args));
+    let url = listen.until(|object| object["event"] == "listening")["url"].clone();
+    let place = url.as_str().unwrap().strip_prefix("tcp://").unwrap();
+    let mut client = TcpStream::connect(place).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.write_all(b"ola").unwrap();
+    client.read_exact(&mut [0; 3]).unwrap();
+    drop(client);
+    let accepted = listen.until(|object| object["call"] == "accept")["result"].clone();
+    listen.until(|object| object["call"] == "close" && object["descriptor"] == accepted);
+
+    let is_cabo = |file: &PathBuf| fs::read_to_string(file).unwrap().contains("execve(");
+    let first = traces(&prefix).into_iter().find(is_cabo).unwrap();
+    let process = first.extension().unwrap().to_str().unwrap().parse().unwrap();
+    kill_process(Pid::from_raw(process).unwrap(), Signal::INT).unwrap();
+    assert!(wait(&mut listen.strace).success());
+    let mut rest = String::new();
+    listen.lines.read_to_string(&mut rest).unwrap();
+    let mut all = std::mem::take(&mut listen.objects);
+    all.extend(objects(&rest));
+    compare(&prefix, "AF_INET", &all);
+    says(calls(&all, "bind")[0], "the system chose port");
+    says(calls(&all, "listen")[0], "completed connections wait here for accept");
+    says(calls(&all, "accept")[0], "shook hands with the kernel before");
+    says(calls(&all, "recv").last().unwrap(), "the peer's FIN");
+    says(calls(&all, "shutdown")[0], "FIN, the second one");
+}
+
+#[test]
+fn failures_are_told_with_their_error_and_what_came_over_the_wire() {
+    let world = World::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", taken.local_addr().unwrap());
+    let done = world.run(&["listen", &url, "--explain", "--json"]);
+    let all = objects(&done.out);
+    done.failed(1, &["in use"]);
+    assert_eq!(calls(&all, "bind")[0]["error"], "EADDRINUSE");
+    says(calls(&all, "bind")[0], "another socket has that address");
+
+    // It closes before it has read what came, which is a reset.
+    let resetting = thread::spawn(move || {
+        let (client, _) = taken.accept().unwrap();
+        client.peek(&mut [0]).unwrap();
+    });
+    let done = world.run(&["send", &url, "--explain", "--json", "ola"]);
+    resetting.join().unwrap();
+    let all = objects(&done.out);
+    done.failed(3, &[]);
+    assert_eq!(calls(&all, "recv")[0]["error"], "ECONNRESET");
+    says(calls(&all, "recv")[0], "RST came");
+    says(calls(&all, "close")[0], "the RST ended it");
+
+    // Nobody listens there any more.
+    let done = world.run(&["send", &url, "--explain", "--json", "ola"]);
+    let all = objects(&done.out);
+    done.failed(3, &["refused"]);
+    assert_eq!(calls(&all, "connect")[0]["error"], "EINPROGRESS");
+    let asked = calls(&all, "getsockopt")[0];
+    assert_eq!(asked["error"], "ECONNREFUSED");
+    says(asked, "RST came: the host is there");
+}
+
+#[test]
+fn for_people_it_is_a_line_a_call_beside_what_came() {
+    let world = World::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = server.local_addr().unwrap();
+    let answering = thread::spawn(move || {
+        let (mut client, _) = server.accept().unwrap();
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).unwrap();
+        client.write_all(&said).unwrap();
+    });
+    let done = world.run(&["send", &format!("tcp://{place}"), "--explain", "ola"]).good();
+    answering.join().unwrap();
+    assert_eq!(done.out, "ola\n");
+    let lines: Vec<&str> = done.err.lines().collect();
+    let wanted = format!("connect(9, {place}) = EINPROGRESS");
+    let (name, rest) = wanted.split_once("(9").unwrap();
+    let connect = lines.iter().find(|line| line.contains(name)).unwrap();
+    assert!(connect.contains(rest) && connect.contains("SYN, from"), "{connect}");
+    let is_timed =
+        |line: &&str| line.trim_start().split(' ').next().unwrap().parse::<f64>().is_ok();
+    assert!(lines.iter().all(is_timed), "{}", done.err);
+}

@@ -1,0 +1,137 @@
+//! A stream connection of which each call is told: the same calls on the same socket, and what came of them.
+//!
+//! Neighbours: `mod.rs` tells, `wire` finds the words.
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd as _, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::wire::{Ending, TcpInfo};
+use super::{Closing, Kind, Side, is_watched, outcome, tell, wire};
+use crate::carrier::ByteStream;
+
+/// The connection, behind a watch where there is one.
+pub(in crate::carrier) fn stream<S>(stream: S, kind: Kind, side: Side) -> Box<dyn ByteStream>
+where
+    S: AsyncRead + AsyncWrite + AsFd + Debug + Send + Unpin + 'static,
+{
+    if !is_watched() {
+        return Box::new(stream);
+    }
+    let descriptor = stream.as_fd().as_raw_fd();
+    let closing = Closing::of(descriptor, Ending::of(kind, side));
+    let segments_in = TcpInfo::of(descriptor, kind).map_or(0, |info| info.data_segments_in);
+    Box::new(Watched { closing, stream, descriptor, kind, segments_in })
+}
+
+#[derive(Debug)]
+struct Watched<S> {
+    closing: Closing, // first, so that it is told of while the descriptor is still open
+    stream: S,
+    descriptor: RawFd,
+    kind: Kind,
+    /// Segments with data that had come when we last looked.
+    segments_in: u32,
+}
+
+impl<S> Watched<S> {
+    fn read(&mut self, asked: usize, answer: &io::Result<usize>) {
+        let result = outcome(answer, |len| *len as i64);
+        let info = TcpInfo::of(self.descriptor, self.kind);
+        let came = info.map(|info| info.data_segments_in.wrapping_sub(self.segments_in));
+        self.segments_in = info.map_or(0, |info| info.data_segments_in);
+        self.closing.now_of(|ending| ending.heard(result));
+        let wire = wire::read(self.kind, asked, came, info, result);
+        let arguments = format!("{}, {asked}", self.descriptor);
+        tell("recv", Some(self.descriptor), arguments, Some(result), wire);
+    }
+
+    fn written(
+        &mut self,
+        name: &'static str,
+        asked: usize,
+        before: Option<TcpInfo>,
+        answer: &io::Result<usize>,
+    ) {
+        let result = outcome(answer, |len| *len as i64);
+        let after = TcpInfo::of(self.descriptor, self.kind);
+        self.closing.now_of(|ending| ending.said(result));
+        let wire = wire::written(self.kind, before.zip(after), result);
+        let arguments = format!("{}, {}", self.descriptor, wire::bytes(asked));
+        tell(name, Some(self.descriptor), arguments, Some(result), wire);
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (asked, had) = (into.remaining(), into.filled().len());
+        let polled = Pin::new(&mut self.stream).poll_read(cx, into);
+        let len = into.filled().len().saturating_sub(had);
+        polled.map(|answer| {
+            let answer = answer.map(|()| len);
+            self.read(asked, &answer);
+            answer.map(drop)
+        })
+    }
+}
+
+impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let before = TcpInfo::of(self.descriptor, self.kind);
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        polled.map(|answer| {
+            self.written("send", bytes.len(), before, &answer);
+            answer
+        })
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let before = TcpInfo::of(self.descriptor, self.kind);
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        polled.map(|answer| {
+            let bytes = parts.iter().map(|part| part.len()).sum();
+            self.written("writev", bytes, before, &answer);
+            answer
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// What the runtime does, which would not say when the connection was over before.
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let before = TcpInfo::of(self.descriptor, self.kind);
+        let answer = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+        let result = outcome(&answer, |()| 0);
+        self.closing.now_of(|ending| ending.shut(before, result));
+        let after = TcpInfo::of(self.descriptor, self.kind);
+        let wire = wire::shut(self.kind, before, after, result);
+        let arguments = format!("{}, SHUT_WR", self.descriptor);
+        tell("shutdown", Some(self.descriptor), arguments, Some(result), wire);
+        let is_over = result == Err(libc::ENOTCONN);
+        Poll::Ready(if is_over { Ok(()) } else { answer })
+    }
+}
