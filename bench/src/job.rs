@@ -13,20 +13,26 @@ pub enum Peer {
     EthBlast,
     /// Full datagrams as fast as the kernel takes them, in GSO batches: the limit of UDP.
     UdpBlast,
+    /// A server of `cabo::talk` for programs that know nothing of cabo, or a client of it.
+    Talk,
     /// quinn with its own congestion control (cubic).
     Quinn,
     /// quinn with its experimental BBR.
     QuinnBbr,
+    /// The course protocol, with its window of five.
+    Redes,
     /// A bare copy loop over a kernel TCP socket.
     Tcp,
     /// A bare copy loop over rustls over a kernel TCP socket.
     Tls,
+    /// A bare echo on tokio over TCP.
+    Tokio,
     /// A bare copy loop over a Unix socket.
     Unix,
 }
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Task {
     /// The receiver counts `bytes` and takes the time from the first to the last.
     Transfer,
@@ -34,6 +40,12 @@ pub enum Task {
     FirstByte,
     /// Many sessions; see `load`.
     Load,
+    /// The receiver returns every message; see `messages`, as for the next two.
+    Echo,
+    /// The receiver counts messages.
+    Sink,
+    /// The receiver sends messages as long as they are taken.
+    Source,
 }
 
 /// Which side this process is. The sender connects, the receiver listens.
@@ -55,7 +67,10 @@ pub struct Job {
     pub listen: String,
     /// Where the sender finds it.
     pub connect: String,
+    /// All that is moved, or the payload of each message.
     pub bytes: u64,
+    /// What a message is, to `cabo::talk`.
+    pub dialect: String,
     /// The receiver counts no longer than this.
     pub limit_seconds: f64,
     /// Bytes of a datagram, or of the payload of a frame, for peers that do not find out.

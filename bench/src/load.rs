@@ -176,13 +176,13 @@ fn measure(
 }
 
 /// A server and the process of its clients.
-struct Both {
+pub struct Both {
     client: Running,
     server: Running,
 }
 
 impl Both {
-    fn start(lab: &Lab, carrier: Carrier) -> Result<Self> {
+    pub fn start(lab: &Lab, carrier: Carrier) -> Result<Self> {
         let path = Path::build(lab, Kind::Veth { mtu_bytes: 1500 }, None)?;
         let (listen, connect) = path.cabo_places(carrier);
         let job = Job {
@@ -193,6 +193,7 @@ impl Both {
             listen,
             connect,
             bytes: 0,
+            dialect: String::new(),
             limit_seconds: 600.0,
             datagram_bytes: 0,
             congestion: None,
@@ -206,7 +207,7 @@ impl Both {
         Ok(Self { client, server })
     }
 
-    fn open(&mut self, sessions: usize, bytes_per_second: u64) -> Result<Answer> {
+    pub fn open(&mut self, sessions: usize, bytes_per_second: u64) -> Result<Answer> {
         ask(&mut self.client, &Order::Open { sessions, bytes_per_second })
     }
 
@@ -229,7 +230,7 @@ impl Both {
         Ok(())
     }
 
-    fn weigh(&mut self) -> Result<Answer> {
+    pub fn weigh(&mut self) -> Result<Answer> {
         ask(&mut self.server, &Order::Weigh)
     }
 }
@@ -239,15 +240,15 @@ fn ask(whom: &mut Running, order: &Order) -> Result<Answer> {
     whom.read().with_context(|| format!("{order:?} of process {}", whom.process()))
 }
 
-/// Thousands of TCP sessions are thousands of descriptors; children inherit the limit.
-fn raise_descriptors() -> Result<()> {
+/// Thousands of TCP sessions are thousands of descriptors; children inherit the limit. Returns what it is now.
+pub fn raise_descriptors() -> Result<usize> {
     // SAFETY: all bits zero is a valid `rlimit`; the kernel fills it, then reads it.
-    let code = unsafe {
+    let (code, limit) = unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
         limit.rlim_cur = limit.rlim_max;
-        libc::setrlimit(libc::RLIMIT_NOFILE, &limit)
+        (libc::setrlimit(libc::RLIMIT_NOFILE, &limit), limit.rlim_cur)
     };
     anyhow::ensure!(code == 0, "the limit of descriptors: {}", std::io::Error::last_os_error());
-    Ok(())
+    Ok(usize::try_from(limit).unwrap_or(usize::MAX))
 }

@@ -1,13 +1,15 @@
 //! cabo beside its peers, on paths that this program builds itself in namespaces.
 //!
-//! `transfer` measures goodput and the time to the first byte, `load` the memory of a server. Both start this same
-//! program again as `peer`, one process for each side, so that each side can be pinned, profiled and weighed alone.
+//! `transfer` measures goodput and the time to the first byte, `load` the memory of a server, `messages` echoes and many
+//! clients. All start this same program again as `peer`, one process for each side, so that each side can be pinned,
+//! profiled and weighed alone.
 //! Parts: `rows` (what is measured against what), `paths` (where), `pair` (one measurement), `peers` (who), `report`
-//! (the table and the JSON), `load`, `machine` (what it ran on).
+//! (the table and the JSON), `load`, `messages`, `machine` (what it ran on).
 
 mod job;
 mod load;
 mod machine;
+mod messages;
 mod pair;
 mod paths;
 mod peers;
@@ -33,6 +35,8 @@ enum Verb {
     Transfer(Transfer),
     /// Memory of a server with many sessions.
     Load(load::Load),
+    /// Echoes, messages one way and many clients, beside other servers.
+    Messages(messages::Messages),
     /// One side of one measurement; started by the other verbs.
     #[command(hide = true)]
     Peer { job: String },
@@ -86,6 +90,7 @@ fn main() -> Result<()> {
     match Arguments::parse().verb {
         Verb::Transfer(transfer) => rows::run(&transfer),
         Verb::Load(load) => load::run(&load),
+        Verb::Messages(messages) => messages::run(&messages),
         Verb::Peer { job } => peers::run(&serde_json::from_str(&job).context("the job")?),
     }
 }

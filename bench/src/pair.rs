@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path as FilePath;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use cabo::lab::Host;
@@ -39,8 +39,13 @@ impl Running {
             }
         };
         command.arg("peer").arg(serde_json::to_string(job)?);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("a peer")?;
+        Self::spawn(command)
+    }
+
+    /// Starts any program that speaks in lines.
+    pub fn spawn(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("a peer without pipes");
         };
@@ -69,9 +74,21 @@ impl Running {
         Ok(writeln!(stdin, "{line}")?)
     }
 
+    /// All that it says until its end.
+    pub fn rest(&mut self) -> Result<String> {
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut self.lines, &mut rest)?;
+        Ok(rest)
+    }
+
     /// The end of its stdin: a sender now says what it did.
     pub fn finish(&mut self) {
         self.stdin = None;
+    }
+
+    /// Ends it at once, where the end of its stdin does not.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill(); // it has ended by itself, or it is waited for
     }
 
     pub fn process(&self) -> u32 {
@@ -105,7 +122,7 @@ pub fn measure(
     let mut sender = Running::start(&path.sender, &job, file("sender").as_deref())?;
     let counted = match job.task {
         crate::job::Task::FirstByte => sender.read()?,
-        crate::job::Task::Transfer | crate::job::Task::Load => receiver.read()?,
+        _ => receiver.read()?,
     };
     sender.finish();
     let sent = sender.read().unwrap_or_default();

@@ -60,10 +60,10 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(Ok(Ok(stats))) = self.thread.take().map(JoinHandle::join) {
-            if stats.missed != [0, 0] {
-                eprintln!("the relay was too slow: it missed {:?} frames", stats.missed);
-            }
+        if let Some(Ok(Ok(stats))) = self.thread.take().map(JoinHandle::join)
+            && stats.missed != [0, 0]
+        {
+            eprintln!("the relay was too slow: it missed {:?} frames", stats.missed);
         }
     }
 }

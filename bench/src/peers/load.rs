@@ -128,7 +128,7 @@ async fn drink(connection: Connection, rate: u64, count: Arc<AtomicU64>) -> Resu
     }
 }
 
-fn weigh() -> Answer {
+pub(super) fn weigh() -> Answer {
     let pages: u64 = std::fs::read_to_string("/proc/self/statm")
         .ok()
         .and_then(|text| text.split(' ').nth(1)?.parse().ok())

@@ -7,16 +7,18 @@ mod blast_eth;
 mod blast_udp;
 mod cabo;
 mod load;
+mod messages;
 mod quinn;
+mod redes;
 mod streams;
 mod tls;
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
 
 use crate::job::{Counted, Job, Peer, Sent, Side, Task};
@@ -29,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Does what `job` says.
 pub fn run(job: &Job) -> Result<()> {
     if let Some(core) = job.core {
-        pin(core)?;
+        pin(core).with_context(|| format!("core {core}"))?;
     }
     let limit = Duration::from_secs_f64(job.limit_seconds);
     std::thread::spawn(move || {
@@ -39,17 +41,20 @@ pub fn run(job: &Job) -> Result<()> {
     });
     match (job.peer, job.task) {
         (_, Task::Load) => load::run(job),
+        (_, Task::Echo | Task::Sink | Task::Source) => messages::run(job),
+        (Peer::Talk | Peer::Tokio, _) => anyhow::bail!("{:?} has messages alone", job.peer),
         (Peer::Cabo | Peer::CaboPlain, _) => cabo::run(job),
         (Peer::EthBlast, _) => blast_eth::run(job),
         (Peer::UdpBlast, _) => blast_udp::run(job),
         (Peer::Quinn | Peer::QuinnBbr, _) => quinn::run(job),
         (Peer::Tcp | Peer::Unix, _) => streams::run(job),
+        (Peer::Redes, _) => redes::run(job),
         (Peer::Tls, _) => tls::run(job),
     }
 }
 
 /// Keeps this thread, and all that it starts, on one core.
-fn pin(core: usize) -> Result<()> {
+pub fn pin(core: usize) -> io::Result<()> {
     // SAFETY: all bits zero is the empty set, and CPU_SET checks its bounds.
     let set = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
@@ -58,7 +63,7 @@ fn pin(core: usize) -> Result<()> {
     };
     // SAFETY: the kernel reads `set`, whose size is passed beside it.
     if unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } != 0 {
-        anyhow::bail!("core {core}: {}", std::io::Error::last_os_error());
+        return Err(io::Error::last_os_error());
     }
     Ok(())
 }

@@ -33,11 +33,15 @@ pub(super) fn run(job: &Job) -> Result<()> {
     })
 }
 
-async fn receive(job: &Job) -> Result<()> {
+pub(super) fn listen(job: &Job) -> Result<Endpoint> {
     let crypto = QuicServerConfig::try_from(super::tls::server_config()?)?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(transport(job));
-    let endpoint = endpoint(job.listen.parse()?, Some(config))?;
+    endpoint(job.listen.parse()?, Some(config))
+}
+
+async fn receive(job: &Job) -> Result<()> {
+    let endpoint = listen(job)?;
     super::say_ready();
     let connection = endpoint.accept().await.context("an endpoint that ended")?.await?;
     let (mut send, mut recv) = connection.accept_bi().await?;
@@ -82,7 +86,7 @@ async fn ask(job: &Job) -> Result<()> {
     std::future::pending().await
 }
 
-async fn connect(job: &Job) -> Result<(Endpoint, Connection)> {
+pub(super) async fn connect(job: &Job) -> Result<(Endpoint, Connection)> {
     let crypto = QuicClientConfig::try_from(super::tls::client_config()?)?;
     let mut config = ClientConfig::new(Arc::new(crypto));
     config.transport_config(transport(job));

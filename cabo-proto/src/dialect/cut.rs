@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::layout::{DecodeError, EncodeError, Extent, Layout, ParseError};
+use super::layout::{DecodeError, EncodeError, Extent, Layout, ParseError, Slot};
 use super::value::{Fields, Value};
 
 /// Bytes of one message, unless a dialect says otherwise.
@@ -33,6 +33,10 @@ pub struct Header {
     layout: Layout,
     size: usize,
     announcing: String,
+    /// Where that field is, where nothing else in the header has to be looked at.
+    slot: Option<Slot>,
+    /// Whether the header is that field and no more.
+    is_alone: bool,
 }
 
 /// Why a text names no cut.
@@ -125,10 +129,7 @@ impl Cut {
                 return Ok(());
             }
             Self::Length(own) => {
-                let mut header = header.clone();
-                let size = i128::try_from(message.len()).unwrap_or(i128::MAX);
-                header.set(&own.announcing, Value::Int(size));
-                out.extend_from_slice(&own.layout.encode(&header)?);
+                own.write(message.len(), header, out)?;
                 out.extend_from_slice(message);
                 return Ok(());
             }
@@ -176,7 +177,24 @@ impl Header {
         let by_name = ANNOUNCING.into_iter().find(|name| integers().any(|own| own == *name));
         let announcing =
             by_name.or_else(|| integers().next_back()).ok_or(CutSpecError::Header)?.to_owned();
-        Ok(Self { layout, size, announcing })
+        let slot = layout.slot(&announcing);
+        let is_alone = layout.items().len() == 1;
+        Ok(Self { layout, size, announcing, slot, is_alone })
+    }
+
+    /// Appends a header that announces so many bytes.
+    fn write(&self, bytes: usize, given: &Fields, out: &mut BytesMut) -> Result<(), EncodeError> {
+        let bytes = i128::try_from(bytes).unwrap_or(i128::MAX);
+        if let (true, true, Some(slot)) = (self.is_alone, given.is_empty(), &self.slot)
+            && let Ok((header, size)) = slot.bytes(bytes)
+        {
+            out.extend_from_slice(header.get(..size).unwrap_or_default());
+            return Ok(());
+        }
+        let mut header = given.clone();
+        header.set(&self.announcing, Value::Int(bytes));
+        out.extend_from_slice(&self.layout.encode(&header)?);
+        Ok(())
     }
 
     /// The layout of the header.
@@ -197,10 +215,12 @@ impl Header {
     /// How long a message is that begins so.
     fn extent(&self, bytes: &[u8], limit: usize) -> Result<Extent, CutError> {
         let Some(header) = bytes.get(..self.size) else { return Ok(Extent::AtLeast(self.size)) };
-        let fields = self.layout.decode(header)?;
-        let announced = match fields.get(&self.announcing) {
-            Some(Value::Int(announced)) => *announced,
-            _ => 0,
+        let announced = match self.slot.and_then(|slot| slot.read(header)) {
+            Some(announced) => announced,
+            None => match self.layout.decode(header)?.get(&self.announcing) {
+                Some(Value::Int(announced)) => *announced,
+                _ => 0,
+            },
         };
         match usize::try_from(announced) {
             Ok(payload) => Ok(Extent::Whole(self.size.saturating_add(payload))),
@@ -244,7 +264,16 @@ impl Cutter {
     }
 
     /// The next whole message: without its end mark, with its header.
+    #[inline]
     pub fn next_message(&mut self) -> Result<Option<Bytes>, CutError> {
+        let Some((size, kept)) = self.next_size()? else { return Ok(None) };
+        let mut message = self.bytes.split_to(size);
+        message.truncate(kept);
+        Ok(Some(message.freeze()))
+    }
+
+    /// Bytes of the next whole message, and how many of them are left without its end mark.
+    fn next_size(&mut self) -> Result<Option<(usize, usize)>, CutError> {
         if self.bytes.is_empty() {
             return Ok(None);
         }
@@ -261,21 +290,19 @@ impl Cutter {
         if size > self.limit.saturating_add(marks) {
             return Err(self.too_long(size));
         }
-        if size > self.bytes.len() || matches!(extent, Extent::AtLeast(_)) {
-            self.looked = size;
-            return Ok(None);
-        }
-        let whole = self.bytes.split_to(size).freeze();
-        self.looked = 0;
-        let message = match self.cut {
-            Cut::Lines | Cut::Nul | Cut::Any => whole.slice(..self.cut.trim(&whole).len()),
-            Cut::Raw | Cut::Length(_) | Cut::Struct(_) => whole,
+        let whole = match (extent, self.bytes.get(..size)) {
+            (Extent::Whole(_), Some(whole)) => whole,
+            _ => {
+                self.looked = size;
+                return Ok(None);
+            }
         };
-        if message.len() > self.limit {
-            Err(self.too_long(message.len()))
-        } else {
-            Ok(Some(message))
+        let kept = if marks == 0 { size } else { self.cut.trim(whole).len() };
+        if kept > self.limit {
+            return Err(self.too_long(kept));
         }
+        self.looked = 0;
+        Ok(Some((size, kept)))
     }
 
     /// The stream is over: what was not ended is the last message, where the cut allows that.
@@ -424,6 +451,33 @@ mod tests {
         let header = Fields::from([("version", Value::Int(1)), ("order", Value::Int(2))]);
         cut("length:!B:version L:size L:order").write(b"hi", &header, &mut out).expect("fits");
         assert_eq!(*out, *b"\x01\0\0\0\x02\0\0\0\x02hi");
+    }
+
+    /// D-2.1: an integer at a known place is read and written without its layout, and no differently.
+    #[test]
+    fn headers_are_the_same_with_their_layout_and_without() {
+        for spec in ["!b", "!B", "<h", ">H", "@i", "=I", "<l", "!L", "@q", "!Q", "@Bl", "!3xHxB"] {
+            let Cut::Length(quick) = cut(&format!("length:{spec}")) else { panic!("{spec}") };
+            assert!(quick.slot.is_some(), "{spec}");
+            let slow = Header { slot: None, ..quick.clone() };
+            for power in 0..64 {
+                let sizes = [(1_usize << power) - 1, 1 << power];
+                for size in sizes.into_iter().filter(|size| isize::try_from(*size).is_ok()) {
+                    let (mut out, mut wanted) = (BytesMut::new(), BytesMut::new());
+                    let written = quick.write(size, &Fields::default(), &mut out);
+                    let expected = slow.write(size, &Fields::default(), &mut wanted);
+                    assert_eq!((written, &out), (expected, &wanted), "{spec} {size}");
+                }
+                for bytes in [[0xFF; 16], (u128::MAX >> power).to_be_bytes()] {
+                    let (extent, wanted) = (quick.extent(&bytes, 16), slow.extent(&bytes, 16));
+                    assert_eq!(extent, wanted, "{spec} {bytes:?}");
+                }
+            }
+        }
+        for spec in ["!B:version=1 H:size", "!4s:magic H", "!4p B"] {
+            let Cut::Length(header) = cut(&format!("length:{spec}")) else { panic!("{spec}") };
+            assert_eq!(header.slot, None, "{spec}: there is more to look at");
+        }
     }
 
     /// D-2.1: the announcing field has a name that says so, or is the last.

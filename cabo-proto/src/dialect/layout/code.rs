@@ -109,18 +109,23 @@ impl Code {
     /// The value of `bytes`, which are as many as [`Code::size`] says.
     pub(super) fn read(self, bytes: &[u8], order: Order) -> Value {
         let raw = bits(bytes, order);
-        let width = 8 * bytes.len() as u32;
         match self {
             Self::Char => Value::Bytes(bytes.to_vec()),
             Self::Bool => Value::Bool(raw != 0),
-            Self::Unsigned(_) => Value::Int(i128::from(raw)),
-            Self::Signed(_) => {
-                let unused = 64_u32.saturating_sub(width);
-                Value::Int(i128::from((raw << unused) as i64 >> unused))
-            }
+            Self::Signed(_) | Self::Unsigned(_) => Value::Int(self.integer(raw, bytes.len())),
             Self::Half => Value::Float(half_to_double(raw as u16)),
             Self::Single => Value::Float(f64::from(f32::from_bits(raw as u32))),
             Self::Double => Value::Float(f64::from_bits(raw)),
+        }
+    }
+
+    /// What so many bytes with these bits are as an integer.
+    fn integer(self, raw: u64, size: usize) -> i128 {
+        if let Self::Signed(_) = self {
+            let unused = 64 - 8 * size as u32;
+            i128::from((raw << unused) as i64 >> unused)
+        } else {
+            i128::from(raw)
         }
     }
 
@@ -161,6 +166,37 @@ impl Code {
             return Err(Unfit::Range { least, most });
         }
         Ok(number as u64)
+    }
+}
+
+/// An integer at a known place: read and written without what else a message has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::dialect) struct Slot {
+    at: usize,
+    size: usize,
+    code: Code,
+    order: Order,
+}
+
+impl Slot {
+    pub(super) fn new(at: usize, code: Code, order: Order) -> Self {
+        Self { at, size: code.size(order), code, order }
+    }
+
+    /// The integer of a message; `None` if it ends before.
+    pub(in crate::dialect) fn read(&self, message: &[u8]) -> Option<i128> {
+        let raw = bits(message.get(self.at..self.at + self.size)?, self.order);
+        Some(self.code.integer(raw, self.size))
+    }
+
+    /// The bytes of the integer alone: the first so many of eight.
+    pub(in crate::dialect) fn bytes(&self, number: i128) -> Result<([u8; 8], usize), Unfit> {
+        let raw = self.code.fit(number, self.size)?;
+        let bytes = match self.order {
+            Order::Big => (raw << (64 - 8 * self.size)).to_be_bytes(),
+            Order::Native | Order::Little => raw.to_le_bytes(),
+        };
+        Ok((bytes, self.size))
     }
 }
 

@@ -70,6 +70,11 @@ impl Layout {
 
     /// Where the message ends that `bytes` begin with; what lies in blocks is not looked at.
     pub fn extent(&self, bytes: &[u8]) -> Result<Extent, DecodeError> {
+        match self.fixed_size {
+            Some(size) if size <= bytes.len() => return Ok(Extent::Whole(size)),
+            Some(size) => return Ok(Extent::AtLeast(size)),
+            None => {}
+        }
         let mut walk = Walk { order: self.order, bytes, at: 0, open: Vec::new() };
         match walk.items(&self.items) {
             Ok(()) => Ok(Extent::Whole(walk.at)),

@@ -23,6 +23,7 @@ pub use encode::{EncodeError, Miswritten};
 pub use parse::{ParseError, Problem};
 pub use places::Place;
 
+pub(in crate::dialect) use code::Slot;
 pub(in crate::dialect) use encode::only_free;
 pub(in crate::dialect) use parse::integer;
 
@@ -51,6 +52,8 @@ pub struct Layout {
     text: String,
     order: Order,
     items: Vec<Item>,
+    /// Bytes of a message, where all have the same.
+    fixed_size: Option<usize>,
 }
 
 /// One piece of a layout.
@@ -140,12 +143,33 @@ impl Layout {
 
     /// Bytes of a message, where all have the same.
     pub fn fixed_size(&self) -> Option<usize> {
-        let mut at = 0;
-        for item in &self.items {
-            at = item.kind.end(at, self.order)?;
-        }
-        Some(at)
+        self.fixed_size
     }
+
+    /// Where the integer of that name stands, if that is all there is to look at: of the same size in every message, and
+    /// without constants.
+    pub(in crate::dialect) fn slot(&self, name: &str) -> Option<Slot> {
+        self.fixed_size?;
+        let is_plain = |item: &Item| {
+            let is_simple = matches!(item.kind, Kind::One(_) | Kind::Pad(_) | Kind::Align(_));
+            is_simple && item.constant.is_none()
+        };
+        if !self.items.iter().all(is_plain) {
+            return None;
+        }
+        let place = self.places().into_iter().find(|place| place.item.name == name)?;
+        match (&place.item.kind, place.at) {
+            (Kind::One(code), Some(at)) if code.is_integer() => {
+                Some(Slot::new(at, *code, self.order))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where items end that begin at `at`; `None` where a message decides.
+fn end(items: &[Item], at: usize, order: Order) -> Option<usize> {
+    items.iter().try_fold(at, |at, item| item.kind.end(at, order))
 }
 
 impl Kind {
@@ -162,13 +186,7 @@ impl Kind {
                 Some(aligned(at, *code, order).saturating_add(size))
             }
             Self::Group(Count::Fixed(count), items) => {
-                let mut at = at;
-                for _ in 0..*count {
-                    for item in items {
-                        at = item.kind.end(at, order)?;
-                    }
-                }
-                Some(at)
+                (0..*count).try_fold(at, |at, _| end(items, at, order))
             }
             Self::Text(Count::By(_)) | Self::Group(Count::By(_), _) | Self::Block(..) => None,
         }

@@ -92,7 +92,8 @@ pub(super) fn parse(text: &str) -> Result<Layout, ParseError> {
     if least_size(&items, parser.order) > FIXED_MAX {
         return Err(parser.wrong(Problem::TooLarge));
     }
-    Ok(Layout { text: text.to_owned(), order: parser.order, items })
+    let fixed_size = super::end(&items, 0, parser.order);
+    Ok(Layout { text: text.to_owned(), order: parser.order, items, fixed_size })
 }
 
 /// Items with groups of a fixed count written out.
