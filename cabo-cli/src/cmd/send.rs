@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// How long to wait for answers: 5 s over streams and not at all over UDP, unless given
     #[arg(long, value_name = "TIME", value_parser = super::relay::amount::time)]
     wait: Option<Duration>,
+    /// Give up connecting after so long
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::relay::amount::time)]
+    timeout: Duration,
     /// The message
     #[arg(value_name = "MESSAGE")]
     message: Vec<OsString>,
@@ -69,7 +72,8 @@ impl Args {
         let is_datagram = matches!(address.place, Place::Udp(_));
         let wait = self.wait.unwrap_or(if is_datagram { Duration::ZERO } else { WAIT });
         block_on(async move {
-            let mut client = Client::connect(&address, dialect).await.map_err(failed)?;
+            let client = Client::connect_watched(&address, dialect, self.timeout, None).await;
+            let mut client = client.map_err(failed)?;
             client
                 .sender
                 .send_fields(typed.kind.as_deref(), &typed.fields)
@@ -92,7 +96,7 @@ impl Args {
 }
 
 /// The exit code of a conversation that failed.
-pub(super) fn failed(error: ClientError) -> Failure {
+pub(crate) fn failed(error: ClientError) -> Failure {
     let code = match &error {
         ClientError::Address(_) | ClientError::Send(_) => exit::USAGE,
         ClientError::Place(

@@ -124,8 +124,7 @@ async fn reach(
 ) -> Result<(TcpStream, Closing), OpenError> {
     let failed = |e| OpenError::of(&format!("tcp://{address}"), "connect", e);
     let (domain, tcp) = (Domain::for_address(address), Some(Protocol::TCP));
-    let (socket, closing) =
-        calls::socket(domain, Type::STREAM, tcp, Kind::Tcp).map_err(failed)?;
+    let (socket, closing) = calls::socket(domain, Type::STREAM, tcp, Kind::Tcp).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
     if let Some(from) = from {
         let bound = bind(&socket, from);

@@ -69,7 +69,10 @@ impl Callers {
                 None => true,
             };
             if is_welcome {
-                return Ok((client, Some(Self { door: Door::Streams(listener, scheme), at, dialect })));
+                return Ok((
+                    client,
+                    Some(Self { door: Door::Streams(listener, scheme), at, dialect }),
+                ));
             }
             tracing::warn!(from = %accepted.from, dialect = dialect.name, "refused");
         }
