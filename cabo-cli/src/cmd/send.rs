@@ -98,7 +98,9 @@ impl Args {
 /// The exit code of a conversation that failed.
 pub(crate) fn failed(error: ClientError) -> Failure {
     let code = match &error {
-        ClientError::Address(_) | ClientError::Send(_) => exit::USAGE,
+        ClientError::Address(_) | ClientError::Send(_) | ClientError::TooLarge { .. } => {
+            exit::USAGE
+        }
         ClientError::Place(
             cabo::talk::PlaceError::Query { .. } | cabo::talk::PlaceError::Scheme { .. },
         ) => exit::USAGE,

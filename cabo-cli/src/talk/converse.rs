@@ -55,7 +55,7 @@ pub(crate) struct Manner {
 
 impl Manner {
     fn silence(&self) -> Option<Duration> {
-        self.wait.or(self.is_datagrams.then_some(SILENCE_TIME))
+        self.wait.or_else(|| self.is_datagrams.then_some(SILENCE_TIME))
     }
 }
 

@@ -116,7 +116,8 @@ impl Holding {
             exec.run(client, activity, manner.idle).await?;
         } else if let Some(record) = &self.replay {
             let wait = manner.wait.unwrap_or(REPLAY_WAIT);
-            let hear = |bytes: &[u8]| show_bytes(bytes, manner);
+            let is_quiet = manner.globals.quiet;
+            let hear = |bytes: &[u8]| if is_quiet { Ok(()) } else { show_bytes(bytes, manner) };
             record.play(client, manner.is_datagrams, wait, hear).await?;
         } else {
             converse(client, manner, script, activity).await?;

@@ -62,6 +62,12 @@ pub enum ClientError {
     /// A message that cannot be sent.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// A message that no datagram has room for.
+    #[error("a datagram has at most {LARGEST_BYTES} bytes, and this message {bytes}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
     /// The socket failed.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
@@ -400,6 +406,9 @@ impl Sender {
             Sink::Datagrams(socket, to) => {
                 let (to, mark) = (*to, self.dialect.cut.mark_bytes());
                 let bytes = bytes.get(..bytes.len().saturating_sub(mark)).unwrap_or_default();
+                if bytes.len() > LARGEST_BYTES {
+                    return Err(ClientError::TooLarge { bytes: bytes.len() });
+                }
                 tell(&self.watch, Seen::Sent(bytes));
                 poll_fn(|cx| socket.poll_send(cx, bytes, to)).await?;
             }
