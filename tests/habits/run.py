@@ -137,6 +137,12 @@ class Row:
         until(lambda: is_so(port) or self.child.poll() is not None, f"it listens at {port}")
         assert is_so(port), "it ended before it listened"
 
+    @staticmethod
+    def joined(group):
+        number = struct.unpack("=I", socket.inet_aton(group))[0]
+        with open("/proc/net/igmp", encoding="ascii") as table:
+            until(lambda: table.seek(0) == 0 and f"{number:08X}" in table.read(), f"{group} is joined")
+
     def file_has(self, name, text):
         until(lambda: os.path.exists(name) and self.text_in(name, text), f"{name} has {text!r}")
 

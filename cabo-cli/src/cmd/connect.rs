@@ -23,7 +23,7 @@ use crate::talk::manner::ConverseArgs;
 ///
 /// What is typed is sent, what comes is shown. The end of stdin ends our half of the stream; the command ends when the
 /// other side ends its own, over UDP when it has been silent for 1 s. Raw bytes go through as they are, other dialects
-/// line by line.
+/// line by line. Our own address and port, the family, interface and TTL stand in the URL.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -31,7 +31,10 @@ Examples:
   printf 'hola\\n' | cabo connect tcp://host:5005
   cabo connect tcp://host --as tp0                    then type: MENSAJE text=hola
   cabo connect tcp://host:5005 --explain              each system call, and what it put on the wire
-  cabo connect --as tp0 --config cliente.config       CLAVE, then all lines up to an empty one, as its own client")]
+  cabo connect --as tp0 --config cliente.config       CLAVE, then all lines up to an empty one, as its own client
+  cabo connect 'tcp://host:5005?from=10.0.0.2:4000'   from one of our addresses, from a port; ?ip=6 takes IPv6
+  cabo connect tcp://host:5005 --exec 'sort -u'       a program in the place of stdin and stdout
+  cabo connect tcp://host:5005 --record talk          then: cabo connect tcp://other:5005 --replay talk")]
 pub(crate) struct Args {
     /// Whom to talk with: tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH
     #[arg(value_name = "URL", required_unless_present = "config")]

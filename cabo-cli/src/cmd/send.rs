@@ -29,6 +29,7 @@ const WAIT: Duration = Duration::from_secs(5);
 Examples:
   cabo send tcp://host:5005 'hola mundo'
   cabo send udp://host:5005 --wait 1s ping            UDP is waited for only if asked to
+  cabo send 'udp://255.255.255.255:5005?if=eth0' ping everybody on a link; ?ttl=, ?loop= for groups
   cabo send tcp://host:5005 --as 'struct:!B:version L:order L:size {size}s:text' version=1 order=7 text=ola
   cabo send tcp://host --as tp0 PAQUETE values=hola values=mundo
   cabo send tcp://host:5005 --as length:!L - < file")]

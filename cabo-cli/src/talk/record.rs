@@ -1,11 +1,12 @@
 //! A conversation in a file, one line a piece, and its replay: our side is said again, theirs is compared.
 //!
 //! ```text
-//! # a remark
-//! > 0.000131 "hola\n"              we sent this; the seconds may be left out
-//! < 0.000984 "ECHO: hola\n"        they sent this: bytes that are no printable ASCII are \n \r \t \\ \" \' or \xNN
-//! > 0.001022 end                   we ended our half
-//! < 0.001313 end                   they ended theirs
+//! # bytes that are no printable ASCII are \n \r \t \0 \\ \" \' or \xNN; the seconds may be left out
+//! > 0.000131 "hola\n"
+//! < 0.000984 "ECHO: hola\n"
+//! # the ends of both halves
+//! > 0.001022 end
+//! < 0.001313 end
 //! ```
 //!
 //! Over a stream their pieces are compared joined, for a stream has no pieces; datagrams one by one. Neighbour: `watch`

@@ -35,6 +35,36 @@ Where a socket is, by which interface and from which address, stands in the URL 
 `?ttl=3`, `?loop=off`); how long a conversation goes on and what is seen of it are flags of `listen` and `connect`.
 ";
 
+const PAGE_TAIL: &str = "
+## A recorded conversation
+
+`--record FILE` writes one line a piece, `--replay FILE` plays what stands after `>` and compares what stands after `<`; over
+a stream joined, for a stream has no pieces, datagrams one by one. Exit code 0: all answers were the same. 1: one was not, and the
+line on stderr says which. 3: one did not come within `--wait` (5 s). `listen --once --replay` plays a server. A file may be
+written by hand: the seconds may be left out.
+
+    # bytes that are no printable ASCII are \\n \\r \\t \\0 \\\\ \\\" \\' or \\xNN
+    > 0.000131 \"hola\\n\"
+    < 0.000984 \"ECHO: hola\\n\"
+    # the ends of both halves
+    > 0.001022 end
+    < 0.001313 end
+
+## What ends a conversation
+
+| | `connect`, `listen --once` |
+|---|---|
+| stdin ends | our half of the stream ends (not with `--keep-open`), what comes is still shown |
+| the other side ends its half | a file on stdin is sent to its end, a pipe until it is silent for half a second; then it is over |
+| `--wait TIME` | stdin has ended, and nothing has come for so long; over UDP 1 s unless given |
+| `--idle TIME` | nothing has gone or come for so long |
+| `--exec COMMAND` | the program closes its stdout, or its peer has ended and nothing is said for 10 s. It runs in a process group of its own, \
+    which is ended with the conversation. It finds its peer in `CABO_PEER` |
+| UDP | only the host that was connected to is heard, or who spoke first to `listen --once`; from a group everybody |
+
+All of these end with 0. A connection that breaks ends with 3, a program that fails with 1.
+";
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/habits")
 }
@@ -131,5 +161,6 @@ fn the_page_of_habits_has_every_row() {
         writeln!(page, "| {name} | `{}` | `{}` | {differs} |", cell("foreign"), cell("cabo"))
             .unwrap();
     }
+    page.push_str(PAGE_TAIL);
     assert_same_text(&folder().join("../../docs/habits.md"), &page);
 }
