@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cabo::address::Address;
 use cabo::proto::dialect::Dialect;
-use cabo::talk::{BindError, Message, Peer, Server, Settings};
+use cabo::talk::{Message, Peer, Server, Settings};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
@@ -18,10 +18,13 @@ use super::{Globals, block_on, interrupted, raise_descriptor_limit};
 use crate::exit::{self, Failure};
 use crate::show::log::{LogArgs, SHOWN};
 use crate::show::{json as json_lines, stderr, stdout};
+use crate::talk::calls::{self, cannot_listen};
 use crate::talk::config::ConfigArgs;
+use crate::talk::converse::is_datagrams;
 use crate::talk::explain::ExplainArgs;
+use crate::talk::manner::{ConverseArgs, Holding};
 use crate::talk::reply::Reply;
-use crate::talk::{self, DialectArgs};
+use crate::talk::{self, DialectArgs, Show};
 
 /// Lines that wait for stdout; whoever reads it too slowly slows the clients down.
 const LINES_MAX: usize = 1024;
@@ -39,7 +42,9 @@ Examples:
   cabo listen tcp://:5005 --as labs-header --json     header and payload, decoded, one JSON object a message
   cabo listen tcp:// --as tp0                         greets, refuses strangers; the port is the dialect's
   cabo listen 'udp://239.192.1.1:1234?if=eth0'        a multicast group
-  cabo listen tcp://:5005 --reply echo --explain      each system call, and what it put on the wire")]
+  cabo listen tcp://:5005 --reply echo --explain      each system call, and what it put on the wire
+  cabo listen tcp://:5005 --once < answer > question  one client, as `nc -l`
+  cabo listen tcp://:5005 --exec 'wc -c'              a program for each client")]
 pub(crate) struct Args {
     /// Where to listen: tcp://:PORT, udp://:PORT, udp://GROUP:PORT?if=INTERFACE, unix:///PATH
     #[arg(value_name = "URL", required_unless_present = "config")]
@@ -61,6 +66,11 @@ pub(crate) struct Args {
     /// Clients at once; one more is turned away
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     max_clients: usize,
+    /// Serve one client with stdin and stdout as they are, then end
+    #[arg(long, conflicts_with_all = ["reply", "max_clients"])]
+    once: bool,
+    #[command(flatten)]
+    converse: ConverseArgs,
 }
 
 /// What happened, for whoever watches.
@@ -98,6 +108,15 @@ impl Args {
         if let (true, Some(configured)) = (addresses.is_empty(), self.config.read(&dialect)?) {
             addresses.push(configured.anywhere()?);
         }
+        let show_as = self.converse.show;
+        if self.once || self.converse.exec.is_some() {
+            let is_datagrams = addresses.iter().any(is_datagrams);
+            let holding = self.converse.meant(&dialect, is_datagrams, self.idle, globals)?;
+            return serve_in_person(addresses, holding, (!self.once).then_some(self.max_clients));
+        }
+        if let Some(flag) = self.converse.needs_one() {
+            return Err(Failure::usage(format!("{flag} is for one client: add --once")).into());
+        }
         let (events, told) = sync_channel(LINES_MAX);
         let room = Shared::default();
         let server = Server::at(addresses).settings(settings);
@@ -105,10 +124,10 @@ impl Args {
         raise_descriptor_limit();
         block_on(async move {
             let caught = interrupted()?;
-            let listening = server.listen().await.map_err(failed)?;
+            let listening = server.listen().await.map_err(cannot_listen)?;
             let (gone, stdout_gone) = oneshot::channel();
             std::thread::spawn(move || {
-                let shown = show_all(&told, globals);
+                let shown = show_all(&told, show_as, globals);
                 let _ = gone.send(shown); // the server is down already
             });
             let _ = events.send(Event::Listening(listening)); // stdout may be gone; it is noticed below
@@ -129,9 +148,35 @@ impl Args {
     }
 }
 
-fn failed(error: BindError) -> Failure {
-    let code = if matches!(error, BindError::Address(_)) { exit::USAGE } else { exit::FAILED };
-    Failure::new(code, error.to_string())
+/// One client with stdin and stdout, or each of so many with a program.
+fn serve_in_person(
+    addresses: Vec<Address>,
+    holding: Holding,
+    clients_max: Option<usize>,
+) -> anyhow::Result<ExitCode> {
+    let [address, others @ ..] = addresses.as_slice() else { return Ok(ExitCode::from(exit::OK)) };
+    if clients_max.is_none() && !others.is_empty() {
+        return Err(Failure::usage("--once listens on one URL").into());
+    }
+    let has_program = holding.exec.is_some();
+    block_on(async {
+        let serving = async {
+            match clients_max {
+                Some(most) => calls::each(&addresses, Arc::new(holding), most).await,
+                None => calls::once(address, &holding).await,
+            }
+        };
+        if !has_program {
+            serving.await?;
+            return Ok(ExitCode::from(exit::OK));
+        }
+        let caught = interrupted()?; // no program is to outlive us
+        tokio::select! {
+            served = serving => served?,
+            () = caught => {}
+        }
+        Ok(ExitCode::from(exit::OK))
+    })
 }
 
 fn with_callbacks(
@@ -170,10 +215,10 @@ fn with_callbacks(
 }
 
 /// Shows what happens until stdout is gone.
-fn show_all(told: &Receiver<Event>, globals: Globals) -> anyhow::Result<()> {
+fn show_all(told: &Receiver<Event>, show_as: Option<Show>, globals: Globals) -> anyhow::Result<()> {
     while let Ok(event) = told.recv() {
         log(&event);
-        if globals.json { show_json(&event)? } else { show(&event, globals.quiet)? }
+        if globals.json { show_json(&event)? } else { show(&event, show_as, globals.quiet)? }
     }
     Ok(())
 }
@@ -204,7 +249,7 @@ fn log(event: &Event) {
 }
 
 /// Messages go to stdout; who comes and goes is said beside it.
-fn show(event: &Event, is_quiet: bool) -> anyhow::Result<()> {
+fn show(event: &Event, show_as: Option<Show>, is_quiet: bool) -> anyhow::Result<()> {
     let say = |text: String| {
         if !is_quiet {
             stderr::say(&text);
@@ -217,9 +262,18 @@ fn show(event: &Event, is_quiet: bool) -> anyhow::Result<()> {
                 .for_each(|address| say(format!("listening on {address}; Ctrl-C ends")));
         }
         Event::Connected(peer) => say(format!("@{} {} is here", peer.number(), peer.from())),
+        Event::Message(message, _) if show_as == Some(Show::Raw) => {
+            let mut out = stdout::raw();
+            out.write_all(message.bytes())?;
+            out.flush()?;
+        }
         Event::Message(message, peer) => {
             let mut out = stdout::styled();
-            writeln!(out, "@{} {}  {}", peer.number(), peer.from(), talk::shown(message))?;
+            let text = match show_as {
+                Some(Show::Hex) => talk::hex(message.bytes()),
+                Some(Show::Text | Show::Raw) | None => talk::shown(message),
+            };
+            writeln!(out, "@{} {}  {text}", peer.number(), peer.from())?;
             out.flush()?;
         }
         Event::Closed(peer, why) => say(format!("@{} {}: {why}", peer.number(), peer.from())),

@@ -27,7 +27,7 @@ mod ls;
 mod man;
 mod play;
 pub(crate) mod relay;
-mod send;
+pub(crate) mod send;
 mod serve;
 
 /// Messages and streams over any wire: raw Ethernet, UDP, TCP, Unix sockets

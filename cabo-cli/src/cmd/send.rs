@@ -29,6 +29,7 @@ const WAIT: Duration = Duration::from_secs(5);
 Examples:
   cabo send tcp://host:5005 'hola mundo'
   cabo send udp://host:5005 --wait 1s ping            UDP is waited for only if asked to
+  cabo send 'udp://255.255.255.255:5005?if=eth0' ping everybody on a link; ?ttl=, ?loop= for groups
   cabo send tcp://host:5005 --as 'struct:!B:version L:order L:size {size}s:text' version=1 order=7 text=ola
   cabo send tcp://host --as tp0 PAQUETE values=hola values=mundo
   cabo send tcp://host:5005 --as length:!L - < file")]
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// How long to wait for answers: 5 s over streams and not at all over UDP, unless given
     #[arg(long, value_name = "TIME", value_parser = super::relay::amount::time)]
     wait: Option<Duration>,
+    /// Give up connecting after so long
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::relay::amount::time)]
+    timeout: Duration,
     /// The message
     #[arg(value_name = "MESSAGE")]
     message: Vec<OsString>,
@@ -69,7 +73,8 @@ impl Args {
         let is_datagram = matches!(address.place, Place::Udp(_));
         let wait = self.wait.unwrap_or(if is_datagram { Duration::ZERO } else { WAIT });
         block_on(async move {
-            let mut client = Client::connect(&address, dialect).await.map_err(failed)?;
+            let client = Client::connect_watched(&address, dialect, self.timeout, None).await;
+            let mut client = client.map_err(failed)?;
             client
                 .sender
                 .send_fields(typed.kind.as_deref(), &typed.fields)
@@ -92,9 +97,11 @@ impl Args {
 }
 
 /// The exit code of a conversation that failed.
-pub(super) fn failed(error: ClientError) -> Failure {
+pub(crate) fn failed(error: ClientError) -> Failure {
     let code = match &error {
-        ClientError::Address(_) | ClientError::Send(_) => exit::USAGE,
+        ClientError::Address(_) | ClientError::Send(_) | ClientError::TooLarge { .. } => {
+            exit::USAGE
+        }
         ClientError::Place(
             cabo::talk::PlaceError::Query { .. } | cabo::talk::PlaceError::Scheme { .. },
         ) => exit::USAGE,

@@ -1,10 +1,17 @@
 //! What `listen`, `connect` and `send` have in common: which dialect, values from words, and messages as people and
 //! machines see them.
 
+pub(crate) mod calls;
 pub(crate) mod config;
+pub(crate) mod converse;
+mod dump;
+mod exec;
 pub(crate) mod explain;
+pub(crate) mod manner;
 pub(crate) mod picture;
+mod record;
 pub(crate) mod reply;
+mod watch;
 
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,12 +28,23 @@ use serde_json::{Map, json};
 use crate::exit::Failure;
 use crate::show::human::escaped;
 
+/// How a message is shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Show {
+    /// Bytes as they are
+    Raw,
+    /// Text, with escapes for what would drive a terminal
+    Text,
+    /// Hexadecimal, one line a message
+    Hex,
+}
+
 /// Which dialect.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct DialectArgs {
     /// How the other side speaks: raw, lines, nul, any, length:LAYOUT, struct:LAYOUT, a built-in dialect (tp0,
     /// labs-record, labs-header, led ..) or a file.toml
-    #[arg(long = "as", value_name = "DIALECT", default_value = "raw")]
+    #[arg(id = "dialect", long = "as", value_name = "DIALECT", default_value = "raw")]
     dialect: String,
 }
 
@@ -237,11 +255,13 @@ fn value_json(value: &Value) -> serde_json::Value {
 fn bytes_json(bytes: &[u8]) -> serde_json::Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => json!(text),
-        Err(_) => {
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            json!({ "hex": hex })
-        }
+        Err(_) => json!({ "hex": hex(bytes) }),
     }
+}
+
+/// Two digits a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The bytes of what was typed as arguments.

@@ -7,12 +7,14 @@
 mod access;
 mod ask;
 mod compat;
+mod converse;
 mod dialect;
 mod disk;
 mod errors;
 mod ether;
 mod explain;
 mod get;
+mod habits;
 mod help;
 mod in_process;
 mod limits;

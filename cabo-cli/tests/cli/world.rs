@@ -341,16 +341,22 @@ pub(crate) fn assert_same_file(a: &Path, b: &Path) {
     }
 }
 
-/// Compares with a committed text; writes it where `CABO_BLESS=1`.
+/// Compares with a committed text of ours; writes it where `CABO_BLESS=1`.
 #[track_caller]
 pub(crate) fn assert_committed(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help").join(name);
+    assert_same_text(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help").join(name), text);
+}
+
+/// The same for any file.
+#[track_caller]
+pub(crate) fn assert_same_text(path: &Path, text: &str) {
     if std::env::var_os("CABO_BLESS").is_some_and(|value| value == "1") {
-        File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
     }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
+    let committed = fs::read_to_string(path).unwrap_or_default();
     assert!(
         committed == text,
-        "{name} is not what was committed; if that is right: CABO_BLESS=1 cargo test -p cabo-cli --test cli\n{text}"
+        "{} is not what was committed; if that is right: CABO_BLESS=1 cargo test -p cabo-cli --test cli\n{text}",
+        path.display()
     );
 }

@@ -51,6 +51,12 @@ pub enum OpenError {
         /// The names that exist.
         existing: Vec<String>,
     },
+    /// The interface has no address that all hear.
+    #[error("interface {name} has no IPv4 broadcast address; `ip address` shows it as brd")]
+    NoBroadcast {
+        /// The interface.
+        name: String,
+    },
     /// The interface does not speak Ethernet.
     #[error("interface {name} is no Ethernet link (hardware type {hardware})")]
     NotEthernet {
@@ -134,7 +140,7 @@ impl OpenError {
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Self::InUse { .. } => io::ErrorKind::AddrInUse,
-            Self::NotOurs { .. } => io::ErrorKind::AddrNotAvailable,
+            Self::NotOurs { .. } | Self::NoBroadcast { .. } => io::ErrorKind::AddrNotAvailable,
             Self::NoPrivilege { .. } | Self::Denied { .. } => io::ErrorKind::PermissionDenied,
             Self::NoInterface { .. } | Self::NoSocket { .. } => io::ErrorKind::NotFound,
             Self::NotEthernet { .. } => io::ErrorKind::Unsupported,

@@ -12,8 +12,9 @@ use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
 use super::calls::{self, Closing, Kind};
+use super::ether::device;
 use super::sockopt::{self, ReceiveBuffer};
-use super::{OpenError, anywhere};
+use super::{InterfaceName, OpenError, anywhere};
 
 /// Bytes of the largest datagram of IPv4; that of IPv6 is smaller.
 pub const LARGEST_BYTES: usize = 65_507;
@@ -52,14 +53,19 @@ impl OpenUdp {
             .map_err(|e| OpenError::of(&format!("udp://:{port}"), "bind", e))
     }
 
-    /// Opens a socket that sends to `to`, and hears whoever answers.
-    pub fn towards(to: SocketAddr, multicast: &Multicast) -> Result<Self, OpenError> {
-        let from: SocketAddr = match to {
+    /// Opens a socket that sends to `to`, and hears whoever answers; at `from`, where that is given.
+    pub fn towards(
+        to: SocketAddr,
+        from: Option<SocketAddr>,
+        multicast: &Multicast,
+    ) -> Result<Self, OpenError> {
+        let any: SocketAddr = match to {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
-        let what = format!("udp://{to}");
-        Self::bound(from, false, multicast).map_err(|e| OpenError::of(&what, "open", e))
+        let what = format!("udp://{}", from.unwrap_or(to));
+        let opened = Self::bound(from.unwrap_or(any), false, multicast);
+        opened.map_err(|e| OpenError::of(&what, "open", e))
     }
 
     fn bound(address: SocketAddr, is_both: bool, multicast: &Multicast) -> io::Result<Self> {
@@ -115,6 +121,15 @@ impl OpenUdp {
         calls::sent(&self.socket, bytes.len(), to, &sent);
         sent.map_ok(drop)
     }
+}
+
+/// The address that all stations of an interface's IPv4 network hear.
+pub fn broadcast_address(interface: &str) -> Result<Ipv4Addr, OpenError> {
+    let name = InterfaceName::new(interface).ok_or_else(|| OpenError::no_interface(interface))?;
+    device::broadcast_address(name).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENODEV) => OpenError::no_interface(interface),
+        _ => OpenError::NoBroadcast { name: interface.to_owned() },
+    })
 }
 
 /// How far and by which way what is sent to a group goes.

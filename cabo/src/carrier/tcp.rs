@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -94,9 +94,18 @@ impl Listener for Tcp {
 
 /// Connects to `address`, or fails `within` the deadline.
 pub async fn connect(address: SocketAddr, within: Duration) -> Result<Connected, OpenError> {
+    connect_from(None, address, within).await
+}
+
+/// The same with an end of ours that is chosen: port 0 is any.
+pub async fn connect_from(
+    from: Option<SocketAddr>,
+    address: SocketAddr,
+    within: Duration,
+) -> Result<Connected, OpenError> {
     let what = format!("tcp://{address}");
-    let (stream, closing) = match timeout(within, reach(address)).await {
-        Ok(result) => result.map_err(|e| OpenError::of(&what, "connect", e))?,
+    let (stream, closing) = match timeout(within, reach(from, address)).await {
+        Ok(result) => result?,
         Err(_elapsed) => return Err(OpenError::Timeout { what, seconds: within.as_secs() }),
     };
     if stream.local_addr().is_ok_and(|local| local == address) {
@@ -109,19 +118,34 @@ pub async fn connect(address: SocketAddr, within: Duration) -> Result<Connected,
 }
 
 /// Connects without waiting in the kernel.
-async fn reach(address: SocketAddr) -> io::Result<(TcpStream, Closing)> {
+async fn reach(
+    from: Option<SocketAddr>,
+    address: SocketAddr,
+) -> Result<(TcpStream, Closing), OpenError> {
+    let failed = |e| OpenError::of(&format!("tcp://{address}"), "connect", e);
     let (domain, tcp) = (Domain::for_address(address), Some(Protocol::TCP));
-    let (socket, closing) = calls::socket(domain, Type::STREAM, tcp, Kind::Tcp)?;
-    socket.set_nonblocking(true)?;
+    let (socket, closing) = calls::socket(domain, Type::STREAM, tcp, Kind::Tcp).map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    if let Some(from) = from {
+        let bound = bind(&socket, from);
+        bound.map_err(|e| OpenError::of(&format!("tcp://{from}"), "bind", e))?;
+    }
     match calls::connect(&socket, &address.into(), Kind::Tcp) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(failed(error)),
         Ok(()) | Err(_) => {}
     }
-    let stream = TcpStream::from_std(socket.into())?;
+    let stream = TcpStream::from_std(socket.into()).map_err(failed)?;
     let closing = closing; // dropped before the stream, should nobody wait any more
-    stream.writable().await?;
-    calls::connected(&stream, || stream.take_error())?;
+    stream.writable().await.map_err(failed)?;
+    calls::connected(&stream, || stream.take_error()).map_err(failed)?;
     Ok((stream, closing))
+}
+
+fn bind(socket: &Socket, from: SocketAddr) -> io::Result<()> {
+    let reused = socket.set_reuse_address(true);
+    let why = "an earlier conversation from here may still be in TIME_WAIT";
+    calls::option(socket, "SO_REUSEADDR, 1", why, reused)?;
+    calls::bind(socket, &from.into())
 }
 
 /// Fails only on a connection that is already broken, which its first read tells better.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cabo_proto::session::crypto::{Crypto, PublicKey};
+use tokio::net::lookup_host;
 
 use super::packets::Held;
 use super::records::start_client;
 use super::{Endpoint, Local, ether_peer, lock, lookup};
-use crate::address::{Address, DEFAULT_PORT, HostPort, Mac, Place};
+use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Mac, Place};
 use crate::carrier::ether::Ether;
 use crate::carrier::udp::Udp;
 use crate::carrier::{Peer, tcp, unix};
@@ -141,6 +142,18 @@ impl Endpoint {
 }
 
 /// The address of a host to connect to.
-pub(crate) async fn resolve(host: &HostPort) -> Result<SocketAddr, ResolveError> {
+async fn resolve(host: &HostPort) -> Result<SocketAddr, ResolveError> {
     lookup(host).await.map_err(|source| ResolveError { host: host.to_string(), source })
+}
+
+/// All addresses of a host, in the order in which they are to be tried; at least one.
+pub(crate) async fn resolve_all(host: &HostPort) -> Result<Vec<SocketAddr>, ResolveError> {
+    let failed = |source| ResolveError { host: host.to_string(), source };
+    let Host::Name(name) = &host.host else { return Ok(vec![resolve(host).await?]) };
+    let found = lookup_host((name.as_str(), host.port_or_default())).await.map_err(failed)?;
+    let found: Vec<SocketAddr> = found.collect();
+    if found.is_empty() {
+        return Err(failed(std::io::ErrorKind::NotFound.into()));
+    }
+    Ok(found)
 }

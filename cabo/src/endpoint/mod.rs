@@ -25,7 +25,7 @@ use cabo_proto::transport::flow::Budget;
 use cabo_proto::wire::code::Code;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
-pub(crate) use self::connect::resolve;
+pub(crate) use self::connect::resolve_all;
 pub use self::discovery::Found;
 use self::entrance::Entrance;
 pub use self::listen::{Drops, Listening};

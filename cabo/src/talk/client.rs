@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ use crate::address::{Address, AddressError};
 use crate::carrier::open_udp::{LARGEST_BYTES, OpenUdp};
 use crate::carrier::{self, ByteStream};
 
-/// A connection has this long to be made.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// A connection has this long to be made, unless somebody says otherwise.
+pub const CONNECT_TIME: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 64 * 1024;
 
 /// Why a conversation does not begin or go on.
@@ -62,10 +62,32 @@ pub enum ClientError {
     /// A message that cannot be sent.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// A message that no datagram has room for.
+    #[error("a datagram has at most {LARGEST_BYTES} bytes, and this message {bytes}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
     /// The socket failed.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
 }
+
+/// What crosses the wire of a conversation, for whoever watches it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Seen<'a> {
+    /// Bytes of ours, as they were given to the socket; a whole datagram where the carrier has them.
+    Sent(&'a [u8]),
+    /// Bytes of theirs, as one read had them.
+    Received(&'a [u8]),
+    /// We ended our half.
+    SentEnd,
+    /// They ended theirs.
+    ReceivedEnd,
+}
+
+/// Is told of everything that crosses the wire, in order.
+pub type Watch = Arc<dyn Fn(Seen<'_>) + Send + Sync>;
 
 /// A conversation as a client has it. [`Client::split`] parts it where both directions go on at once.
 pub struct Client {
@@ -82,6 +104,7 @@ pub struct Receiver {
     cutter: Cutter,
     source: Source,
     is_ended: bool,
+    watch: Option<Watch>,
 }
 
 /// The half that sends.
@@ -89,11 +112,23 @@ pub struct Sender {
     dialect: Arc<Dialect>,
     counters: Counters,
     sink: Sink,
+    watch: Option<Watch>,
 }
 
 enum Source {
     Stream(ReadHalf<Box<dyn ByteStream>>, Vec<u8>),
-    Datagrams(Arc<OpenUdp>, Vec<u8>),
+    Datagrams(Hearing),
+}
+
+/// A socket for datagrams, and whose are heard.
+struct Hearing {
+    socket: Arc<OpenUdp>,
+    buffer: Vec<u8>,
+    /// Nobody else; all where the datagrams go to a group or to everybody.
+    only: Option<carrier::Peer>,
+    from: Option<carrier::Peer>,
+    /// Came before there was a conversation.
+    first: Option<Bytes>,
 }
 
 enum Sink {
@@ -104,27 +139,72 @@ enum Sink {
 impl Client {
     /// Connects and says the first words of the dialect, whose port is taken where the URL names none.
     pub async fn connect(address: &Address, dialect: Arc<Dialect>) -> Result<Self, ClientError> {
+        Self::connect_watched(address, dialect, CONNECT_TIME, None).await
+    }
+
+    /// The same `within` a time, and with somebody who watches.
+    pub async fn connect_watched(
+        address: &Address,
+        dialect: Arc<Dialect>,
+        within: Duration,
+        watch: Option<Watch>,
+    ) -> Result<Self, ClientError> {
         let address = with_port_of(address, &dialect);
         address.check_connect()?;
-        let cutter = Cutter::new(dialect.cut.clone(), dialect.limit_bytes);
-        let counters = Counters::default();
-        let (source, sink, to) = match Way::open(&address, CONNECT_TIME).await? {
-            Way::Stream(stream, to) => {
-                let (read, write) = split(stream);
-                let buffer = vec![0; READ_BYTES];
-                (Source::Stream(read, buffer), Sink::Stream(write), to)
-            }
+        let way = Way::open(&address, within).await?;
+        let mut client = match way {
+            Way::Stream(stream, to) => Self::of_stream(stream, to, dialect, watch),
             Way::Datagrams(socket, to) => {
-                let socket = Arc::new(socket);
-                let buffer = vec![0; LARGEST_BYTES];
-                let source = Source::Datagrams(socket.clone(), buffer);
-                (source, Sink::Datagrams(socket, to), carrier::Peer::udp(to))
+                Self::of_datagrams(Arc::new(socket), to, None, dialect, watch)
             }
         };
-        let receiver = Receiver { dialect: dialect.clone(), cutter, source, is_ended: false };
-        let mut client = Self { receiver, sender: Sender { dialect, counters, sink }, to };
         client.greet(&address).await?;
         Ok(client)
+    }
+
+    pub(super) fn of_stream(
+        stream: Box<dyn ByteStream>,
+        to: carrier::Peer,
+        dialect: Arc<Dialect>,
+        watch: Option<Watch>,
+    ) -> Self {
+        let (read, write) = split(stream);
+        let source = Source::Stream(read, vec![0; READ_BYTES]);
+        Self::of(source, Sink::Stream(write), to, dialect, watch)
+    }
+
+    /// `first` is what `to` has said already.
+    pub(super) fn of_datagrams(
+        socket: Arc<OpenUdp>,
+        to: SocketAddr,
+        first: Option<Bytes>,
+        dialect: Arc<Dialect>,
+        watch: Option<Watch>,
+    ) -> Self {
+        let (buffer, peer) = (vec![0; LARGEST_BYTES], carrier::Peer::udp(to));
+        let only = (!is_many(to)).then_some(peer);
+        let hearing = Hearing { socket: socket.clone(), buffer, only, from: None, first };
+        let source = Source::Datagrams(hearing);
+        Self::of(source, Sink::Datagrams(socket, to), peer, dialect, watch)
+    }
+
+    fn of(
+        source: Source,
+        sink: Sink,
+        to: carrier::Peer,
+        dialect: Arc<Dialect>,
+        watch: Option<Watch>,
+    ) -> Self {
+        let cutter = Cutter::new(dialect.cut.clone(), dialect.limit_bytes);
+        let receiver = Receiver {
+            dialect: dialect.clone(),
+            cutter,
+            source,
+            is_ended: false,
+            watch: watch.clone(),
+        };
+        let counters = Counters::default();
+        Self { receiver, sender: Sender { dialect, counters, sink, watch }, to }
     }
 
     /// Whom we reached.
@@ -140,10 +220,10 @@ impl Client {
     /// The first words, and the answer (D-4.1).
     async fn greet(&mut self, address: &Address) -> Result<(), ClientError> {
         let dialect = self.sender.dialect.clone();
-        let (Some(hello), Sink::Stream(write)) = (&dialect.hello, &mut self.sender.sink) else {
+        let (Some(hello), Sink::Stream(_)) = (&dialect.hello, &self.sender.sink) else {
             return Ok(());
         };
-        write.write_all(&hello.client).await?;
+        self.sender.write(&hello.client).await?;
         let (place, name) = (address.place.to_string(), dialect.name.clone());
         match timeout(hello.deadline, self.receiver.hear_answer(hello)).await {
             Ok(Ok(None)) => Ok(()),
@@ -160,12 +240,19 @@ fn escaped(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
+/// Whether an address leads to more than one host.
+fn is_many(to: SocketAddr) -> bool {
+    match to.ip() {
+        // The broadcast address of a network looks like any other; its last byte is 255 in all but odd ones.
+        IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast() || ip.octets()[3] == u8::MAX,
+        IpAddr::V6(ip) => ip.is_multicast(),
+    }
+}
+
 impl Receiver {
     /// What the server answered, where that is no yes.
     async fn hear_answer(&mut self, hello: &Hello) -> io::Result<Option<Vec<u8>>> {
-        let Source::Stream(read, _) = &mut self.source else { return Ok(None) };
         let mut said = Vec::new();
-        let mut part = [0; 512];
         loop {
             match hello.judge_server(&said) {
                 Verdict::Welcome(len) => {
@@ -173,11 +260,44 @@ impl Receiver {
                     return Ok(None);
                 }
                 Verdict::Stranger => return Ok(Some(said)),
-                Verdict::More => match read.read(&mut part).await? {
-                    0 => return Ok(Some(said)),
-                    len => said.extend_from_slice(part.get(..len).unwrap_or_default()),
-                },
+                Verdict::More if !self.hear_more(&mut said).await? => return Ok(Some(said)),
+                Verdict::More => {}
             }
+        }
+    }
+
+    /// Whether a client said our dialect's first words.
+    pub(super) async fn hear_client(&mut self, hello: &Hello) -> io::Result<bool> {
+        let mut said = Vec::new();
+        loop {
+            match hello.judge_client(&said) {
+                Verdict::Welcome(len) => {
+                    self.cutter.push(said.get(len..).unwrap_or_default());
+                    return Ok(true);
+                }
+                Verdict::Stranger => return Ok(false),
+                Verdict::More if !self.hear_more(&mut said).await? => return Ok(false),
+                Verdict::More => {}
+            }
+        }
+    }
+
+    /// Reads a little more; false at the end.
+    async fn hear_more(&mut self, said: &mut Vec<u8>) -> io::Result<bool> {
+        let Source::Stream(read, _) = &mut self.source else { return Ok(false) };
+        let mut part = [0; 512];
+        let len = read.read(&mut part).await?;
+        let part = part.get(..len).unwrap_or_default();
+        tell(&self.watch, Seen::Received(part));
+        said.extend_from_slice(part);
+        Ok(len > 0)
+    }
+
+    /// Who sent the last message, where each may come from somebody else: datagrams that answer one to a group.
+    pub fn from(&self) -> Option<carrier::Peer> {
+        match &self.source {
+            Source::Stream(..) => None,
+            Source::Datagrams(hearing) => hearing.from,
         }
     }
 
@@ -185,16 +305,42 @@ impl Receiver {
     pub async fn next(&mut self) -> Result<Option<Message>, ClientError> {
         let bytes = match &mut self.source {
             Source::Stream(read, buffer) => {
-                next_of_stream(read, buffer, &mut self.cutter, &mut self.is_ended).await?
+                let watch = |seen: Seen<'_>| tell(&self.watch, seen);
+                next_of_stream(read, buffer, &mut self.cutter, &mut self.is_ended, watch).await?
             }
-            Source::Datagrams(socket, buffer) => {
-                let mut part = ReadBuf::new(buffer);
-                poll_fn(|cx| socket.poll_recv(cx, &mut part)).await?;
-                let trimmed = self.dialect.cut.trim(part.filled());
-                Some(Bytes::copy_from_slice(trimmed))
+            Source::Datagrams(hearing) => {
+                let datagram = hearing.next().await?;
+                tell(&self.watch, Seen::Received(&datagram));
+                let len = self.dialect.cut.trim(&datagram).len();
+                Some(datagram.slice(..len))
             }
         };
         Ok(bytes.map(|bytes| Message::new(bytes, self.dialect.clone())))
+    }
+}
+
+impl Hearing {
+    async fn next(&mut self) -> io::Result<Bytes> {
+        if let Some(first) = self.first.take() {
+            self.from = self.only;
+            return Ok(first);
+        }
+        loop {
+            let mut part = ReadBuf::new(&mut self.buffer);
+            let from = poll_fn(|cx| self.socket.poll_recv(cx, &mut part)).await?;
+            let from = carrier::Peer::udp(from);
+            if self.only.is_none_or(|only| only == from) {
+                self.from = Some(from);
+                return Ok(Bytes::copy_from_slice(part.filled()));
+            }
+            tracing::debug!(%from, "a datagram of somebody else");
+        }
+    }
+}
+
+fn tell(watch: &Option<Watch>, seen: Seen<'_>) {
+    if let Some(watch) = watch {
+        watch(seen);
     }
 }
 
@@ -203,6 +349,7 @@ async fn next_of_stream(
     buffer: &mut [u8],
     cutter: &mut Cutter,
     is_ended: &mut bool,
+    watch: impl Fn(Seen<'_>),
 ) -> Result<Option<Bytes>, ClientError> {
     loop {
         if let Some(message) = cutter.next_message()? {
@@ -214,11 +361,16 @@ async fn next_of_stream(
         match read.read(buffer).await? {
             0 => {
                 *is_ended = true;
+                watch(Seen::ReceivedEnd);
                 if let Some(last) = cutter.finish()? {
                     return Ok(Some(last));
                 }
             }
-            len => cutter.push(buffer.get(..len).unwrap_or_default()),
+            len => {
+                let part = buffer.get(..len).unwrap_or_default();
+                watch(Seen::Received(part));
+                cutter.push(part);
+            }
         }
     }
 }
@@ -243,15 +395,21 @@ impl Sender {
         self.write(&bytes).await
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+    /// Bytes as they are.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         match &mut self.sink {
             Sink::Stream(write) => {
+                tell(&self.watch, Seen::Sent(bytes));
                 write.write_all(bytes).await?;
                 write.flush().await?;
             }
             Sink::Datagrams(socket, to) => {
                 let (to, mark) = (*to, self.dialect.cut.mark_bytes());
                 let bytes = bytes.get(..bytes.len().saturating_sub(mark)).unwrap_or_default();
+                if bytes.len() > LARGEST_BYTES {
+                    return Err(ClientError::TooLarge { bytes: bytes.len() });
+                }
+                tell(&self.watch, Seen::Sent(bytes));
                 poll_fn(|cx| socket.poll_send(cx, bytes, to)).await?;
             }
         }
@@ -261,7 +419,10 @@ impl Sender {
     /// Says that nothing more comes from here; the other side may go on.
     pub async fn finish(&mut self) -> io::Result<()> {
         match &mut self.sink {
-            Sink::Stream(write) => write.shutdown().await,
+            Sink::Stream(write) => {
+                tell(&self.watch, Seen::SentEnd);
+                write.shutdown().await
+            }
             Sink::Datagrams(..) => Ok(()),
         }
     }

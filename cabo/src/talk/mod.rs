@@ -18,15 +18,18 @@
 //! # Ok(()) }
 //! ```
 //!
+//! [`Callers`] are whoever connects to us, awaited one after another: each is a conversation as a [`Client`] has it.
 //! `peer` is the handle that callbacks get, `stream` drives one peer on a stream carrier, `datagrams` all peers of a UDP
 //! socket, `server` listens. Only `carrier` names a socket.
 
+pub mod callers;
 pub mod client;
 pub mod peer;
 pub mod server;
 
 mod datagrams;
 mod place;
+mod query;
 mod stream;
 
 use std::sync::Arc;
@@ -36,7 +39,8 @@ use bytes::Bytes;
 use cabo_proto::dialect::cut::{Cut, CutError};
 use cabo_proto::dialect::{Decoded, Dialect, NoKind};
 
-pub use client::{Client, ClientError};
+pub use callers::Callers;
+pub use client::{Client, ClientError, Seen, Watch};
 pub use peer::{Peer, SendError};
 pub use place::PlaceError;
 pub use server::{BindError, Server};

@@ -1,21 +1,19 @@
 //! From a URL to a socket for foreign programs.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cabo_proto::dialect::Dialect;
 
+use super::query::{TCP_CONNECT, TCP_LISTEN, UDP_CONNECT, UDP_LISTEN, Wishes};
 use crate::address::{Address, Host, Place};
-use crate::carrier::open_udp::{Multicast, OpenUdp};
+use crate::carrier::open_udp::OpenUdp;
 use crate::carrier::tcp::{self, Tcp};
 use crate::carrier::unix::{self, Unix};
-use crate::carrier::{self, ByteStream, Listener, OpenError, interface_index};
-use crate::endpoint::resolve;
+use crate::carrier::{self, ByteStream, Connected, Listener, OpenError};
 use crate::error::ResolveError;
-
-/// What the query of a `udp://` URL may say.
-const UDP_WORDS: [&str; 3] = ["if", "ttl", "loop"];
 
 /// Why a URL leads to no socket.
 #[derive(Debug, thiserror::Error)]
@@ -53,21 +51,22 @@ impl Door {
     pub(super) async fn open(address: &Address) -> Result<Self, PlaceError> {
         match &address.place {
             Place::Tcp(host) => {
+                let wishes = Wishes::of(address, TCP_LISTEN)?;
                 let listener = match host.host {
                     Host::Any => Tcp::listen_anywhere(host.port_or_default())?,
                     Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => {
-                        Tcp::listen(resolve(host).await?)?
+                        Tcp::listen(first(wishes.resolve(host).await?)?)?
                     }
                 };
                 Ok(Self::Streams(Arc::new(listener), "tcp"))
             }
             Place::Unix(name) => Ok(Self::Streams(Arc::new(Unix::listen(name)?), "unix")),
             Place::Udp(host) => {
-                let multicast = multicast(address)?;
+                let wishes = Wishes::of(address, UDP_LISTEN)?;
                 Ok(Self::Datagrams(match host.host {
                     Host::Any => OpenUdp::listen_anywhere(host.port_or_default())?,
                     Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => {
-                        OpenUdp::listen(resolve(host).await?, &multicast)?
+                        OpenUdp::listen(first(wishes.resolve(host).await?)?, &wishes.multicast)?
                     }
                 }))
             }
@@ -97,7 +96,8 @@ impl Way {
     pub(super) async fn open(address: &Address, within: Duration) -> Result<Self, PlaceError> {
         match &address.place {
             Place::Tcp(host) => {
-                let connected = tcp::connect(resolve(host).await?, within).await?;
+                let wishes = Wishes::of(address, TCP_CONNECT)?;
+                let connected = to_any(wishes.resolve(host).await?, &wishes, within).await?;
                 Ok(Self::Stream(connected.stream, connected.to))
             }
             Place::Unix(name) => {
@@ -105,8 +105,10 @@ impl Way {
                 Ok(Self::Stream(connected.stream, connected.to))
             }
             Place::Udp(host) => {
-                let to = resolve(host).await?;
-                Ok(Self::Datagrams(OpenUdp::towards(to, &multicast(address)?)?, to))
+                let wishes = Wishes::of(address, UDP_CONNECT)?;
+                let to = first(wishes.resolve(host).await?)?;
+                let socket = OpenUdp::towards(to, wishes.from(to), &wishes.multicast)?;
+                Ok(Self::Datagrams(socket, to))
             }
             Place::Eth { .. } | Place::Tls(_) | Place::Redes { .. } | Place::Name(_) => {
                 Err(PlaceError::Scheme { place: address.to_string() })
@@ -124,29 +126,28 @@ pub(super) fn with_port_of(address: &Address, dialect: &Dialect) -> Address {
     address
 }
 
-/// What the query says of multicast.
-fn multicast(address: &Address) -> Result<Multicast, PlaceError> {
-    let wrong = |problem: String| PlaceError::Query { place: address.to_string(), problem };
-    address.query.check(&UDP_WORDS).map_err(|problem| wrong(problem.to_string()))?;
-    let text = |key| address.query.get(key).map(String::from_utf8_lossy);
-    let interface_index = match text("if") {
-        Some(name) => interface_index(&name).map_err(|_| OpenError::no_interface(&name))?,
-        None => 0,
-    };
-    let ttl = match text("ttl") {
-        Some(ttl) => Some(
-            ttl.parse()
-                .ok()
-                .filter(|ttl| *ttl < 256)
-                .ok_or_else(|| wrong("ttl is 0 to 255".into()))?,
-        ),
-        None => None,
-    };
-    let is_looped = match text("loop").as_deref() {
-        None => None,
-        Some("1" | "on" | "") => Some(true),
-        Some("0" | "off") => Some(false),
-        Some(_) => return Err(wrong("loop is on or off".into())),
-    };
-    Ok(Multicast { interface_index, ttl, is_looped })
+/// Connects to the first address that answers: a name may lead to several.
+async fn to_any(
+    addresses: Vec<SocketAddr>,
+    wishes: &Wishes,
+    within: Duration,
+) -> Result<Connected, PlaceError> {
+    let mut failed = nowhere();
+    for to in addresses {
+        match tcp::connect_from(wishes.from(to), to, within).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed.into())
+}
+
+fn first(addresses: Vec<SocketAddr>) -> Result<SocketAddr, OpenError> {
+    addresses.into_iter().next().ok_or_else(nowhere)
+}
+
+/// What stands for an error where a host has no address.
+fn nowhere() -> OpenError {
+    let source = io::ErrorKind::AddrNotAvailable.into();
+    OpenError::Io { what: "the host".to_owned(), operation: "find an address", source }
 }

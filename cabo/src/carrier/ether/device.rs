@@ -6,6 +6,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::mem;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::task::{Context, Poll};
 
@@ -101,6 +102,16 @@ fn ioctl(
     // SAFETY: the requests of `look` read and write one `ifreq`.
     let code = unsafe { libc::ioctl(socket.as_raw_fd(), request as _, &raw mut ifreq) };
     if code == 0 { Ok(ifreq) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The broadcast address of an interface's first IPv4 network.
+pub(in crate::carrier) fn broadcast_address(name: InterfaceName) -> io::Result<Ipv4Addr> {
+    let any = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    let answer = ioctl(&any, name, libc::SIOCGIFBRDADDR)?;
+    // SAFETY: the request fills the field of its name, a port and an address of plain integers.
+    let [_, _, a, b, c, d, ..] = unsafe { answer.ifr_ifru.ifru_broadaddr.sa_data };
+    let ip = Ipv4Addr::from([a, b, c, d].map(|byte| byte as u8));
+    if ip.is_unspecified() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(ip) }
 }
 
 /// The kernel's number of an interface.

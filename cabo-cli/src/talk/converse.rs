@@ -1,0 +1,272 @@
+//! One conversation with stdin and stdout, as `connect` has it and `listen --once`: what is typed goes, what comes is
+//! shown, and rules say when it ends.
+//!
+//! Neighbours: `exec` puts a program in the place of stdin and stdout, `watch` sees what crosses the wire.
+
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cabo::address::{Address, Place};
+use cabo::proto::dialect::Dialect;
+use cabo::proto::dialect::cut::Cut;
+use cabo::talk::client::{Receiver, Sender};
+use cabo::talk::{Client, ClientError, Message};
+use rustix::fs::FileType;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::config::Gathered;
+use super::watch::Activity;
+use super::{Show, Typed, as_json, shown, text, typed, words};
+use crate::cmd::{Globals, send::failed};
+use crate::exit::{self, Failure};
+use crate::show::log::SHOWN;
+use crate::show::{json as json_lines, stderr, stdout};
+
+const READ_BYTES: usize = 64 * 1024;
+/// The largest datagram: a longer piece of stdin could not be sent.
+const DATAGRAM_BYTES: usize = 65_507;
+/// The other side is done, and a pipe into stdin is open: it has so long to say more.
+const PIPE_TIME: Duration = Duration::from_millis(500);
+/// What names and quotes may add to a message that is typed.
+const NAMES_BYTES: usize = 64 * 1024;
+/// Datagrams have no end: when all of stdin is sent, answers are shown until none has come for so long.
+const SILENCE_TIME: Duration = Duration::from_secs(1);
+/// Pieces of stdin that wait to be sent.
+const PIECES_MAX: usize = 4;
+
+/// How it goes, and when it ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Manner {
+    pub(crate) dialect: Arc<Dialect>,
+    pub(crate) is_datagrams: bool,
+    /// Ends when nothing has crossed the wire for so long.
+    pub(crate) idle: Option<Duration>,
+    /// Ends when all of stdin is sent and nothing has come for so long.
+    pub(crate) wait: Option<Duration>,
+    /// The end of stdin does not end our half.
+    pub(crate) keep_open: bool,
+    pub(crate) show: Option<Show>,
+    pub(crate) globals: Globals,
+}
+
+impl Manner {
+    fn silence(&self) -> Option<Duration> {
+        self.wait.or_else(|| self.is_datagrams.then_some(SILENCE_TIME))
+    }
+}
+
+/// What is said beside what is typed.
+#[derive(Default)]
+pub(crate) struct Script {
+    pub(crate) opening: Option<Typed>,
+    pub(crate) gathering: Option<Gathered>,
+}
+
+/// Whether an address leads to datagrams.
+pub(crate) fn is_datagrams(address: &Address) -> bool {
+    matches!(address.place, Place::Udp(_))
+}
+
+/// Goes on until one of the rules ends it.
+pub(crate) async fn converse(
+    client: Client,
+    manner: &Manner,
+    script: Script,
+    activity: &Activity,
+) -> anyhow::Result<()> {
+    let (receiver, sender) = client.split();
+    let mut typing = tokio::spawn(type_all(sender, script, manner.clone()));
+    let typed = tokio::select! {
+        typed = show_all(receiver, &mut typing, manner) => typed?,
+        () = activity.silent_for(manner.idle) => Some(Ok(())),
+    };
+    if let Some(typed) = typed {
+        return Ok(typed?);
+    }
+    // The other side has ended its half, and may read on: what stdin has at hand still goes.
+    let patience = match Stdin::look() {
+        Stdin::File => None,
+        Stdin::Pipe => Some(PIPE_TIME),
+        Stdin::Terminal => return Ok(()),
+    };
+    tokio::select! {
+        typed = &mut typing => typed.unwrap_or(Ok(()))?,
+        () = activity.silent_for(patience) => {}
+    }
+    Ok(())
+}
+
+enum Stdin {
+    /// Ends by itself.
+    File,
+    /// May end, or have nothing to say for hours.
+    Pipe,
+    /// Somebody who sees that it is over.
+    Terminal,
+}
+
+impl Stdin {
+    fn look() -> Self {
+        let stdin = std::io::stdin();
+        let kind = rustix::fs::fstat(&stdin).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        match kind {
+            _ if stdin.is_terminal() => Self::Terminal,
+            Ok(FileType::RegularFile) => Self::File,
+            Ok(_) | Err(_) => Self::Pipe,
+        }
+    }
+}
+
+/// Sends what stdin has, then ends our half.
+async fn type_all(mut sender: Sender, script: Script, manner: Manner) -> Result<(), Failure> {
+    let dialect = &manner.dialect;
+    if let Some(opening) = &script.opening {
+        say_typed(&mut sender, opening).await?;
+    }
+    let mut gathering = script.gathering;
+    let (typed, mut coming) = mpsc::channel(PIECES_MAX);
+    let is_raw = dialect.cut == Cut::Raw && dialect.kinds.is_empty();
+    let line_max = dialect.limit_bytes.saturating_add(NAMES_BYTES) as u64;
+    let read_max = if manner.is_datagrams { DATAGRAM_BYTES } else { READ_BYTES };
+    // A thread that nobody waits for: reading stdin cannot be given up.
+    std::thread::spawn(move || read_stdin(&typed, is_raw, read_max, line_max));
+    while let Some(piece) = coming.recv().await {
+        let piece = piece?;
+        if let Some(gathered) = &mut gathering {
+            if piece.is_empty() {
+                break;
+            }
+            gathered.add(dialect, &piece)?;
+            continue;
+        }
+        let sent = if is_raw {
+            sender.send(&piece).await.map_err(failed)
+        } else {
+            say(&mut sender, dialect, &piece).await
+        };
+        match sent {
+            Err(failure) if failure.code == exit::USAGE => stderr::say(&failure.text), // it can be typed again
+            sent => sent?,
+        }
+    }
+    if let Some(gathered) = gathering {
+        say_typed(&mut sender, &gathered.message()).await?;
+    }
+    if manner.keep_open {
+        return Ok(());
+    }
+    sender.finish().await.map_err(ClientError::from).map_err(failed)
+}
+
+/// Reads stdin as it comes, or line by line.
+fn read_stdin(
+    typed: &mpsc::Sender<Result<Vec<u8>, Failure>>,
+    is_raw: bool,
+    read_max: usize,
+    line_max: u64,
+) {
+    let mut stdin = std::io::stdin().lock();
+    let mut buffer = vec![0; read_max];
+    loop {
+        let piece = if is_raw {
+            stdin.read(&mut buffer).map(|len| buffer.get(..len).unwrap_or_default().to_vec())
+        } else {
+            let mut line = Vec::new();
+            (&mut stdin).take(line_max + 1).read_until(b'\n', &mut line).map(|_| line)
+        };
+        let failure = match piece {
+            Ok(piece) if piece.is_empty() => return,
+            Ok(line) if !is_raw && line.len() as u64 > line_max => {
+                Failure::usage(format!("a line of stdin is longer than {line_max} bytes"))
+            }
+            Ok(mut piece) => {
+                if !is_raw && piece.last() == Some(&b'\n') {
+                    piece.pop();
+                }
+                if typed.blocking_send(Ok(piece)).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Err(error) => Failure::new(exit::FAILED, format!("stdin: {error}")),
+        };
+        let _ = typed.blocking_send(Err(failure)); // nobody listens any more
+        return;
+    }
+}
+
+async fn say(sender: &mut Sender, dialect: &Dialect, line: &[u8]) -> Result<(), Failure> {
+    let words = if dialect.kinds.is_empty() { vec![line.to_vec()] } else { words(line)? };
+    say_typed(sender, &typed(dialect, &words)?).await
+}
+
+async fn say_typed(sender: &mut Sender, typed: &Typed) -> Result<(), Failure> {
+    sender.send_fields(typed.kind.as_deref(), &typed.fields).await.map_err(failed)
+}
+
+/// Shows what comes until the other side ends it, or, where there is a time for that, until all is typed and it is silent
+/// for so long. Returns how the typing went, if it has ended.
+async fn show_all(
+    mut receiver: Receiver,
+    typing: &mut JoinHandle<Result<(), Failure>>,
+    manner: &Manner,
+) -> anyhow::Result<Option<Result<(), Failure>>> {
+    let silence = manner.silence();
+    let mut typed = None;
+    loop {
+        let is_typed = typed.is_some();
+        tokio::select! {
+            biased; // what has come is shown before its absence is looked for
+            message = receiver.next() => match message.map_err(failed)? {
+                Some(message) => show(&message, receiver.from(), manner)?,
+                None => return Ok(typed),
+            },
+            done = &mut *typing, if !is_typed => typed = Some(done.unwrap_or(Ok(()))),
+            () = sleep(silence.unwrap_or_default()), if is_typed && silence.is_some() => {
+                return Ok(typed);
+            }
+        }
+    }
+}
+
+fn show(
+    message: &Message,
+    from: Option<cabo::carrier::Peer>,
+    manner: &Manner,
+) -> anyhow::Result<()> {
+    if tracing::enabled!(target: SHOWN, tracing::Level::INFO) {
+        tracing::info!(target: SHOWN, "{}", shown(message));
+    }
+    if manner.globals.json {
+        let mut object = as_json(message);
+        if let Some(from) = from {
+            object.insert("from".to_owned(), json!(from.to_string()));
+        }
+        return Ok(json_lines::line(&object.into())?);
+    }
+    if manner.dialect.cut == Cut::Raw || manner.show.is_some_and(|show| show != Show::Text) {
+        return show_bytes(message.bytes(), manner);
+    }
+    let mut out = stdout::raw();
+    writeln!(out, "{}", shown(message))?;
+    Ok(out.flush()?)
+}
+
+/// Shows what has no dialect: as it is, where nobody says otherwise and stdout is no terminal.
+pub(super) fn show_bytes(bytes: &[u8], manner: &Manner) -> anyhow::Result<()> {
+    let mut out = stdout::raw();
+    match manner.show {
+        Some(Show::Hex) => writeln!(out, "{}", super::hex(bytes))?,
+        Some(Show::Raw) => out.write_all(bytes)?,
+        None if !std::io::stdout().is_terminal() => out.write_all(bytes)?,
+        Some(Show::Text) | None => {
+            let lines = bytes.split(|byte| *byte == b'\n').map(text);
+            out.write_all(lines.collect::<Vec<_>>().join("\n").as_bytes())?;
+        }
+    }
+    Ok(out.flush()?)
+}

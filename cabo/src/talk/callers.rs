@@ -1,0 +1,100 @@
+//! Whoever connects to us, one after another, for who prefers to await: each is a conversation as a client has it.
+//!
+//! Neighbours: `client` is the conversation, `server` is for many at once.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cabo_proto::dialect::Dialect;
+use cabo_proto::dialect::hello::Hello;
+use tokio::io::ReadBuf;
+use tokio::time::timeout;
+
+use super::place::{Door, with_port_of};
+use super::{BindError, Client, ClientError, Watch};
+use crate::address::Address;
+use crate::carrier;
+use crate::carrier::open_udp::{LARGEST_BYTES, OpenUdp};
+use crate::endpoint::listen::with_port;
+
+/// A listening socket.
+pub struct Callers {
+    door: Door,
+    at: Address,
+    dialect: Arc<Dialect>,
+}
+
+impl Callers {
+    /// Listens, at the dialect's port where the URL names none.
+    pub async fn listen(address: &Address, dialect: Arc<Dialect>) -> Result<Self, BindError> {
+        address.check_listen()?;
+        let address = with_port_of(address, &dialect);
+        let door = Door::open(&address).await?;
+        let at = with_port(&address, door.local().port());
+        Ok(Self { door, at, dialect })
+    }
+
+    /// Where it listens, with the port that it really got.
+    pub fn at(&self) -> &Address {
+        &self.at
+    }
+
+    /// Whether nobody can be told from anybody else before he has sent something, and no conversation has an end.
+    pub fn is_datagrams(&self) -> bool {
+        matches!(self.door, Door::Datagrams(_))
+    }
+
+    /// The next conversation; who does not say the dialect's first words is turned away. Over UDP it is with whoever
+    /// sends first, and the socket is given to it: nobody else is heard any more.
+    pub async fn next(self, watch: Option<Watch>) -> Result<(Client, Option<Self>), ClientError> {
+        let Self { door, at, dialect } = self;
+        let (listener, scheme) = match door {
+            Door::Streams(listener, scheme) => (listener, scheme),
+            Door::Datagrams(socket) => {
+                let (from, first) = first_datagram(&socket).await?;
+                let socket = Arc::new(socket);
+                let client = Client::of_datagrams(socket, from, Some(first), dialect, watch);
+                return Ok((client, None));
+            }
+        };
+        loop {
+            let accepted = poll_fn(|cx| listener.poll_accept(cx)).await?;
+            let watch = watch.clone();
+            let mut client =
+                Client::of_stream(accepted.stream, accepted.from, dialect.clone(), watch);
+            let is_welcome = match &dialect.hello {
+                Some(hello) => welcome(&mut client, hello).await,
+                None => true,
+            };
+            if is_welcome {
+                return Ok((
+                    client,
+                    Some(Self { door: Door::Streams(listener, scheme), at, dialect }),
+                ));
+            }
+            tracing::warn!(from = %accepted.from, dialect = dialect.name, "refused");
+        }
+    }
+}
+
+async fn first_datagram(socket: &OpenUdp) -> Result<(SocketAddr, Bytes), ClientError> {
+    let mut buffer = vec![0; LARGEST_BYTES];
+    let mut part = ReadBuf::new(&mut buffer);
+    let from = poll_fn(|cx| socket.poll_recv(cx, &mut part)).await?;
+    let from = carrier::Peer::udp(from).socket_addr().unwrap_or(from);
+    Ok((from, Bytes::copy_from_slice(part.filled())))
+}
+
+/// Answers a client's first words (D-4.1); false where they are not those of the dialect.
+async fn welcome(client: &mut Client, hello: &Hello) -> bool {
+    let heard = timeout(hello.deadline, client.receiver.hear_client(hello)).await;
+    let is_welcome = matches!(heard, Ok(Ok(true)));
+    let answer = if is_welcome { &hello.accept } else { &hello.refuse };
+    let is_said = client.sender.write(answer).await.is_ok();
+    if !is_welcome {
+        let _ = client.sender.finish().await; // it was turned away, whether or not it hears so
+    }
+    is_welcome && is_said
+}
