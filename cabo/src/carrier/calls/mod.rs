@@ -76,8 +76,8 @@ type Watcher = Box<dyn Fn(&Call) + Send + Sync>;
 
 static WATCHER: OnceLock<Watcher> = OnceLock::new();
 
-/// Shows `watcher` every call that is made on sockets opened from now on, on the thread that makes it and right after it.
-/// One watcher a process; false if there is one already.
+/// Shows `watcher` every call that is made on sockets opened from now on, on the thread that makes it and right after it;
+/// those of one descriptor in their order. One watcher a process; false if there is one already.
 pub fn watch(watcher: impl Fn(&Call) + Send + Sync + 'static) -> bool {
     WATCHER.set(Box::new(watcher)).is_ok()
 }
