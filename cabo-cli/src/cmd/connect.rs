@@ -42,6 +42,7 @@ const PIECES_MAX: usize = 4;
 Examples:
   cabo connect tcp://host:5005
   printf 'hola\\n' | cabo connect tcp://host:5005
+  cabo connect tcp://host --as chat                   line by line, until Ctrl-D, Ctrl+X or /sair
   cabo connect tcp://host --as tp0                    then type: MENSAJE text=hola
   cabo connect tcp://host:5005 --explain              each system call, and what it put on the wire
   cabo connect --as tp0 --config cliente.config       CLAVE, then all lines up to an empty one, as its own client")]
@@ -111,12 +112,15 @@ async fn type_all(
     }
     let mut gathering = script.gathering;
     let (typed, mut coming) = mpsc::channel(PIECES_MAX);
-    let is_raw = dialect.cut == Cut::Raw && dialect.kinds.is_empty();
+    let is_raw = dialect.cut == Cut::Raw && dialect.kinds.is_empty() && dialect.leave.is_empty();
     let line_max = dialect.limit_bytes.saturating_add(NAMES_BYTES) as u64;
     // A thread that nobody waits for: reading stdin cannot be given up.
     std::thread::spawn(move || read_stdin(&typed, is_raw, line_max));
     while let Some(piece) = coming.recv().await {
         let piece = piece?;
+        if dialect.leave.contains(&piece) {
+            break;
+        }
         if let Some(gathered) = &mut gathering {
             if piece.is_empty() {
                 break;

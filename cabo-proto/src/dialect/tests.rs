@@ -29,7 +29,8 @@ type Case<'c> = (&'c str, Option<&'c str>, &'c [(&'c str, &'c str)], &'c str);
 #[test]
 fn built_in_dialects_have_the_bytes_of_the_programs() {
     let header = "01 00000004 00000001 686f6c61";
-    let cases: [Case<'_>; 10] = [
+    let cases: [Case<'_>; 11] = [
+        ("chat", None, &[("payload", "ola")], "6f6c61"),
         ("tp0", Some("MENSAJE"), &[("text", "valor")], "00000000 06000000 76616c6f7200"),
         (
             "tp0",
@@ -100,7 +101,7 @@ fn mistakes_in_a_file_are_found_where_they_are() {
             "nam = 'x'",
             1,
             1,
-            "\"nam\" means nothing here: name, about, port, cut, limit-bytes, hello, config, kind",
+            "\"nam\" means nothing here: name, about, port, cut, limit-bytes, hello, config, leave, kind",
         ),
         ("\nport = 70000", 2, 8, "port is 1 to 65535"),
         ("port = '1'", 1, 8, "this is string, and has to be an integer"),
@@ -146,6 +147,9 @@ fn mistakes_in_a_file_are_found_where_they_are() {
             1,
             "\"hostt\" means nothing here: host, port, opens, gathers",
         ),
+        ("leave = 'x'", 1, 9, "this is string, and has to be a list"),
+        ("leave = ['18', 1]", 1, 16, "a line is text"),
+        ("leave = ['18', '18 0a']", 1, 16, "a line is not empty, and has no end of line in it"),
         ("[config]\ngathers = 'a'", 2, 11, "lines go into a kind's list"),
         ("[config]\ngathers = 'a b'", 2, 11, "there is no such kind"),
         (
