@@ -147,9 +147,6 @@ fn mistakes_in_a_file_are_found_where_they_are() {
             1,
             "\"hostt\" means nothing here: host, port, opens, gathers",
         ),
-        ("leave = 'x'", 1, 9, "this is string, and has to be a list"),
-        ("leave = ['18', 1]", 1, 16, "a line is text"),
-        ("leave = ['18', '18 0a']", 1, 16, "a line is not empty, and has no end of line in it"),
         ("[config]\ngathers = 'a'", 2, 11, "lines go into a kind's list"),
         ("[config]\ngathers = 'a b'", 2, 11, "there is no such kind"),
         (
@@ -160,9 +157,25 @@ fn mistakes_in_a_file_are_found_where_they_are() {
         ),
         ("name = 'a'\nname = 'b'", 2, 1, "duplicate key"),
     ];
-    for (text, line, column, problem) in cases {
-        let error = file::read(text).expect_err(text);
-        assert!(error.problem.starts_with(problem), "{text:?}: {error}");
-        assert_eq!((error.line, error.column), (line, column), "{text:?}: {error}");
-    }
+    cases.into_iter().for_each(is_found);
+}
+
+/// D-5.4: so are mistakes in the words to leave with.
+#[test]
+fn words_to_leave_with_are_lines_that_can_be_typed() {
+    let cases = [
+        ("leave = 'x'", 1, 9, "this is string, and has to be a list"),
+        ("leave = ['18', 1]", 1, 16, "a line is text"),
+        ("leave = ['18', '18 0a']", 1, 16, "a line is not empty, and has no end of line in it"),
+    ];
+    cases.into_iter().for_each(is_found);
+    let chat = Dialect::parse("chat").expect("a dialect");
+    assert_eq!(chat.leave, [b"\x18".to_vec(), b"/sair".to_vec()]);
+}
+
+/// A mistake: the text of a file, where it is, and what is said of it.
+fn is_found((text, line, column, problem): (&str, usize, usize, &str)) {
+    let error = file::read(text).expect_err(text);
+    assert!(error.problem.starts_with(problem), "{text:?}: {error}");
+    assert_eq!((error.line, error.column), (line, column), "{text:?}: {error}");
 }

@@ -2,7 +2,7 @@
 //! the wire.
 //!
 //! The carriers make their calls by way of this file (`socket`, `bind`, `listen`, `connect`) or show it what came of
-//! them (`accept`, datagrams); [`stream`] puts a connection behind [`stream::Watched`]. Nothing is made for show: a call
+//! them (`accept`, datagrams); `stream` puts a connection behind a wrapper. Nothing is made for show: a call
 //! that is told of was made just then, with that result. Two are not told of: one that found nothing to do (`EAGAIN`),
 //! for its repetition is, and looks at the kernel that the telling itself needs.
 //!
