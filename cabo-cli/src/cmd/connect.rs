@@ -29,6 +29,7 @@ use crate::talk::manner::ConverseArgs;
 Examples:
   cabo connect tcp://host:5005
   printf 'hola\\n' | cabo connect tcp://host:5005
+  cabo connect tcp://host --as chat                   line by line, until Ctrl-D, Ctrl+X or /sair
   cabo connect tcp://host --as tp0                    then type: MENSAJE text=hola
   cabo connect tcp://host:5005 --explain              each system call, and what it put on the wire
   cabo connect --as tp0 --config cliente.config       CLAVE, then all lines up to an empty one, as its own client

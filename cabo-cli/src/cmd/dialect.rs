@@ -195,6 +195,10 @@ fn facts(dialect: &Dialect) -> Vec<String> {
         let first = config.opens.as_ref().map(|opens| format!("; a client says first: {opens}"));
         escaped(&format!("--config FILE has {keys}{}", first.unwrap_or_default()))
     }));
+    if !dialect.leave.is_empty() {
+        let words: Vec<String> = dialect.leave.iter().map(|line| talk::text(line)).collect();
+        lines.push(format!("a line that ends it, typed alone: {}", words.join(", ")));
+    }
     lines
 }
 

@@ -16,7 +16,7 @@ use crate::show::log::{self, LogArgs};
 
 mod completions;
 mod connect;
-mod demo;
+pub(crate) mod demo;
 mod dialect;
 pub(crate) mod get;
 mod help;

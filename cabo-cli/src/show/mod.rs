@@ -5,6 +5,7 @@ pub(crate) mod human;
 pub(crate) mod json;
 pub(crate) mod log;
 pub(crate) mod progress;
+pub(crate) mod sockets;
 pub(crate) mod stderr;
 pub(crate) mod stdout;
 pub(crate) mod table;

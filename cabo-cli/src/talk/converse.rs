@@ -129,13 +129,16 @@ async fn type_all(mut sender: Sender, script: Script, manner: Manner) -> Result<
     }
     let mut gathering = script.gathering;
     let (typed, mut coming) = mpsc::channel(PIECES_MAX);
-    let is_raw = dialect.cut == Cut::Raw && dialect.kinds.is_empty();
+    let is_raw = dialect.cut == Cut::Raw && dialect.kinds.is_empty() && dialect.leave.is_empty();
     let line_max = dialect.limit_bytes.saturating_add(NAMES_BYTES) as u64;
     let read_max = if manner.is_datagrams { DATAGRAM_BYTES } else { READ_BYTES };
     // A thread that nobody waits for: reading stdin cannot be given up.
     std::thread::spawn(move || read_stdin(&typed, is_raw, read_max, line_max));
     while let Some(piece) = coming.recv().await {
         let piece = piece?;
+        if dialect.leave.contains(&piece) {
+            break;
+        }
         if let Some(gathered) = &mut gathering {
             if piece.is_empty() {
                 break;

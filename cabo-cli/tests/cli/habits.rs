@@ -39,7 +39,8 @@ const PAGE_TAIL: &str = "
 ## A recorded conversation
 
 `--record FILE` writes one line a piece, `--replay FILE` plays what stands after `>` and compares what stands after `<`; over
-a stream joined, for a stream has no pieces, datagrams one by one. Exit code 0: all answers were the same. 1: one was not, and the
+a stream joined, for a stream has no pieces, datagrams one by one. Exit code 0: all answers were the same. 1: one was \
+    not, and the
 line on stderr says which. 3: one did not come within `--wait` (5 s). `listen --once --replay` plays a server. A file may be
 written by hand: the seconds may be left out.
 
@@ -55,10 +56,12 @@ written by hand: the seconds may be left out.
 | | `connect`, `listen --once` |
 |---|---|
 | stdin ends | our half of the stream ends (not with `--keep-open`), what comes is still shown |
-| the other side ends its half | a file on stdin is sent to its end, a pipe until it is silent for half a second; then it is over |
+| the other side ends its half | a file on stdin is sent to its end, a pipe until it is silent for half a second; \
+    then it is over |
 | `--wait TIME` | stdin has ended, and nothing has come for so long; over UDP 1 s unless given |
 | `--idle TIME` | nothing has gone or come for so long |
-| `--exec COMMAND` | the program closes its stdout, or its peer has ended and nothing is said for 10 s. It runs in a process group of its own, \
+| `--exec COMMAND` | the program closes its stdout, or its peer has ended and nothing is said for 10 s. It runs in a \
+    process group of its own, \
     which is ended with the conversation. It finds its peer in `CABO_PEER` |
 | UDP | only the host that was connected to is heard, or who spoke first to `listen --once`; from a group everybody |
 

@@ -55,7 +55,17 @@ fn dialect(text: &str) -> Result<Dialect, Fault> {
     let whole = DeTable::parse(text)
         .map_err(|error| (error.span().unwrap_or_default(), error.message().to_owned()))?;
     let top = Table { span: whole.span(), entries: whole.get_ref() };
-    top.check(&["name", "about", "port", "cut", "limit-bytes", "hello", "config", "kind"])?;
+    top.check(&[
+        "name",
+        "about",
+        "port",
+        "cut",
+        "limit-bytes",
+        "hello",
+        "config",
+        "leave",
+        "kind",
+    ])?;
     let kinds = kinds(&top)?;
     let cut = cut(&top, &kinds)?;
     let hello = match top.table("hello")? {
@@ -74,6 +84,7 @@ fn dialect(text: &str) -> Result<Dialect, Fault> {
         limit_bytes: top.number("limit-bytes", 1..=1 << 31)?.unwrap_or(LIMIT_BYTES),
         hello,
         config,
+        leave: leave(&top)?,
         kinds,
     })
 }
@@ -124,6 +135,23 @@ fn config(table: &Table<'_>, kinds: &[Kind]) -> Result<Config, Fault> {
         None => None,
     };
     Ok(Config { host: text("host")?, port: text("port")?, opens: text("opens")?, gathers })
+}
+
+/// Lines that end a conversation: bytes as a hello has them, without an end of line.
+fn leave(top: &Table<'_>) -> Result<Vec<Vec<u8>>, Fault> {
+    let Some(entry) = top.get("leave") else { return Ok(Vec::new()) };
+    let lines = entry.value.as_array().ok_or_else(|| entry.wrong("a list"))?;
+    let line = |line: &Spanned<DeValue<'_>>| {
+        let fault = |problem: &str| (line.span(), problem.to_owned());
+        let text = line.get_ref().as_str().ok_or_else(|| fault("a line is text"))?;
+        match bytes(text) {
+            Ok(bytes) if bytes.is_empty() || bytes.contains(&b'\n') => {
+                Err(fault("a line is not empty, and has no end of line in it"))
+            }
+            result => result.map_err(|problem| fault(&problem)),
+        }
+    };
+    lines.iter().map(line).collect()
 }
 
 /// A kind and its field that takes one line after the other.

@@ -30,7 +30,8 @@ use hello::Hello;
 pub const PAYLOAD: &str = "payload";
 
 /// The dialects that are built in, by name.
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 9] = [
+    ("chat", include_str!("builtin/chat.toml")),
     ("labs-header", include_str!("builtin/labs-header.toml")),
     ("labs-header-order-first", include_str!("builtin/labs-header-order-first.toml")),
     ("labs-record", include_str!("builtin/labs-record.toml")),
@@ -58,6 +59,8 @@ pub struct Dialect {
     pub hello: Option<Hello>,
     /// What the settings file of its programs means.
     pub config: Option<Config>,
+    /// Lines that, typed alone, end the conversation and are not sent (D-5.4).
+    pub leave: Vec<Vec<u8>>,
     /// Its messages, in the order in which they are tried.
     pub kinds: Vec<Kind>,
 }
@@ -143,6 +146,7 @@ impl Dialect {
             limit_bytes: cut::LIMIT_BYTES,
             hello: None,
             config: None,
+            leave: Vec::new(),
             kinds,
         }
     }

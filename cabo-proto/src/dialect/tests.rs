@@ -29,7 +29,8 @@ type Case<'c> = (&'c str, Option<&'c str>, &'c [(&'c str, &'c str)], &'c str);
 #[test]
 fn built_in_dialects_have_the_bytes_of_the_programs() {
     let header = "01 00000004 00000001 686f6c61";
-    let cases: [Case<'_>; 10] = [
+    let cases: [Case<'_>; 11] = [
+        ("chat", None, &[("payload", "ola")], "6f6c61"),
         ("tp0", Some("MENSAJE"), &[("text", "valor")], "00000000 06000000 76616c6f7200"),
         (
             "tp0",
@@ -100,7 +101,7 @@ fn mistakes_in_a_file_are_found_where_they_are() {
             "nam = 'x'",
             1,
             1,
-            "\"nam\" means nothing here: name, about, port, cut, limit-bytes, hello, config, kind",
+            "\"nam\" means nothing here: name, about, port, cut, limit-bytes, hello, config, leave, kind",
         ),
         ("\nport = 70000", 2, 8, "port is 1 to 65535"),
         ("port = '1'", 1, 8, "this is string, and has to be an integer"),
@@ -156,9 +157,25 @@ fn mistakes_in_a_file_are_found_where_they_are() {
         ),
         ("name = 'a'\nname = 'b'", 2, 1, "duplicate key"),
     ];
-    for (text, line, column, problem) in cases {
-        let error = file::read(text).expect_err(text);
-        assert!(error.problem.starts_with(problem), "{text:?}: {error}");
-        assert_eq!((error.line, error.column), (line, column), "{text:?}: {error}");
-    }
+    cases.into_iter().for_each(is_found);
+}
+
+/// D-5.4: so are mistakes in the words to leave with.
+#[test]
+fn words_to_leave_with_are_lines_that_can_be_typed() {
+    let cases = [
+        ("leave = 'x'", 1, 9, "this is string, and has to be a list"),
+        ("leave = ['18', 1]", 1, 16, "a line is text"),
+        ("leave = ['18', '18 0a']", 1, 16, "a line is not empty, and has no end of line in it"),
+    ];
+    cases.into_iter().for_each(is_found);
+    let chat = Dialect::parse("chat").expect("a dialect");
+    assert_eq!(chat.leave, [b"\x18".to_vec(), b"/sair".to_vec()]);
+}
+
+/// A mistake: the text of a file, where it is, and what is said of it.
+fn is_found((text, line, column, problem): (&str, usize, usize, &str)) {
+    let error = file::read(text).expect_err(text);
+    assert!(error.problem.starts_with(problem), "{text:?}: {error}");
+    assert_eq!((error.line, error.column), (line, column), "{text:?}: {error}");
 }

@@ -1,7 +1,7 @@
 //! `cabo demo`: scenes on two hosts that it builds on this machine without root.
 //!
-//! `stage` has the hosts and the server, `bad_cable` what is between them; `film` is the first scene; `samples` is what
-//! it plays.
+//! `stage` has the hosts and the server, `bad_cable` what is between them; `film` and `sockets` are scenes; `samples` is
+//! what the first one plays.
 
 use std::io;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cabo::keys::{Fingerprint, Identity};
 use cabo::lab::{Lab, LabError};
-use cabo::relay::LinkConfig;
+use cabo::relay::{LinkConfig, RelayConfig};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,6 +29,7 @@ use crate::show::{stderr, stdout};
 mod bad_cable;
 mod film;
 mod samples;
+pub(crate) mod sockets;
 mod stage;
 
 /// The client gives up before this.
@@ -44,10 +45,15 @@ Examples:
   cabo demo
   cabo demo --loss 2% --delay 30ms --seed 3
   cabo demo --json
+  cabo demo sockets
+  cabo demo sockets --loss 20%
 
-Each row is one item of the sample catalogue, streamed over one carrier and compared byte for \
+film: each row is one item of the sample catalogue, streamed over one carrier and compared byte for \
 byte. `resent` counts packets that the server sent again (for TCP the kernel did). The exit code is \
-0 only if every row is verified; on a much worse cable kernel TCP may not be done in its time.")]
+0 only if every row is verified; on a much worse cable kernel TCP may not be done in its time.
+
+sockets: the same numbered messages over plain TCP, plain UDP and to a multicast group; the exit code \
+is 0 if all were sent and TCP delivered all of its own.")]
 pub(crate) struct DemoArgs {
     /// What to show
     #[arg(value_enum, default_value_t = Scene::Film)]
@@ -60,6 +66,8 @@ pub(crate) struct DemoArgs {
 enum Scene {
     /// Every item of a catalogue over every carrier
     Film,
+    /// TCP and UDP sockets side by side: what arrives, in which order, how late
+    Sockets,
 }
 
 /// How a scene ended.
@@ -74,6 +82,7 @@ impl DemoArgs {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         match self.scene {
             Scene::Film => self.film(globals),
+            Scene::Sockets => sockets::play(&self.cable, globals),
         }
     }
 
@@ -91,16 +100,7 @@ impl DemoArgs {
             false => Box::new(stdout::styled()),
         };
         let mut table = Table::new(out, globals.json, items);
-        let place = match Lab::enter() {
-            Ok(lab) => Place::Lan(Box::new(Lan::build(&lab, &config, mtu_bytes)?)),
-            Err(error @ LabError::Forbidden { .. }) => {
-                if !globals.quiet {
-                    stderr::say(&format!("cabo: {error}"));
-                }
-                Place::Loopback
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let place = place(&config, mtu_bytes, globals)?;
         let (server, client) = (Arc::new(Identity::generate()?), Identity::generate()?);
         let serving = Serving::start(&place, &folder, Arc::clone(&server), client.fingerprint())?;
         let keys = [server.fingerprint(), client.fingerprint()];
@@ -145,6 +145,20 @@ impl DemoArgs {
     }
 }
 
+/// Two hosts and a cable; this machine alone where namespaces are forbidden, which is said.
+fn place(config: &RelayConfig, mtu_bytes: u32, globals: Globals) -> anyhow::Result<Place> {
+    match Lab::enter() {
+        Ok(lab) => Ok(Place::Lan(Box::new(Lan::build(&lab, config, mtu_bytes)?))),
+        Err(error @ LabError::Forbidden { .. }) => {
+            if !globals.quiet {
+                stderr::say(&format!("cabo: {error}"));
+            }
+            Ok(Place::Loopback)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Who plays, and where.
 fn introduce(
     table: &mut Table<impl io::Write>,
@@ -186,21 +200,26 @@ fn conclusion(
         Ending::Interrupted => text.push_str("; interrupted"),
     }
     if let Some(cable) = cable {
-        let both = |name: &str| {
-            let count = |direction: &str| cable[direction][name].as_u64().unwrap_or_default();
-            count("forward") + count("backward")
-        };
-        text.push_str(&format!(
-            ". Of {} frames the cable lost {}, had no room for {}, broke {}, doubled {} and reordered {}",
-            both("offered"),
-            both("lost"),
-            both("queue_full"),
-            both("corrupted"),
-            both("duplicated"),
-            both("reordered"),
-        ));
+        text.push_str(&format!(". {}", of_cable(cable)));
     }
     text
+}
+
+/// What the cable did, in one sentence.
+fn of_cable(cable: &Value) -> String {
+    let both = |name: &str| {
+        let count = |direction: &str| cable[direction][name].as_u64().unwrap_or_default();
+        count("forward") + count("backward")
+    };
+    format!(
+        "Of {} frames the cable lost {}, had no room for {}, broke {}, doubled {} and reordered {}",
+        both("offered"),
+        both("lost"),
+        both("queue_full"),
+        both("corrupted"),
+        both("duplicated"),
+        both("reordered"),
+    )
 }
 
 /// Bad enough to see it at work, good enough for a quick look.

@@ -94,6 +94,30 @@ impl Place {
         }
     }
 
+    /// The address and the interface of the side of the server.
+    pub(super) fn receives_at(&self) -> (String, String) {
+        match self {
+            Self::Lan(lan) => (lan.cable.a.ipv4.to_string(), lan.cable.a.name.clone()),
+            Self::Loopback => ("127.0.0.1".to_owned(), "lo".to_owned()),
+        }
+    }
+
+    /// The interface by which the other side reaches it.
+    pub(super) fn sends_by(&self) -> String {
+        match self {
+            Self::Lan(lan) => lan.cable.b.name.clone(),
+            Self::Loopback => "lo".to_owned(),
+        }
+    }
+
+    /// Segments that the side of the client sent again, where that can be known.
+    pub(super) fn segments_resent(&self) -> Option<u64> {
+        match self {
+            Self::Lan(lan) => segments_resent(&lan.bob),
+            Self::Loopback => None,
+        }
+    }
+
     /// Starts a thread on the side of the client.
     pub(super) fn spawn_client(&self, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
         match self {
@@ -103,7 +127,8 @@ impl Place {
         Ok(())
     }
 
-    fn spawn_server(&self, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    /// Starts a thread on the side of the server.
+    pub(super) fn spawn_server(&self, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
         match self {
             Self::Lan(lan) => drop(lan.ana.spawn(work)?),
             Self::Loopback => drop(thread::Builder::new().name("server".to_owned()).spawn(work)?),
@@ -175,17 +200,16 @@ impl Resent {
     /// So far, over `carrier`; none where nothing is ever sent again, or where that cannot be known.
     pub(super) fn packets(&self, carrier: &str) -> Option<u64> {
         if carrier == "tcp" {
-            // The kernel counts for the whole host; on a host of our own that is this session.
-            let snmp = self
-                .host
-                .as_ref()?
-                .run(|| fs::read_to_string("/proc/thread-self/net/snmp"))
-                .ok()?
-                .ok()?;
-            return retransmitted_segments(&snmp);
+            return segments_resent(self.host.as_ref()?);
         }
         self.sessions.lock().get(carrier)?.stats().packets.map(|packets| packets.packets_lost)
     }
+}
+
+/// Segments that the kernel sent again. It counts for the whole host; on a host of our own that is one connection.
+fn segments_resent(host: &Host) -> Option<u64> {
+    let snmp = host.run(|| fs::read_to_string("/proc/thread-self/net/snmp")).ok()?.ok()?;
+    retransmitted_segments(&snmp)
 }
 
 fn retransmitted_segments(snmp: &str) -> Option<u64> {

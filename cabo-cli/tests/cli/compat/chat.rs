@@ -54,6 +54,27 @@ fn a_server_of_one_client_at_a_time_takes_ours_in_turn() {
     assert_eq!(server.end(), ["ola", r"ola\nmundo\n", ""].map(one).concat());
 }
 
+/// As its own client, which knows Ctrl+X alone: what ends it is not sent, nor what is typed after it.
+#[test]
+fn the_words_to_leave_with_end_a_chat_and_nothing_else() {
+    if no_python() {
+        return;
+    }
+    let world = World::new();
+    let server = Foreign::start(SCRIPT, &["tcp_server", "3"]);
+    let chat = ["connect", &server.url("tcp"), "--as", "chat"];
+    piped(&world, &chat, b"ola\n\x18\nmundo\n").good();
+    piped(&world, &chat, b"ola /sair\n/sair\nmundo\n").good();
+    piped(&world, &["connect", &server.url("tcp")], b"/sair\n\x18\n").good();
+    let one = |said| format!("Conectado\nb'{said}'\nFinalizando\n");
+    assert_eq!(server.end(), ["ola", "ola /sair", r"/sair\n\x18\n"].map(one).concat());
+
+    let server = Foreign::start(SCRIPT, &["udp_server", "3"]);
+    let chat = ["connect", &server.url("udp"), "--as", "chat"];
+    piped(&world, &chat, b"ola\n\nmundo\n/sair\nmais\n").good();
+    assert_eq!(server.end(), "b'ola'\nb''\nb'mundo'\n");
+}
+
 #[test]
 fn datagrams_go_both_ways_with_one_line_each() {
     if no_python() {

@@ -2,7 +2,7 @@
 //! the wire.
 //!
 //! The carriers make their calls by way of this file (`socket`, `bind`, `listen`, `connect`) or show it what came of
-//! them (`accept`, datagrams); [`stream`] puts a connection behind [`stream::Watched`]. Nothing is made for show: a call
+//! them (`accept`, datagrams); `stream` puts a connection behind a wrapper. Nothing is made for show: a call
 //! that is told of was made just then, with that result. Two are not told of: one that found nothing to do (`EAGAIN`),
 //! for its repetition is, and looks at the kernel that the telling itself needs.
 //!
@@ -76,8 +76,8 @@ type Watcher = Box<dyn Fn(&Call) + Send + Sync>;
 
 static WATCHER: OnceLock<Watcher> = OnceLock::new();
 
-/// Shows `watcher` every call that is made on sockets opened from now on, on the thread that makes it and right after it.
-/// One watcher a process; false if there is one already.
+/// Shows `watcher` every call that is made on sockets opened from now on, on the thread that makes it and right after it;
+/// those of one descriptor in their order. One watcher a process; false if there is one already.
 pub fn watch(watcher: impl Fn(&Call) + Send + Sync + 'static) -> bool {
     WATCHER.set(Box::new(watcher)).is_ok()
 }
