@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::confirm::Confirm;
 use super::frame::{Coverage, DATA_MAX, Frame, Malformed, SEQUENCES, Type};
 use super::timer::Timer;
 use super::words::{self, Offer};
@@ -13,10 +14,13 @@ use super::{Description, Refusal, Sequence, Settings, after, ahead};
 
 /// A frame is asked for again at most once in this time.
 const NACK_PAUSE: Duration = Duration::from_millis(10);
-/// The server is reminded of us when it is silent for so long: it has timers of its own, mostly shorter.
-const SILENCE: Duration = Duration::from_millis(100);
+/// The server is silent when nothing came for so long: in `rss` it may need a reminder.
+const SILENCE_RSS: Duration = Duration::from_millis(25);
+const SILENCE_STREAMING: Duration = Duration::from_millis(100);
 /// A longer list is not taken.
 const NAMES_MAX: usize = 100_000;
+/// A request that is not answered gets other numbers from this try on.
+const RENUMBERED: u32 = 3;
 /// Numbers behind the expected one that were taken before; the others are ahead.
 const BEHIND: u8 = SEQUENCES / 2;
 
@@ -104,11 +108,13 @@ pub struct Client {
     size: Option<(u64, u64)>,
     left: Option<u64>, // bytes to come, once described
     names: usize,
-    owes_ack: bool,
+    confirm: Confirm,
     owes_nack: bool,
     asked_again: Option<(u8, Instant)>,
     suspect: Option<Frame>,
-    nudges: u32,
+    tries: u32,          // of the request
+    counter: Option<u8>, // the number that a server counts from, if it is not ours
+    has_company: bool,   // another client asks on this link
     due: Option<Frame>,
     timer: Timer,
     events: VecDeque<Event>,
@@ -136,11 +142,13 @@ impl Client {
             size: None,
             left: None,
             names: 0,
-            owes_ack: false,
+            confirm: Confirm::new(settings),
             owes_nack: false,
             asked_again: None,
             suspect: None,
-            nudges: 0,
+            tries: 0,
+            counter: None,
+            has_company: false,
             timer: Timer::default(),
             events: VecDeque::new(),
         })
@@ -166,7 +174,8 @@ impl Client {
         };
         match (&self.phase, frame.kind) {
             // What only a client sends: our own echo, or another client.
-            (_, Type::List | Type::Download) | (Phase::Described, _) => {}
+            (_, Type::List | Type::Download) => self.has_company |= frame != self.request,
+            (Phase::Described, _) => {}
             (Phase::Asking, _) => self.handle_answer(now, frame),
             (Phase::Refusing(ours, refusal), Type::Ack) => {
                 let is_ours = self.number(&frame) == Some(ours.sequence);
@@ -175,10 +184,14 @@ impl Client {
                     self.end(Err(Error::RefusedHere(refusal)));
                 }
             }
+            (Phase::Taking, Type::Ack | Type::Nack) => self.handle_counted(&frame),
             (Phase::Refusing(..), _) | (_, Type::Ack | Type::Nack) => {}
-            (Phase::Over, _) => {
+            (Phase::Over, kind) => {
                 let is_old = ahead(frame.sequence, self.expected) >= BEHIND;
-                self.owes_ack |= is_old;
+                // What stands before FIM_TX in its window is confirmed with it.
+                if is_old && (self.settings.sequence == Sequence::Rss || kind == Type::End) {
+                    self.confirm.now();
+                }
             }
             (Phase::Taking, _) => self.handle_numbered(now, frame),
         }
@@ -186,24 +199,26 @@ impl Client {
 
     /// Takes note of the time.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.confirm.handle_timeout(now);
         if !self.timer.is_due(now) {
             return;
         }
         let has_given_up = self.timer.again(now).is_err();
         match &self.phase {
             Phase::Asking if has_given_up => self.end(Err(Error::NoAnswer)),
-            Phase::Asking => self.due = Some(self.request.clone()),
+            Phase::Asking => self.ask_again(),
             Phase::Refusing(_, refusal) if has_given_up => {
                 let refusal = *refusal;
                 self.end(Err(Error::RefusedHere(refusal)));
             }
             Phase::Refusing(frame, _) => self.due = Some(frame.clone()),
             Phase::Taking if has_given_up => self.end(Err(Error::Silent)),
+            // to these programs a reminder is an answer that they did not ask for.
+            Phase::Taking if self.settings.sequence == Sequence::Streaming => {}
             Phase::Taking => {
-                // Programs that look at their clock only when something arrives need something to arrive.
-                self.nudges += 1;
-                self.owes_ack = self.nudges % 2 == 1;
-                self.owes_nack = !self.owes_ack;
+                // Whatever was lost, one of these is what the server needs, if only to look at its clock.
+                self.confirm.now();
+                self.owes_nack = true;
                 self.asked_again = None;
             }
             Phase::Described | Phase::Over => self.timer.stop(),
@@ -212,14 +227,15 @@ impl Client {
 
     /// When to be told of the time.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timer.deadline()
+        let deadlines = [self.timer.deadline(), self.confirm.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The next frame to send. One confirmation is for all that was handed in before.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
         let sequence = self.settings.sequence;
         let form = self.settings.form;
-        if std::mem::take(&mut self.owes_ack) {
+        if self.confirm.take() {
             let is_asking = matches!(self.phase, Phase::Asking);
             let next = if is_asking { self.request.sequence } else { self.expected };
             let last = next.wrapping_sub(1) % SEQUENCES;
@@ -237,6 +253,7 @@ impl Client {
             });
             if is_new {
                 self.asked_again = Some((self.expected, now));
+                self.confirm.said();
                 return Some(form.encode(&words::nack(sequence, self.expected, &mut self.own)));
             }
         }
@@ -257,7 +274,7 @@ impl Client {
     pub fn accept(&mut self) {
         if matches!(self.phase, Phase::Described) {
             self.phase = Phase::Taking;
-            self.owes_ack = true;
+            self.confirm.now();
         }
     }
 
@@ -274,7 +291,7 @@ impl Client {
         let data = words::refusal(self.settings.sequence, refusal);
         let frame = Frame { sequence, kind: Type::Error, data };
         self.due = Some(frame.clone());
-        self.owes_ack = false;
+        self.confirm.said();
         self.timer.stop();
         self.events.retain(|event| !matches!(event, Event::Bytes(_)));
         self.phase = Phase::Refusing(frame, refusal);
@@ -292,12 +309,8 @@ impl Client {
                 self.timer.answered(now);
                 self.take_from(now, after(frame.sequence));
             }
-            Type::Nack if self.number(&frame) == Some(self.request.sequence) => {
-                self.due = Some(self.request.clone());
-                if self.timer.again(now).is_err() {
-                    self.end(Err(Error::NoAnswer));
-                }
-            }
+            Type::Nack => self.handle_asked_again(now, &frame),
+            Type::Ack if is_rss => self.counter = Some(frame.sequence),
             Type::Error if !is_rss || ahead(frame.sequence, self.request.sequence) <= 1 => {
                 self.take_from(now, frame.sequence);
                 self.handle_numbered(now, frame);
@@ -309,8 +322,64 @@ impl Client {
                     self.handle_numbered(now, frame);
                 }
             }
-            Type::Ack | Type::Nack | Type::List | Type::Download | Type::Show => {}
+            Type::Describe | Type::Data | Type::Error if is_rss && self.is_counted(&frame) => {
+                self.take_from(now, frame.sequence);
+                self.handle_numbered(now, frame);
+            }
+            Type::Ack | Type::List | Type::Download | Type::Show => {}
             Type::Describe | Type::Data | Type::End | Type::Error => {}
+        }
+    }
+
+    /// NACK in place of the answer: the request was garbled, or has another number than the server waits for.
+    fn handle_asked_again(&mut self, now: Instant, frame: &Frame) {
+        match (self.settings.sequence, self.number(frame)) {
+            (Sequence::Rss, number) if number != Some(self.request.sequence) => return,
+            (Sequence::Rss, _) | (Sequence::Streaming, None) => {}
+            (Sequence::Streaming, Some(wanted)) => self.renumber(wanted),
+        }
+        self.due = Some(self.request.clone());
+        if self.timer.again(now).is_err() {
+            self.end(Err(Error::NoAnswer));
+        }
+    }
+
+    /// Servers of `streaming` drop what they heard before; another number makes them say which one they wait for.
+    fn ask_again(&mut self) {
+        self.tries += 1;
+        if self.settings.sequence == Sequence::Streaming && self.tries >= RENUMBERED {
+            self.renumber(after(self.request.sequence));
+        }
+        self.due = Some(self.request.clone());
+    }
+
+    fn renumber(&mut self, number: u8) {
+        self.request.sequence = number;
+        self.own = after(number);
+    }
+
+    /// Whether a server that goes on counting from an exchange before this one begins its answer here.
+    fn is_counted(&mut self, frame: &Frame) -> bool {
+        let is_next = self.counter.is_some_and(|number| frame.sequence == after(number));
+        let can_begin = match (&self.ask, frame.kind) {
+            (Ask::List, Type::Data) => words::is_name(&frame.data),
+            (Ask::Download { .. }, Type::Describe | Type::Error) => true,
+            _ => false,
+        };
+        is_next && can_begin && !self.has_company && self.makes_sense(frame)
+    }
+
+    /// confirmations of the server have numbers as well.
+    fn handle_counted(&mut self, frame: &Frame) {
+        if self.settings.sequence == Sequence::Streaming && frame.sequence == self.expected {
+            self.expected = after(self.expected);
+        }
+    }
+
+    fn silence(&self) -> Duration {
+        match self.settings.sequence {
+            Sequence::Rss => SILENCE_RSS,
+            Sequence::Streaming => SILENCE_STREAMING,
         }
     }
 
@@ -318,21 +387,21 @@ impl Client {
         self.phase = Phase::Taking;
         self.expected = expected;
         self.due = None;
-        self.timer.start_for(now, SILENCE);
+        self.timer.start_for(now, self.silence());
     }
 
     fn handle_numbered(&mut self, now: Instant, frame: Frame) {
         match ahead(frame.sequence, self.expected) {
             0 if self.makes_sense(&frame) => {
                 self.expected = after(self.expected);
-                self.owes_ack = true;
+                self.confirm.arrived(now, frame.kind);
                 self.owes_nack = false;
                 self.suspect = None;
-                self.timer.start_for(now, SILENCE);
+                self.timer.start_for(now, self.silence());
                 self.take(frame);
             }
-            distance if distance >= BEHIND => self.owes_ack = true, // it was lost
-            _ => self.owes_nack = true,                             // a gap, or nonsense
+            distance if distance >= BEHIND => self.confirm.repeated(now),
+            _ => self.owes_nack = true, // a gap, or nonsense
         }
     }
 
@@ -420,7 +489,7 @@ impl Client {
         let Some(about) = about else { return };
         self.left = Some(about.size - about.offset);
         self.phase = Phase::Described;
-        self.owes_ack = false;
+        self.confirm.said();
         self.events.push_back(Event::Described(about));
     }
 

@@ -12,18 +12,21 @@
 //!
 //! - [`frame`]: bytes of a frame in the four layouts, CRC, the cut before a VLAN tag
 //! - `words`: what the two sequences say with them
-//! - `timer`, `sender`: patience, and a window of numbered frames
+//! - `timer`, `sender`, `confirm`: patience, a window of numbered frames, and when such a window is confirmed
 //! - [`server`], [`client`]: the two sides
 
 use std::time::Duration;
 
 pub mod client;
+mod confirm;
 pub mod frame;
 mod sender;
 pub mod server;
 mod timer;
 mod words;
 
+#[cfg(test)]
+mod programs;
 #[cfg(test)]
 mod tests;
 

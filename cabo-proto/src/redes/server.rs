@@ -318,11 +318,9 @@ impl Server {
         let Some(refusal @ Refusal::DiskFull) = refusal else {
             return self.drops.unexpected += 1;
         };
+        self.end(Outcome::ClientRefused(refusal));
         let ack = words::ack(sequence, frame.sequence % SEQUENCES, &mut self.own);
         self.reply(ack); // also when its first ACK was lost and the exchange is over
-        if self.exchange.is_some() {
-            self.end(Outcome::ClientRefused(refusal));
-        }
     }
 
     /// Puts on its way what may go.

@@ -146,6 +146,12 @@ pub(super) fn text(data: &[u8]) -> &[u8] {
     data.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
+/// Whether this can be a name of a catalogue, and not the middle of somebody's file.
+pub(super) fn is_name(data: &[u8]) -> bool {
+    let name = text(data);
+    !name.is_empty() && !name.iter().any(|byte| byte.is_ascii_control() || *byte == b'/')
+}
+
 /// The number that a text begins with; what stands behind it is padding.
 fn leading_number(data: &[u8]) -> Option<u64> {
     let end = data.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(data.len());
