@@ -14,9 +14,11 @@ use super::{Description, Refusal, Sequence, Settings, after, ahead};
 
 /// A frame is asked for again at most once in this time.
 const NACK_PAUSE: Duration = Duration::from_millis(10);
-/// The server is silent when nothing came for so long: in `rss` it may need a reminder.
+/// The server is reminded when nothing came for so long.
 const SILENCE_RSS: Duration = Duration::from_millis(25);
-const SILENCE_STREAMING: Duration = Duration::from_millis(100);
+const SILENCE_STREAMING: Duration = Duration::from_millis(40);
+/// Where it is not reminded, it is waited for ten times this.
+const SILENCE_BEFORE_DATA: Duration = Duration::from_secs(1);
 /// A longer list is not taken.
 const NAMES_MAX: usize = 100_000;
 /// A request that is not answered gets other numbers from this try on.
@@ -107,6 +109,7 @@ pub struct Client {
     own: u8, // the next number of our own counter, in `streaming`
     size: Option<(u64, u64)>,
     left: Option<u64>, // bytes to come, once described
+    has_data: bool,    // DADOS came
     names: usize,
     confirm: Confirm,
     owes_nack: bool,
@@ -141,6 +144,7 @@ impl Client {
             own: after(first),
             size: None,
             left: None,
+            has_data: false,
             names: 0,
             confirm: Confirm::new(settings),
             owes_nack: false,
@@ -213,14 +217,7 @@ impl Client {
             }
             Phase::Refusing(frame, _) => self.due = Some(frame.clone()),
             Phase::Taking if has_given_up => self.end(Err(Error::Silent)),
-            // to these programs a reminder is an answer that they did not ask for.
-            Phase::Taking if self.settings.sequence == Sequence::Streaming => {}
-            Phase::Taking => {
-                // Whatever was lost, one of these is what the server needs, if only to look at its clock.
-                self.confirm.now();
-                self.owes_nack = true;
-                self.asked_again = None;
-            }
+            Phase::Taking => self.remind(),
             Phase::Described | Phase::Over => self.timer.stop(),
         }
     }
@@ -376,10 +373,24 @@ impl Client {
         }
     }
 
+    /// whatever was lost, this is what the server needs, if only to look at its clock.
+    fn remind(&mut self) {
+        match self.settings.sequence {
+            Sequence::Rss => {
+                self.confirm.now();
+                self.owes_nack = true;
+                self.asked_again = None;
+            }
+            Sequence::Streaming if self.has_data => self.confirm.now(),
+            Sequence::Streaming => {} // it would take it for a word about our disk
+        }
+    }
+
     fn silence(&self) -> Duration {
         match self.settings.sequence {
             Sequence::Rss => SILENCE_RSS,
-            Sequence::Streaming => SILENCE_STREAMING,
+            Sequence::Streaming if self.has_data => SILENCE_STREAMING,
+            Sequence::Streaming => SILENCE_BEFORE_DATA,
         }
     }
 
@@ -397,6 +408,7 @@ impl Client {
                 self.confirm.arrived(now, frame.kind);
                 self.owes_nack = false;
                 self.suspect = None;
+                self.has_data |= frame.kind == Type::Data;
                 self.timer.start_for(now, self.silence());
                 self.take(frame);
             }

@@ -180,16 +180,34 @@ fn what_comes_again_and_what_is_not_whole_is_confirmed_after_a_pause() {
     for number in 2..7 {
         assert!(talk.hears_frame(Type::Data, number, &[b'x'; 63]).is_empty());
     }
-    let said = talk.waits(Duration::from_millis(100));
+    let said = talk.waits(Duration::from_millis(30));
     assert_eq!(numbers(&said, talk.form), [b"6".to_vec()]);
     assert!(talk.hears_frame(Type::Data, 7, &[b'x'; 63]).is_empty());
-    let said = talk.waits(Duration::from_millis(100));
+    let said = talk.waits(Duration::from_millis(30));
     assert_eq!(numbers(&said, talk.form), [b"7".to_vec()]);
     talk.hears_frame(Type::Data, 8, &[b'x'; 63]);
-    assert_eq!(numbers(&talk.waits(Duration::from_millis(100)), talk.form), [b"8".to_vec()]);
+    assert_eq!(numbers(&talk.waits(Duration::from_millis(30)), talk.form), [b"8".to_vec()]);
     // Twice one frame alone: the windows of this server are that long.
     let said = talk.hears_frame(Type::Data, 9, &[b'x'; 63]);
     assert_eq!(numbers(&said, talk.form), [b"9".to_vec()]);
+}
+
+/// this server ends when 160 ms after a window it heard nothing, and our NACK was lost.
+#[test]
+fn a_server_that_falls_silent_between_data_is_reminded_in_time() {
+    let mut talk = Talk::download(Layout::Lsb, Sequence::Streaming);
+    talk.says();
+    talk.hears_frame(Type::Ack, 0, b"0");
+    talk.hears_frame(Type::Describe, 1, b"4000,202611211832");
+    for number in 2..7 {
+        talk.hears_frame(Type::Data, number, &[b'x'; 63]);
+    }
+    let nack = talk.hears_frame(Type::Data, 8, &[b'x'; 63]);
+    assert_eq!(talk.form.decode(&nack[0]).map(|frame| frame.kind), Ok(Type::Nack));
+    let said = talk.waits(Duration::from_millis(150));
+    let said: Vec<_> = said.iter().map(|bytes| talk.form.decode(bytes).unwrap()).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said.iter().all(|frame| frame.kind == Type::Ack && frame.data == b"6"), "{said:?}");
 }
 
 /// the server had heard 3 from the client before.
