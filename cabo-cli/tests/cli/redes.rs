@@ -76,7 +76,14 @@ fn files_of_every_size_cross_a_link_in_every_layout_and_sequence() {
     let world = world_with_sizes();
     let mut steps = String::new();
     for layout in ["c69", "c68", "lsb", "msb"] {
-        for more in ["window=5", "window=1", "sequence=streaming", "header=on", "crc=frame"] {
+        for more in [
+            "window=5",
+            "window=1",
+            "sequence=streaming",
+            "sequence=wired",
+            "header=on",
+            "crc=frame",
+        ] {
             let query = format!("?layout={layout}&{more}");
             steps.push_str(&format!("serve 'redes://v0{query}' --open\n"));
             let sizes =

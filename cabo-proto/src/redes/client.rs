@@ -3,13 +3,16 @@
 //! The owner takes events, says of a described file whether it has room for it, and may refuse later too.
 //! Neighbours: `server.rs` is the other side.
 
+mod asking;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use self::asking::request;
 use super::confirm::Confirm;
 use super::frame::{Coverage, DATA_MAX, Frame, Malformed, SEQUENCES, Type};
 use super::timer::Timer;
-use super::words::{self, Offer};
+use super::words;
 use super::{Description, Refusal, Sequence, Settings, after, ahead};
 
 /// A frame is asked for again at most once in this time.
@@ -17,12 +20,11 @@ const NACK_PAUSE: Duration = Duration::from_millis(10);
 /// The server is reminded when nothing came for so long.
 const SILENCE_RSS: Duration = Duration::from_millis(25);
 const SILENCE_STREAMING: Duration = Duration::from_millis(40);
+const SILENCE_WIRED: Duration = Duration::from_millis(100);
 /// Where it is not reminded, it is waited for ten times this.
 const SILENCE_BEFORE_DATA: Duration = Duration::from_secs(1);
 /// A longer list is not taken.
 const NAMES_MAX: usize = 100_000;
-/// A request that is not answered gets other numbers from this try on.
-const RENUMBERED: u32 = 3;
 /// Numbers behind the expected one that were taken before; the others are ahead.
 const BEHIND: u8 = SEQUENCES / 2;
 
@@ -131,7 +133,8 @@ impl Client {
         {
             return Err(Error::Name);
         }
-        let first = first % SEQUENCES;
+        let is_wired = settings.sequence == Sequence::Wired;
+        let first = if is_wired { 0 } else { first % SEQUENCES };
         let (request, has_offer) = request(settings, &ask, first, true);
         Ok(Self {
             settings,
@@ -163,6 +166,7 @@ impl Client {
         match self.settings.sequence {
             Sequence::Rss => self.expected,
             Sequence::Streaming => self.own,
+            Sequence::Wired => 0,
         }
     }
 
@@ -203,7 +207,9 @@ impl Client {
 
     /// Takes note of the time.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.confirm.handle_timeout(now);
+        if self.confirm.handle_timeout(now) {
+            self.ask_for_next();
+        }
         if !self.timer.is_due(now) {
             return;
         }
@@ -283,6 +289,7 @@ impl Client {
         let sequence = match self.settings.sequence {
             Sequence::Rss => after(self.expected),
             Sequence::Streaming => self.own,
+            Sequence::Wired => self.expected,
         };
         self.own = after(self.own);
         let data = words::refusal(self.settings.sequence, refusal);
@@ -298,74 +305,6 @@ impl Client {
         words::number_of(self.settings.sequence, frame)
     }
 
-    /// While asking: a confirmation, a refusal, or in `rss` the answer itself, whose confirmation was lost.
-    fn handle_answer(&mut self, now: Instant, frame: Frame) {
-        let is_rss = self.settings.sequence == Sequence::Rss;
-        match frame.kind {
-            Type::Ack if self.number(&frame) == Some(self.request.sequence) => {
-                self.timer.answered(now);
-                self.take_from(now, after(frame.sequence));
-            }
-            Type::Nack => self.handle_asked_again(now, &frame),
-            Type::Ack if is_rss => self.counter = Some(frame.sequence),
-            Type::Error if !is_rss || ahead(frame.sequence, self.request.sequence) <= 1 => {
-                self.take_from(now, frame.sequence);
-                self.handle_numbered(now, frame);
-            }
-            // Other answers may be left over from an exchange before this one.
-            Type::Describe if is_rss && frame.sequence == self.expected => {
-                if self.makes_sense(&frame) {
-                    self.take_from(now, frame.sequence);
-                    self.handle_numbered(now, frame);
-                }
-            }
-            Type::Describe | Type::Data | Type::Error if is_rss && self.is_counted(&frame) => {
-                self.take_from(now, frame.sequence);
-                self.handle_numbered(now, frame);
-            }
-            Type::Ack | Type::List | Type::Download | Type::Show => {}
-            Type::Describe | Type::Data | Type::End | Type::Error => {}
-        }
-    }
-
-    /// NACK in place of the answer: the request was garbled, or has another number than the server waits for.
-    fn handle_asked_again(&mut self, now: Instant, frame: &Frame) {
-        match (self.settings.sequence, self.number(frame)) {
-            (Sequence::Rss, number) if number != Some(self.request.sequence) => return,
-            (Sequence::Rss, _) | (Sequence::Streaming, None) => {}
-            (Sequence::Streaming, Some(wanted)) => self.renumber(wanted),
-        }
-        self.due = Some(self.request.clone());
-        if self.timer.again(now).is_err() {
-            self.end(Err(Error::NoAnswer));
-        }
-    }
-
-    /// Servers of `streaming` drop what they heard before; another number makes them say which one they wait for.
-    fn ask_again(&mut self) {
-        self.tries += 1;
-        if self.settings.sequence == Sequence::Streaming && self.tries >= RENUMBERED {
-            self.renumber(after(self.request.sequence));
-        }
-        self.due = Some(self.request.clone());
-    }
-
-    fn renumber(&mut self, number: u8) {
-        self.request.sequence = number;
-        self.own = after(number);
-    }
-
-    /// Whether a server that goes on counting from an exchange before this one begins its answer here.
-    fn is_counted(&mut self, frame: &Frame) -> bool {
-        let is_next = self.counter.is_some_and(|number| frame.sequence == after(number));
-        let can_begin = match (&self.ask, frame.kind) {
-            (Ask::List, Type::Data) => words::is_name(&frame.data),
-            (Ask::Download { .. }, Type::Describe | Type::Error) => true,
-            _ => false,
-        };
-        is_next && can_begin && !self.has_company && self.makes_sense(frame)
-    }
-
     /// confirmations of the server have numbers as well.
     fn handle_counted(&mut self, frame: &Frame) {
         if self.settings.sequence == Sequence::Streaming && frame.sequence == self.expected {
@@ -378,24 +317,35 @@ impl Client {
         match self.settings.sequence {
             Sequence::Rss => {
                 self.confirm.now();
-                self.owes_nack = true;
-                self.asked_again = None;
+                self.ask_for_next();
             }
+            Sequence::Wired => self.ask_for_next(),
             Sequence::Streaming if self.has_data => self.confirm.now(),
             Sequence::Streaming => {} // it would take it for a word about our disk
         }
+    }
+
+    fn ask_for_next(&mut self) {
+        self.owes_nack = true;
+        self.asked_again = None;
     }
 
     fn silence(&self) -> Duration {
         match self.settings.sequence {
             Sequence::Rss => SILENCE_RSS,
             Sequence::Streaming if self.has_data => SILENCE_STREAMING,
+            Sequence::Wired => SILENCE_WIRED,
             Sequence::Streaming => SILENCE_BEFORE_DATA,
         }
     }
 
     fn take_from(&mut self, now: Instant, expected: u8) {
         self.phase = Phase::Taking;
+        if self.settings.sequence == Sequence::Wired && self.ask != Ask::List {
+            // nothing is said of the file, and it comes at once.
+            self.left = Some(u64::MAX);
+            self.events.push_back(Event::Described(Description::default()));
+        }
         self.expected = expected;
         self.due = None;
         self.timer.start_for(now, self.silence());
@@ -423,6 +373,7 @@ impl Client {
         match frame.kind {
             Type::Data if is_listing => true,
             Type::Show => is_listing,
+            Type::Describe if self.settings.sequence == Sequence::Wired => is_listing,
             Type::Data => self.left.is_some_and(|left| self.fits(frame, left)),
             Type::Describe => !is_listing && self.left.is_none() && self.describes(frame),
             Type::End => {
@@ -438,6 +389,9 @@ impl Client {
     /// all, nor that of the last, nor that of a cut is believed when it comes twice.
     fn fits(&mut self, frame: &Frame, left: u64) -> bool {
         let len = frame.data.len();
+        if self.settings.sequence == Sequence::Wired {
+            return true; // its last one may be empty
+        }
         let is_usual = len == DATA_MAX || len as u64 == left || len == self.settings.form.cut_len();
         if len > 0 && len as u64 <= left && is_usual {
             return true;
@@ -449,13 +403,14 @@ impl Client {
         match self.settings.sequence {
             Sequence::Rss => self.size.is_some() || words::size_of(&frame.data).is_some(),
             Sequence::Streaming => words::description_of(&frame.data).is_some(),
+            Sequence::Wired => false,
         }
     }
 
     /// Takes the frame that was next.
     fn take(&mut self, frame: Frame) {
         match frame.kind {
-            Type::Data | Type::Show if self.ask == Ask::List => {
+            Type::Data | Type::Show | Type::Describe if self.ask == Ask::List => {
                 let name = words::text(&frame.data);
                 self.names += 1;
                 if self.names > NAMES_MAX {
@@ -476,7 +431,9 @@ impl Client {
             }
             Type::Describe => self.take_description(&frame.data),
             Type::End => match self.left {
-                Some(missing) if missing > 0 => self.end(Err(Error::Short { missing })),
+                Some(missing) if missing > 0 && self.size.is_some() => {
+                    self.end(Err(Error::Short { missing }))
+                }
                 Some(_) | None => self.end(Ok(())),
             },
             Type::Error => {
@@ -494,29 +451,17 @@ impl Client {
                 return;
             }
             (Sequence::Rss, Some((size, offset))) => {
-                Some(Description { size, modified: words::text(data).to_vec(), offset })
+                Some(Description { size: Some(size), modified: words::text(data).to_vec(), offset })
             }
-            (Sequence::Streaming, _) => words::description_of(data),
+            (Sequence::Streaming | Sequence::Wired, _) => words::description_of(data),
         };
         let Some(about) = about else { return };
-        self.left = Some(about.size - about.offset);
+        let size = about.size.unwrap_or_default();
+        self.size = Some((size, about.offset));
+        self.left = Some(size - about.offset);
         self.phase = Phase::Described;
         self.confirm.said();
         self.events.push_back(Event::Described(about));
-    }
-
-    /// A server that reads a name by its size finds nothing of the name with our offer: it is asked without.
-    fn handle_refusal(&mut self, refusal: Refusal) {
-        if !self.has_offer || refusal != Refusal::NotFound || self.size.is_some() {
-            return self.end(Err(Error::Refused(refusal)));
-        }
-        let (request, _) = request(self.settings, &self.ask, self.expected, false);
-        self.has_offer = false;
-        self.due = Some(request.clone()); // behind the confirmation of its ERRO
-        self.request = request;
-        self.expected = after(self.expected);
-        self.phase = Phase::Asking;
-        self.timer.stop();
     }
 
     fn end(&mut self, result: Result<(), Error>) {
@@ -525,19 +470,4 @@ impl Client {
         self.due = None;
         self.events.push_back(Event::Ended(result));
     }
-}
-
-/// The request, and whether it has our offer.
-fn request(settings: Settings, ask: &Ask, number: u8, may_offer: bool) -> (Frame, bool) {
-    let frame = |kind, data| Frame { sequence: number, kind, data };
-    let Ask::Download { name, offset } = ask else {
-        return (frame(Type::List, Vec::new()), false);
-    };
-    let is_plain = settings.window <= 1 && *offset == 0;
-    let offer = Offer { window: settings.window, offset: *offset };
-    let data = words::request(name, Some(offer));
-    let has_offer =
-        may_offer && !is_plain && settings.sequence == Sequence::Rss && data.len() <= DATA_MAX;
-    let data = if has_offer { data } else { name.clone() };
-    (frame(Type::Download, data), has_offer)
 }

@@ -51,7 +51,7 @@ impl Confirm {
     pub(super) fn repeated(&mut self, now: Instant) {
         match self.sequence {
             Sequence::Rss => self.now(),
-            Sequence::Streaming => _ = self.at.get_or_insert(now + PAUSE),
+            Sequence::Streaming | Sequence::Wired => _ = self.at.get_or_insert(now + PAUSE),
         }
     }
 
@@ -59,16 +59,21 @@ impl Confirm {
         self.at
     }
 
-    /// The pause is over. Where it ends twice behind as many frames, the server's windows have that length.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    /// The pause is over; true where the next frame is to be asked for instead. Where it ends twice behind as
+    /// many frames, the server's windows have that length.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
         if self.at.is_none_or(|at| now < at) {
-            return;
+            return false;
         }
         self.at = None;
+        if self.sequence == Sequence::Wired {
+            return true;
+        }
         if self.waiting > 0 && self.short.replace(self.waiting) == Some(self.waiting) {
             self.window = self.waiting;
         }
         self.now();
+        false
     }
 
     /// Whether it is due; then it is said.

@@ -1,13 +1,14 @@
 //! What servers of other people's programs sent to ours, byte for byte, and what has to be answered.
 //!
-//! The bytes come from two programs of the course on a link with cabo (`docs/compat.md`): one of layout c69 and sequence
-//! `rss`, one of layout lsb and sequence `streaming`.
+//! The bytes come from three programs of the course on a link with cabo (`docs/compat.md`): one of layout c69 and sequence
+//! `rss`, one of layout lsb and sequence `streaming`, one of layout c68 and sequence `wired`.
 
 use std::time::{Duration, Instant};
 
 use super::client::{Ask, Client, Error, Event};
 use super::frame::{Form, Frame, Layout, Type};
-use super::{Sequence, Settings};
+use super::server::{Outcome, Server, Want};
+use super::{Description, Refusal, Sequence, Settings};
 use crate::sim::origin;
 
 /// A client, what it heard so far, and when.
@@ -247,4 +248,112 @@ fn confirmations_of_the_server_are_counted() {
     assert!(talk.hears_frame(Type::Data, 3, b"|").is_empty());
     assert_eq!(talk.hears_frame(Type::End, 4, b"").len(), 1);
     assert_eq!((talk.bytes.as_slice(), talk.ended), (b"|".as_slice(), Some(Ok(()))));
+}
+
+fn c68(head: &[u8], crc: u8) -> Vec<u8> {
+    let mut bytes = frame(head, 67, 0);
+    bytes.push(crc);
+    bytes
+}
+
+/// a file of 62 bytes. The confirmation and the end have what the program's memory had, and a CRC of it.
+#[test]
+fn a_file_of_which_nothing_is_said_comes_to_its_end() {
+    let mut talk = Talk::download(Layout::C68, Sequence::Wired);
+    assert_eq!(talk.says()[0][..6], *b"\x7e\x01\x00\x0ba\0", "no offer");
+    let mut ack =
+        b"\x7e\0\0\0\0\0\0\0\x80\x32\xf9\xf1\xcf\x55\0\0\x01\x32\xf9\xf1\xcf\x55\0\0".to_vec();
+    ack.extend(
+        b"\x98\x38\xfc\x04\xff\x7f\0\0\x10\x37\xfc\x04\xff\x7f\0\0\x5b\xb2\xf8\xf1\xcf\x55\0\0",
+    );
+    ack.extend(b"\x20\x37\xfc\x04\xff\x7f\0\0\x2f\x61\x31\x32\x03\0\0\0\x98\x38\xfc\xe6");
+    assert_eq!(ack.len(), 68);
+    assert!(talk.hears(&ack).is_empty());
+    assert!(talk.hears_frame(Type::Data, 0, &[b'x'; 62]).is_empty());
+    let said = talk.hears_frame(Type::End, 1, b"");
+    assert_eq!(said, [c68(b"\x7e\0\x01\0", 0x8F)]);
+    assert_eq!((talk.bytes.len(), talk.ended), (62, Some(Ok(()))));
+}
+
+/// what cannot be opened is an ERRO without a code.
+#[test]
+fn names_are_descriptions_and_a_refusal_has_no_code() {
+    let mut talk = Talk::list(Layout::C68, Sequence::Wired);
+    assert_eq!(talk.says(), [c68(b"\x7e\0\0\x0a", 0x6C)]);
+    talk.hears_frame(Type::Ack, 0, b"");
+    let said = talk.hears(&c68(b"\x7e\x02\0\x11a1", 0x37));
+    assert_eq!(said, [c68(b"\x7e\0\0\0", 0xCC)]);
+    let said = talk.hears(&c68(b"\x7e\x04\x01\x11a126", 0xEC));
+    assert_eq!(said, [c68(b"\x7e\0\x01\0", 0x8F)]);
+    talk.hears_frame(Type::End, 2, b"");
+    assert_eq!((talk.names, talk.ended), (vec![b"a1".to_vec(), b"a126".to_vec()], Some(Ok(()))));
+
+    let mut talk = Talk::download(Layout::C68, Sequence::Wired);
+    talk.says();
+    talk.hears_frame(Type::Ack, 0, b"");
+    assert_eq!(talk.hears_frame(Type::Error, 0, b""), [c68(b"\x7e\0\0\0", 0xCC)]);
+    assert_eq!(talk.ended, Some(Err(Error::Refused(Refusal::NotFound))));
+}
+
+/// a window is confirmed whole; what is missing, and what comes twice, is answered with NACK after a pause.
+#[test]
+fn a_window_that_is_not_whole_is_asked_for() {
+    let mut talk = Talk::download(Layout::C68, Sequence::Wired);
+    talk.says();
+    talk.hears_frame(Type::Ack, 0, b"");
+    for number in 0..4 {
+        assert!(talk.hears_frame(Type::Data, number, b"x").is_empty());
+    }
+    let kinds = |said: Vec<Vec<u8>>, form: Form| -> Vec<(Type, u8)> {
+        let frames = said.iter().map(|bytes| form.decode(bytes).unwrap());
+        frames.map(|frame| (frame.kind, frame.sequence)).collect()
+    };
+    let said = talk.waits(Duration::from_millis(30));
+    assert_eq!(kinds(said, talk.form), [(Type::Nack, 4)]);
+    for number in 4..9 {
+        let said = talk.hears_frame(Type::Data, number, b"x");
+        let expected = if number == 8 { vec![(Type::Ack, 8)] } else { vec![] };
+        assert_eq!(kinds(said, talk.form), expected, "{number}");
+    }
+    for number in 4..9 {
+        assert!(talk.hears_frame(Type::Data, number, b"x").is_empty());
+    }
+    let said = talk.waits(Duration::from_millis(30));
+    assert_eq!(kinds(said, talk.form), [(Type::Nack, 9)]);
+}
+
+/// the windows that a client of that program waits for.
+#[test]
+fn a_server_ends_in_the_last_window_and_takes_a_nack_for_the_next_as_a_confirmation() {
+    for (size, last, alone) in [(100, 2, false), (315, 5, true)] {
+        let form = Form::of(Layout::C68);
+        let settings = Settings { form, sequence: Sequence::Wired, ..Settings::default() };
+        let (mut server, now) = (Server::new(settings), origin());
+        let says = |server: &mut Server| -> Vec<(Type, u8)> {
+            let sent = std::iter::from_fn(|| server.poll_transmit(now));
+            let frames = sent.map(|bytes| form.decode(&bytes).unwrap());
+            frames.map(|frame| (frame.kind, frame.sequence)).collect()
+        };
+        let hears = |server: &mut Server, kind, sequence, data: &[u8]| {
+            let frame = Frame { sequence, kind, data: data.to_vec() };
+            server.handle_frame(now, &form.encode(&frame));
+        };
+        hears(&mut server, Type::Download, 0, b"a62");
+        assert_eq!(server.poll_want(), Some(Want::File { name: b"a62".to_vec(), offset: 0 }));
+        server.supply_file(&Description { size: Some(size), ..Description::default() });
+        assert_eq!(server.poll_want(), Some(Want::Bytes));
+        server.supply_bytes(&vec![1; size as usize]);
+        let mut expected = vec![(Type::Ack, 0)];
+        expected.extend((0..last).map(|number| (Type::Data, number)));
+        if !alone {
+            expected.push((Type::End, last));
+        }
+        assert_eq!(says(&mut server), expected, "{size}");
+        if alone {
+            hears(&mut server, Type::Nack, last, b"");
+            assert_eq!(says(&mut server), [(Type::End, last)]);
+        }
+        hears(&mut server, Type::Ack, last, b"");
+        assert_eq!((server.poll_outcome(), server.is_busy()), (Some(Outcome::Done), false));
+    }
 }
