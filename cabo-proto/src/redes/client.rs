@@ -424,7 +424,9 @@ impl Client {
                 match self.left.and_then(|left| left.checked_sub(len)) {
                     Some(left) => {
                         self.left = Some(left);
-                        self.events.push_back(Event::Bytes(frame.data));
+                        if len > 0 {
+                            self.events.push_back(Event::Bytes(frame.data));
+                        }
                     }
                     None => self.end(Err(Error::Long)),
                 }
