@@ -8,6 +8,7 @@
 
 mod connection;
 mod dialect;
+mod exchange;
 mod forge;
 mod frames;
 mod handshake;
@@ -21,6 +22,7 @@ mod url;
 
 pub use connection::connection;
 pub use dialect::dialect;
+pub use exchange::exchange;
 pub use frames::frames;
 pub use handshake::handshake;
 pub use layout::layout;
@@ -38,6 +40,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("connection", connection),
     ("dialect", dialect),
+    ("exchange", exchange),
     ("frames", frames),
     ("handshake", handshake),
     ("layout", layout),
