@@ -73,14 +73,33 @@ impl Engine {
         Ok(Self { handle, homes, callbacks, threads: settings.threads, held, cut })
     }
 
+    /// The one of all clients that are not awaited in a runtime of the caller's. It lasts as long as the process.
+    pub(super) fn of_clients() -> io::Result<Arc<Self>> {
+        static ENGINE: Mutex<Option<Arc<Engine>>> = Mutex::new(None);
+        let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = &*engine {
+            return Ok(engine.clone());
+        }
+        let settings = Settings { threads: Threads::Loop(1), ..Settings::default() };
+        let started = Arc::new(Self::start(&settings)?);
+        *engine = Some(started.clone());
+        Ok(started)
+    }
+
     /// Awaits it here, with the sockets and timers of the loop.
     pub(super) async fn within<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
-        poll_fn(|cx| {
-            let _entered = self.handle.enter();
-            work.as_mut().poll(cx)
-        })
-        .await
+        poll_fn(|cx| self.poll(work.as_mut(), cx)).await
+    }
+
+    /// Polls it here, with the sockets and timers of the loop.
+    pub(super) fn poll<T>(
+        &self,
+        work: Pin<&mut impl Future<Output = T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<T> {
+        let _entered = self.handle.enter();
+        work.poll(cx)
     }
 
     pub(super) fn callbacks(&self) -> &Arc<Callbacks> {

@@ -22,10 +22,13 @@
 //! `peer` is the handle that callbacks get, `stream` drives one peer on a stream carrier, `datagrams` all peers of a UDP
 //! socket, `server` listens, `engine` has the threads and `callback` says on which one is called. Only `carrier` names a socket.
 
+pub mod blocking;
 pub mod callers;
 pub mod client;
 pub mod peer;
+pub mod reconnect;
 pub mod server;
+pub mod streams;
 
 mod callback;
 mod datagrams;
@@ -45,6 +48,7 @@ pub use callers::Callers;
 pub use client::{Client, ClientError, Seen, Watch};
 pub use peer::{Peer, SendError};
 pub use place::PlaceError;
+pub use reconnect::{Link, Reconnecting};
 pub use server::{BindError, Server};
 
 /// What a server or client holds its peers to.

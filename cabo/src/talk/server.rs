@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 
-use super::callback::{Callbacks, Gate, Kind};
+use super::callback::{Callbacks, Kind};
 use super::datagrams;
 use super::engine::Engine;
 use super::place::{Door, PlaceError, with_port_of};
@@ -214,8 +214,10 @@ impl Server {
                 }
             });
         }
+        drop(is_down);
         shutdown.await;
-        drop(down);
+        down.send_replace(());
+        down.closed().await; // the doors are, and the place is free for the next server
         handlers.lock().values().for_each(Peer::close);
         let gone = async {
             while handlers.count.load(Relaxed) > 0 {
@@ -289,10 +291,9 @@ impl Handlers {
         &self.callbacks
     }
 
-    /// Waits, where hundreds of callbacks are slow at the same time, until there are threads for more.
+    /// See [`Callbacks::admit`].
     pub(super) async fn admit(&self) {
-        let mut gate = Gate::default();
-        poll_fn(|cx| gate.poll(&self.callbacks, cx)).await;
+        self.callbacks.admit().await;
     }
 
     /// A place for one more peer, or why there is none.

@@ -18,14 +18,14 @@ pub(crate) const THREADS: [Threads; 3] = [Threads::Loop(1), Threads::Loop(2), Th
 
 /// A server that runs until it is dropped, when the test waits for it to be down.
 pub(crate) struct Running {
-    tcp: SocketAddr,
+    tcp: Option<SocketAddr>,
     udp: Option<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
-    /// Starts one that listens at a TCP port first, and perhaps at a UDP port.
+    /// Starts one that listens, and has told where.
     pub(crate) fn start(server: Server) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = mpsc::channel();
@@ -43,12 +43,12 @@ impl Running {
             let Host::Ip4(ip) = host.host else { return None };
             Some((ip, host.port?).into())
         };
-        let (tcp, udp) = (port(0).unwrap(), port(1));
+        let (tcp, udp) = (port(0), port(1));
         Self { tcp, udp, stop: Some(stop), thread: Some(thread) }
     }
 
     pub(crate) fn tcp(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.tcp).unwrap();
+        let stream = TcpStream::connect(self.tcp.unwrap()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream

@@ -12,6 +12,7 @@ mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize,
@@ -144,6 +145,12 @@ impl Callbacks {
             return work(); // there is nobody to hand anything to
         }
         tokio::task::block_in_place(work)
+    }
+
+    /// Waits, where hundreds of callbacks are slow at the same time, until there are threads for more.
+    pub(super) async fn admit(&self) {
+        let mut gate = Gate::default();
+        poll_fn(|cx| gate.poll(self, cx)).await;
     }
 
     /// Stuck callbacks, where there are so many that nobody new should be let in.
