@@ -8,10 +8,12 @@
 //! - [`session`]: who is there, in secret or plain, on which streams;
 //! - [`dialect`]: foreign protocols, described;
 //! - [`redes`]: the course protocol on raw Ethernet;
+//! - [`retry`]: when to try again, and what waits meanwhile;
 //! - [`sim`]: a network in a box to try all of it, by seed.
 
 pub mod dialect;
 pub mod redes;
+pub mod retry;
 pub mod session;
 pub mod sim;
 pub mod transport;

@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("session", &["transport", "wire"]),
     ("dialect", &[]),
     ("redes", &[]),
+    ("retry", &[]),
     ("sim", &["dialect", "redes", "session", "transport", "wire"]),
 ];
 

@@ -162,6 +162,7 @@ impl Client {
         Ok(client)
     }
 
+<<<<<<< HEAD
     pub(super) fn of_stream(
         stream: Box<dyn ByteStream>,
         to: carrier::Peer,
@@ -205,6 +206,15 @@ impl Client {
         };
         let counters = Counters::default();
         Self { receiver, sender: Sender { dialect, counters, sink, watch }, to }
+=======
+    /// Connects for bytes alone: no dialect, no messages. For TCP and Unix sockets.
+    pub async fn stream(address: &Address) -> Result<Box<dyn ByteStream>, ClientError> {
+        address.check_connect()?;
+        match Way::open(address, CONNECT_TIME).await? {
+            Way::Stream(stream, _) => Ok(stream),
+            Way::Datagrams(..) => Err(PlaceError::Scheme { place: address.to_string() }.into()),
+        }
+>>>>>>> 01cfeed (find servers again, talk without awaiting, and show it all in examples)
     }
 
     /// Whom we reached.

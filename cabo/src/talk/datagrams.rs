@@ -1,22 +1,24 @@
 //! All peers of one UDP socket: every datagram is a message, and whoever sends one is a peer for a while.
 //!
-//! Neighbours: `peer` holds what waits to go out, and says so through the hall's queue; `server` starts one hall a
-//! socket.
+//! One task, the hall, has the socket. Every peer has a task of its own, in which it is called back: the hall goes on
+//! whatever a callback does. Neighbours: `peer` holds what waits to go out, and rings where there is something; `server`
+//! starts one hall a socket.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::ReadBuf;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use super::callback;
+use super::engine::Engine;
 use super::server::{Handlers, PlaceTaken};
 use super::{Closed, Message, Peer, Settings};
 use crate::carrier;
@@ -28,23 +30,30 @@ const IDLE_TIME: Duration = Duration::from_secs(60);
 const SWEEP_TIME: Duration = Duration::from_secs(1);
 /// Datagrams read before anything else gets its turn.
 const TURN: usize = 256;
-/// Datagrams that wait for the socket to take them; the next one is lost, as datagrams may be.
-const WAITING_MAX: usize = 4096;
+/// Datagrams that wait for the callbacks of their peer; the next one is lost, as datagrams may be.
+const INBOX_MAX: usize = 256;
+/// Bytes of them.
+const INBOX_BYTES_MAX: usize = 1024 * 1024;
 
-/// Serves a socket until the task is aborted.
-pub(super) async fn serve(socket: OpenUdp, settings: Arc<Settings>, handlers: Arc<Handlers>) {
-    let (door, ready) = mpsc::unbounded_channel();
+/// Serves a socket for as long as it works.
+pub(super) async fn serve(
+    socket: OpenUdp,
+    settings: Arc<Settings>,
+    handlers: Arc<Handlers>,
+    engine: Arc<Engine>,
+) {
     let mut sweep = interval(SWEEP_TIME);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut hall = Hall {
         socket,
         settings,
         handlers,
+        engine,
         peers: BTreeMap::new(),
         addresses: BTreeMap::new(),
-        door,
-        ready,
-        waiting: VecDeque::new(),
+        bell: Arc::default(),
+        sending: VecDeque::new(),
+        unsent: None,
         sweep,
         buffer: vec![0; LARGEST_BYTES],
     };
@@ -52,10 +61,154 @@ pub(super) async fn serve(socket: OpenUdp, settings: Arc<Settings>, handlers: Ar
     tracing::error!(%error, "the socket is gone");
 }
 
+/// Where peers say that they have something to send or are to be closed.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    rung: Mutex<Rung>,
+}
+
+#[derive(Debug, Default)]
+struct Rung {
+    /// Each peer stands here once at most.
+    numbers: VecDeque<u64>,
+    waker: Option<Waker>,
+}
+
+impl Bell {
+    pub(super) fn ring(&self, number: u64) {
+        let mut rung = self.lock();
+        rung.numbers.push_back(number);
+        if let Some(waker) = rung.waker.take() {
+            drop(rung);
+            callback::wake(&waker);
+        }
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<u64> {
+        let mut rung = self.lock();
+        if let Some(number) = rung.numbers.pop_front() {
+            return Poll::Ready(number);
+        }
+        rung.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Rung> {
+        self.rung.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a peer is called back about.
+enum Event {
+    Connected,
+    Message(Bytes),
+    HasRoom,
+    Closed(Closed),
+}
+
+/// What waits for the callbacks of one peer.
+#[derive(Default)]
+struct Inbox {
+    state: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    events: VecDeque<Event>,
+    bytes: usize,
+    waker: Option<Waker>,
+    /// A message is lost while it has panicked, and is about to be forgotten.
+    is_over: bool,
+}
+
+impl Inbox {
+    /// False where there is no room for a message.
+    fn put(&self, event: Event) -> bool {
+        let mut state = self.lock();
+        if let Event::Message(bytes) = &event {
+            let is_full = state.events.len() >= INBOX_MAX || state.bytes >= INBOX_BYTES_MAX;
+            if is_full || state.is_over {
+                return false;
+            }
+            state.bytes += bytes.len();
+        }
+        if matches!(event, Event::HasRoom) && matches!(state.events.back(), Some(Event::HasRoom)) {
+            return true;
+        }
+        state.events.push_back(event);
+        if let Some(waker) = state.waker.take() {
+            drop(state);
+            waker.wake();
+        }
+        true
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<Event> {
+        let mut state = self.lock();
+        let Some(event) = state.events.pop_front() else {
+            state.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        if let Event::Message(bytes) = &event {
+            state.bytes = state.bytes.saturating_sub(bytes.len());
+        }
+        Poll::Ready(event)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Calls one peer back until it is closed. A panic closes it.
+async fn attend(
+    peer: Peer,
+    inbox: Arc<Inbox>,
+    place: PlaceTaken,
+    settings: Arc<Settings>,
+    handlers: Arc<Handlers>,
+) {
+    let mut has_panicked = false;
+    loop {
+        let event = poll_fn(|cx| inbox.poll(cx)).await;
+        handlers.admit().await;
+        let called = catch_unwind(AssertUnwindSafe(|| match event {
+            Event::Closed(closed) => {
+                let closed = if has_panicked { Closed::Panicked } else { closed };
+                handlers.closed(&peer, &closed);
+                true
+            }
+            _ if has_panicked || peer.shared().is_to_close() => false,
+            Event::Connected => {
+                handlers.connected(&peer);
+                false
+            }
+            Event::Message(bytes) => {
+                handlers.received(Message::new(bytes, settings.dialect.clone()), &peer);
+                false
+            }
+            Event::HasRoom => {
+                handlers.has_room(&peer);
+                false
+            }
+        }));
+        match called {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(_) => {
+                has_panicked = true;
+                inbox.lock().is_over = true;
+                peer.close(); // the hall forgets it
+            }
+        }
+    }
+    drop(place);
+}
+
 struct Known {
     peer: Peer,
     heard: Instant,
-    _place: PlaceTaken,
+    inbox: Arc<Inbox>,
 }
 
 /// A UDP socket and whoever speaks to it.
@@ -63,12 +216,14 @@ struct Hall {
     socket: OpenUdp,
     settings: Arc<Settings>,
     handlers: Arc<Handlers>,
+    engine: Arc<Engine>,
     peers: BTreeMap<SocketAddr, Known>,
     addresses: BTreeMap<u64, SocketAddr>,
-    /// Numbers of peers that have something to send or are to be closed; each stands there once at most.
-    door: mpsc::UnboundedSender<u64>,
-    ready: mpsc::UnboundedReceiver<u64>,
-    waiting: VecDeque<(SocketAddr, Bytes)>,
+    bell: Arc<Bell>,
+    /// Peers with something to send, each once; what it is waits in their own room.
+    sending: VecDeque<u64>,
+    /// What the socket did not take yet.
+    unsent: Option<(SocketAddr, Bytes)>,
     sweep: Interval,
     buffer: Vec<u8>,
 }
@@ -77,9 +232,11 @@ impl Hall {
     /// Never ready but with an error of the socket.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         for _ in 0..TURN {
-            let mut is_idle = self.poll_send(cx).is_pending() || self.waiting.is_empty();
-            while let Poll::Ready(Some(number)) = self.ready.poll_recv(cx) {
-                self.attend(number);
+            let mut is_idle = true;
+            while let Poll::Ready(number) = self.bell.poll(cx) {
+                self.sending.push_back(number);
+            }
+            if self.poll_send(cx).is_ready() && !self.sending.is_empty() {
                 is_idle = false;
             }
             if self.sweep.poll_tick(cx).is_ready() {
@@ -90,8 +247,7 @@ impl Hall {
             match self.socket.poll_recv(cx, &mut part) {
                 Poll::Ready(Ok(from)) => {
                     let datagram = Bytes::copy_from_slice(part.filled());
-                    self.receive(from, datagram);
-                    is_idle = false;
+                    self.receive(from, &datagram);
                 }
                 // An ICMP message about an earlier datagram: not about the socket.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
@@ -104,7 +260,7 @@ impl Hall {
         Poll::Pending
     }
 
-    fn receive(&mut self, from: SocketAddr, datagram: Bytes) {
+    fn receive(&mut self, from: SocketAddr, datagram: &Bytes) {
         let from = carrier::Peer::udp(from);
         let Some(address) = from.socket_addr() else { return };
         if !self.peers.contains_key(&address) && !self.welcome(address, from) {
@@ -116,13 +272,9 @@ impl Hall {
             tracing::debug!(%from, bytes = datagram.len(), "a datagram over the limit");
             return;
         }
-        let len = self.settings.dialect.cut.trim(&datagram).len();
-        let message = Message::new(datagram.slice(..len), self.settings.dialect.clone());
-        let called = catch_unwind(AssertUnwindSafe(|| {
-            self.handlers.received(message, &known.peer);
-        }));
-        if called.is_err() {
-            self.forget(address, &Closed::Panicked);
+        let len = self.settings.dialect.cut.trim(datagram).len();
+        if !known.inbox.put(Event::Message(datagram.slice(..len))) {
+            tracing::debug!(%from, "its callbacks take too long: a datagram is lost");
         }
     }
 
@@ -130,53 +282,51 @@ impl Hall {
     fn welcome(&mut self, address: SocketAddr, from: carrier::Peer) -> bool {
         let number = self.handlers.next_number();
         let mut peer = Peer::new(number, from, "udp", self.settings.clone());
-        peer.announce_at(self.door.clone());
-        let Some(place) = self.handlers.place(&self.settings) else {
-            self.handlers.refused(&peer, &Closed::TooMany(self.settings.peers_max));
-            return false;
+        peer.announce_at(self.bell.clone());
+        let place = match self.handlers.place(&self.settings) {
+            Ok(place) => place,
+            Err(full) => {
+                self.handlers.turned_away(peer, full, &self.engine);
+                return false;
+            }
         };
-        let known = Known { peer: peer.clone(), heard: Instant::now(), _place: place };
+        let inbox = Arc::new(Inbox::default());
+        inbox.put(Event::Connected);
+        let known = Known { peer: peer.clone(), heard: Instant::now(), inbox: inbox.clone() };
         self.peers.insert(address, known);
         self.addresses.insert(number, address);
-        let called = catch_unwind(AssertUnwindSafe(|| self.handlers.connected(&peer)));
-        if called.is_err() {
-            self.forget(address, &Closed::Panicked);
-        }
-        called.is_ok()
+        let (settings, handlers) = (self.settings.clone(), self.handlers.clone());
+        self.engine.spawn(attend(peer, inbox, place, settings, handlers));
+        true
     }
 
-    /// A peer has something to send, or is to be closed.
-    fn attend(&mut self, number: u64) {
-        let Some(address) = self.addresses.get(&number).copied() else { return };
-        let Some(known) = self.peers.get(&address) else { return };
-        let peer = known.peer.clone();
-        while let Some(datagram) = peer.shared().take_datagram() {
-            if self.waiting.len() >= WAITING_MAX {
-                tracing::debug!(?peer, "the socket takes too little: a datagram is lost");
-                break;
-            }
-            self.waiting.push_back((address, datagram));
-        }
-        if peer.shared().is_to_close() {
-            self.forget(address, &Closed::Ended);
-            return;
-        }
-        let called = catch_unwind(AssertUnwindSafe(|| self.handlers.has_room(&peer)));
-        if called.is_err() {
-            self.forget(address, &Closed::Panicked);
-        }
-    }
-
+    /// Sends what waits, a datagram of each peer in turn, for one turn: ready where the socket took it.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Some((to, datagram)) = self.waiting.front() {
-            match self.socket.poll_send(cx, datagram, *to) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => {
-                    tracing::debug!(%to, %error, bytes = datagram.len(), "a datagram is lost");
+        for _ in 0..TURN {
+            if let Some((to, datagram)) = &self.unsent {
+                match self.socket.poll_send(cx, datagram, *to) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => {
+                        tracing::debug!(%to, %error, bytes = datagram.len(), "a datagram is lost");
+                    }
                 }
+                self.unsent = None;
             }
-            self.waiting.pop_front();
+            let Some(number) = self.sending.pop_front() else { break };
+            let Some(address) = self.addresses.get(&number).copied() else { continue };
+            let Some(known) = self.peers.get(&address) else { continue };
+            match known.peer.shared().take_datagram() {
+                Some(datagram) => {
+                    self.unsent = Some((address, datagram));
+                    self.sending.push_back(number); // its next one is after the others'
+                }
+                None if known.peer.shared().is_to_close() => self.forget(address, Closed::Ended),
+                None if self.handlers.has_on_send() => {
+                    known.inbox.put(Event::HasRoom);
+                }
+                None => {}
+            }
         }
         Poll::Ready(())
     }
@@ -188,15 +338,15 @@ impl Hall {
         };
         let silent: Vec<SocketAddr> = self.peers.iter().filter_map(is_silent).collect();
         for address in silent {
-            self.forget(address, &Closed::Idle(time));
+            self.forget(address, Closed::Idle(time));
         }
     }
 
-    fn forget(&mut self, address: SocketAddr, closed: &Closed) {
+    fn forget(&mut self, address: SocketAddr, closed: Closed) {
         if let Some(known) = self.peers.remove(&address) {
             self.addresses.remove(&known.peer.number());
             known.peer.shared().end();
-            self.handlers.closed(&known.peer, closed);
+            known.inbox.put(Event::Closed(closed));
         }
     }
 }
@@ -206,7 +356,7 @@ impl Drop for Hall {
     fn drop(&mut self) {
         let addresses: Vec<SocketAddr> = self.peers.keys().copied().collect();
         for address in addresses {
-            self.forget(address, &Closed::GoingDown);
+            self.forget(address, Closed::GoingDown);
         }
     }
 }

@@ -20,14 +20,19 @@
 //!
 //! [`Callers`] are whoever connects to us, awaited one after another: each is a conversation as a [`Client`] has it.
 //! `peer` is the handle that callbacks get, `stream` drives one peer on a stream carrier, `datagrams` all peers of a UDP
-//! socket, `server` listens. Only `carrier` names a socket.
+//! socket, `server` listens, `engine` has the threads and `callback` says on which one is called. Only `carrier` names a socket.
 
+pub mod blocking;
 pub mod callers;
 pub mod client;
 pub mod peer;
+pub mod reconnect;
 pub mod server;
+pub mod streams;
 
+mod callback;
 mod datagrams;
+mod engine;
 mod place;
 mod query;
 mod stream;
@@ -43,6 +48,7 @@ pub use callers::Callers;
 pub use client::{Client, ClientError, Seen, Watch};
 pub use peer::{Peer, SendError};
 pub use place::PlaceError;
+pub use reconnect::{Link, Reconnecting};
 pub use server::{BindError, Server};
 
 /// What a server or client holds its peers to.
@@ -58,8 +64,27 @@ pub struct Settings {
     pub idle_time: Option<Duration>,
     /// Peers at once; one more is turned away.
     pub peers_max: usize,
-    /// Threads for all peers together: one is one event loop. As many as there are cores where there is none.
-    pub threads: Option<usize>,
+    /// What runs on which thread. Results are alike.
+    pub threads: Threads,
+    /// A callback that has not returned for so long is stuck: it has cost a thread.
+    pub stuck_time: Duration,
+    /// Stuck callbacks, each with its thread; while there are so many, nobody new is let in.
+    pub stuck_max: usize,
+}
+
+/// What runs on which thread of a server.
+///
+/// Callbacks run where the socket was read while they are quick, and give way to others where they are not: a callback that
+/// blocks, or never returns, holds up its own peer alone. Below the loops stands one more thread by, for that.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Threads {
+    /// An event loop a core.
+    #[default]
+    Cores,
+    /// So many event loops for all peers together.
+    Loop(usize),
+    /// A thread for each peer of a stream carrier, of whom there are 4096 at most. Those of a UDP socket share the loops.
+    PerPeer,
 }
 
 impl Default for Settings {
@@ -70,7 +95,9 @@ impl Default for Settings {
             slow: Slow::Wait,
             idle_time: None,
             peers_max: 100_000,
-            threads: None,
+            threads: Threads::Cores,
+            stuck_time: Duration::from_secs(5),
+            stuck_max: 256,
         }
     }
 }
@@ -154,4 +181,7 @@ pub enum Closed {
     /// There are too many peers.
     #[error("there are already {0} peers")]
     TooMany(usize),
+    /// Callbacks of earlier peers keep too many threads.
+    #[error("{0} callbacks have not returned, and nobody new is let in")]
+    Stuck(usize),
 }

@@ -12,9 +12,9 @@ use cabo_proto::dialect::ComposeError;
 use cabo_proto::dialect::cut::{Cut, WriteError};
 use cabo_proto::dialect::kind::Counters;
 use cabo_proto::dialect::value::Fields;
-use tokio::sync::mpsc;
 
-use super::{Message, Settings, Slow};
+use super::datagrams::Bell;
+use super::{Message, Settings, Slow, callback};
 use crate::carrier;
 
 /// One peer of a server. Cheap to clone; what is sent through any clone goes out in order.
@@ -47,7 +47,7 @@ struct State {
     dropped_messages: u64,
     waker: Option<Waker>,
     /// Where the driver of a datagram peer is told that there is something to do, and whether it has been.
-    door: Option<mpsc::UnboundedSender<u64>>,
+    door: Option<Arc<Bell>>,
     is_announced: bool,
 }
 
@@ -136,10 +136,11 @@ impl Peer {
         })
     }
 
-    /// Lets what was sent go out, then ends the conversation.
+    /// Lets what was sent go out, then ends the conversation. What it said meanwhile is no longer given out.
     pub fn close(&self) {
         let mut state = self.shared.lock();
         state.is_closing = true;
+        self.shared.is_full.store(true, Relaxed); // as far as it is listened to
         state.wake(self.number());
     }
 
@@ -203,7 +204,7 @@ impl Peer {
     }
 
     /// Tells the driver of all datagram peers by number that this one has something to do.
-    pub(super) fn announce_at(&mut self, door: mpsc::UnboundedSender<u64>) {
+    pub(super) fn announce_at(&mut self, door: Arc<Bell>) {
         self.shared.lock().door = Some(door);
     }
 
@@ -229,8 +230,10 @@ impl Shared {
     /// The next datagram that waits.
     pub(super) fn take_datagram(&self) -> Option<Bytes> {
         let mut state = self.lock();
-        state.is_announced = false;
-        let len = state.out.lens.pop_front()?;
+        let Some(len) = state.out.lens.pop_front() else {
+            state.is_announced = false; // the next send rings again
+            return None;
+        };
         let len = len.min(state.out.bytes.len());
         Some(state.out.bytes.split_to(len).freeze())
     }
@@ -307,12 +310,13 @@ impl State {
 
     fn wake(&mut self, number: u64) {
         if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
+            callback::wake(waker);
         }
         if let Some(door) = &self.door
             && !self.is_announced
         {
-            self.is_announced = door.send(number).is_ok();
+            self.is_announced = true;
+            door.ring(number);
         }
     }
 

@@ -1,28 +1,34 @@
 //! Listens for foreign programs and tells callbacks what happens.
 //!
-//! Every peer is a task with its own deadlines and its own room for what is sent to it: none holds up another, and a
-//! callback that panics costs its own peer the conversation alone. A callback that never returns keeps one thread.
+//! Every peer is a task with its own deadlines and its own room for what is sent to it: none holds up another. A
+//! callback that panics costs its own peer the conversation alone, and so does one that blocks or never returns, whose
+//! thread is taken from no other (`callback`).
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Builder;
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 
+use super::callback::{Callbacks, Kind};
 use super::datagrams;
+use super::engine::Engine;
 use super::place::{Door, PlaceError, with_port_of};
 use super::stream::Conversation;
-use super::{Closed, Message, Peer, Settings};
+use super::{Closed, Message, Peer, Settings, Threads};
 use crate::address::{Address, AddressError};
 use crate::carrier::{Accepted, ByteStream, Listener};
 use crate::endpoint::listen::with_port;
 
 /// Conversations have this long to end when the server goes down.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Who was turned away and is not told of yet; of more nobody is told.
+const REFUSED_MAX: usize = 1024;
 
 type OnPeer = Box<dyn Fn(&Peer) + Send + Sync>;
 type OnReceive = Box<dyn Fn(Message, &Peer) + Send + Sync>;
@@ -41,6 +47,10 @@ pub(super) struct Handlers {
     count: AtomicUsize,
     numbers: AtomicU64,
     peers: Mutex<BTreeMap<u64, Peer>>,
+    callbacks: Arc<Callbacks>,
+    /// Calls of on_refuse that wait or go on.
+    refusing: AtomicUsize,
+    refused: AtomicU64,
 }
 
 /// A server for foreign programs; see the module.
@@ -49,6 +59,16 @@ pub struct Server {
     settings: Settings,
     handlers: Handlers,
     opened: Vec<Door>,
+    engine: Option<Running>,
+}
+
+/// The threads of a server that listens; with it they stop.
+struct Running(Arc<Engine>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 /// Why a server cannot listen.
@@ -80,6 +100,7 @@ impl Server {
             settings: Settings::default(),
             handlers: Handlers::default(),
             opened: Vec::new(),
+            engine: None,
         }
     }
 
@@ -87,6 +108,13 @@ impl Server {
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// What runs on which thread: [`Settings::threads`] alone.
+    #[must_use]
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.settings.threads = threads;
         self
     }
 
@@ -128,13 +156,9 @@ impl Server {
         self
     }
 
-    /// Listens and serves on threads of its own until the process ends.
+    /// Listens and serves until the process ends.
     pub fn run(self) -> Result<(), BindError> {
-        let mut builder = Builder::new_multi_thread();
-        if let Some(threads) = self.settings.threads {
-            builder.worker_threads(threads.max(1));
-        }
-        let runtime = builder.enable_all().build()?;
+        let runtime = Builder::new_current_thread().enable_time().build()?;
         runtime.block_on(async move {
             let mut server = self;
             server.listen().await?;
@@ -143,36 +167,57 @@ impl Server {
         })
     }
 
-    /// Opens all sockets, inside a runtime of the caller's. Returns where it listens, with the ports that it really got.
+    /// Opens all sockets. Returns where it listens, with the ports that it really got.
+    ///
+    /// The server has threads of its own ([`Settings::threads`]): the runtime in which this is awaited, of whatever
+    /// kind, does none of its work.
     pub async fn listen(&mut self) -> Result<Vec<Address>, BindError> {
+        let running = Running(Arc::new(Engine::start(&self.settings)?));
         let mut got = Vec::new();
         for address in &self.addresses {
             address.check_listen()?;
             let address = with_port_of(address, &self.settings.dialect);
-            let door = Door::open(&address).await?;
+            let door = running.0.within(Door::open(&address)).await?;
             got.push(with_port(&address, door.local().port()));
             self.opened.push(door);
         }
+        self.settings.peers_max = running.0.peers_max(self.settings.peers_max);
+        self.handlers.callbacks = running.0.callbacks().clone();
+        self.engine = Some(running);
         Ok(got)
     }
 
-    /// Serves until `shutdown`, then lets what was sent go out.
+    /// Serves until `shutdown`, then lets what was sent go out; a callback that does not return keeps it for
+    /// seconds only. Serves nobody before [`Self::listen`].
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+        let Some(Running(engine)) = &self.engine else { return };
         let (settings, handlers) = (Arc::new(self.settings), Arc::new(self.handlers));
-        let mut doors = JoinSet::new();
+        let (down, is_down) = watch::channel(());
         for opened in self.opened {
             let (settings, handlers) = (settings.clone(), handlers.clone());
-            match opened {
-                Door::Streams(listener, scheme) => {
-                    doors.spawn(accept(listener, scheme, settings, handlers));
+            let mut is_down = is_down.clone();
+            let serving = engine.clone();
+            engine.spawn(async move {
+                let door = async {
+                    match opened {
+                        Door::Streams(listener, scheme) => {
+                            accept(listener, scheme, settings, handlers, serving).await;
+                        }
+                        Door::Datagrams(socket) => {
+                            datagrams::serve(socket, settings, handlers, serving).await;
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = door => {}
+                    _ = is_down.changed() => {}
                 }
-                Door::Datagrams(socket) => {
-                    doors.spawn(datagrams::serve(socket, settings, handlers));
-                }
-            }
+            });
         }
+        drop(is_down);
         shutdown.await;
-        doors.abort_all();
+        down.send_replace(());
+        down.closed().await; // the doors are, and the place is free for the next server
         handlers.lock().values().for_each(Peer::close);
         let gone = async {
             while handlers.count.load(Relaxed) > 0 {
@@ -189,12 +234,13 @@ async fn accept(
     scheme: &'static str,
     settings: Arc<Settings>,
     handlers: Arc<Handlers>,
+    engine: Arc<Engine>,
 ) {
     loop {
         match poll_fn(|cx| listener.poll_accept(cx)).await {
             Ok(Accepted { stream, from, .. }) => {
                 let peer = Peer::new(handlers.next_number(), from, scheme, settings.clone());
-                converse(stream, peer, &settings, &handlers);
+                converse(stream, peer, &settings, &handlers, &engine);
             }
             Err(error) => {
                 tracing::error!(%error, "the listener is gone");
@@ -209,15 +255,20 @@ fn converse(
     peer: Peer,
     settings: &Arc<Settings>,
     handlers: &Arc<Handlers>,
+    engine: &Engine,
 ) {
-    let Some(place) = handlers.place(settings) else {
-        return handlers.refused(&peer, &Closed::TooMany(settings.peers_max));
+    let place = match handlers.place(settings) {
+        Ok(place) => place,
+        Err(full) => return handlers.turned_away(peer, full, engine),
     };
-    let conversation = Conversation::new(stream, peer, settings.clone(), handlers.clone());
-    tokio::spawn(async move {
+    let conversation = Conversation::new(stream, peer.clone(), settings.clone(), handlers.clone());
+    let begun = engine.spawn_peer(async move {
         conversation.run().await;
         drop(place);
     });
+    if let Err(error) = begun {
+        handlers.turned_away(peer, error.into(), engine);
+    }
 }
 
 /// One of the peers that there may be at once; free again when it is dropped.
@@ -236,32 +287,49 @@ impl Handlers {
         self.numbers.fetch_add(1, Relaxed) + 1
     }
 
-    /// A place for one more peer, if there is one.
-    pub(super) fn place(self: &Arc<Self>, settings: &Settings) -> Option<PlaceTaken> {
+    pub(super) fn callbacks(&self) -> &Callbacks {
+        &self.callbacks
+    }
+
+    /// See [`Callbacks::admit`].
+    pub(super) async fn admit(&self) {
+        self.callbacks.admit().await;
+    }
+
+    /// A place for one more peer, or why there is none.
+    pub(super) fn place(self: &Arc<Self>, settings: &Settings) -> Result<PlaceTaken, Closed> {
+        if let Some(stuck) = self.callbacks.too_many_stuck() {
+            return Err(Closed::Stuck(stuck));
+        }
         let add = |count| (count < settings.peers_max).then_some(count + 1);
-        self.count.fetch_update(Relaxed, Relaxed, add).ok()?;
-        Some(PlaceTaken { handlers: self.clone() })
+        let added = self.count.fetch_update(Relaxed, Relaxed, add);
+        added.map_err(|_| Closed::TooMany(settings.peers_max))?;
+        Ok(PlaceTaken { handlers: self.clone() })
     }
 
     pub(super) fn connected(&self, peer: &Peer) {
         self.lock().insert(peer.number(), peer.clone());
         if let Some(call) = &self.on_connect {
-            call(peer);
+            self.callbacks.call(Kind::Connect, || call(peer));
         }
         self.has_room(peer);
     }
 
     pub(super) fn received(&self, message: Message, peer: &Peer) {
         if let Some(call) = &self.on_receive {
-            call(message, peer);
+            self.callbacks.call(Kind::Receive, || call(message, peer));
         }
+    }
+
+    pub(super) fn has_on_send(&self) -> bool {
+        self.on_send.is_some()
     }
 
     /// The peer has taken all: more, if there is more.
     pub(super) fn has_room(&self, peer: &Peer) {
         if let Some(call) = &self.on_send
             && peer.waiting_bytes() == 0
-            && let Some(bytes) = call(peer)
+            && let Some(bytes) = self.callbacks.call(Kind::Send, || call(peer))
             && let Err(error) = peer.send(bytes)
         {
             tracing::debug!(%error, ?peer, "what on_send gave cannot be sent");
@@ -271,16 +339,35 @@ impl Handlers {
     pub(super) fn closed(&self, peer: &Peer, closed: &Closed) {
         self.lock().remove(&peer.number());
         if let Some(call) = &self.on_close {
-            let called = std::panic::AssertUnwindSafe(|| call(peer, closed));
-            let _ = std::panic::catch_unwind(called); // its peer is gone anyway
+            let called =
+                AssertUnwindSafe(|| self.callbacks.call(Kind::Close, || call(peer, closed)));
+            let _ = catch_unwind(called); // its peer is gone anyway
         }
     }
 
     pub(super) fn refused(&self, peer: &Peer, closed: &Closed) {
+        self.refused.fetch_add(1, Relaxed);
         if let Some(call) = &self.on_refuse {
-            let called = std::panic::AssertUnwindSafe(|| call(peer, closed));
-            let _ = std::panic::catch_unwind(called); // it was turned away anyway
+            let called =
+                AssertUnwindSafe(|| self.callbacks.call(Kind::Refuse, || call(peer, closed)));
+            let _ = catch_unwind(called); // it was turned away anyway
         }
+    }
+
+    /// Tells of who was turned away at the door, which goes on meanwhile.
+    pub(super) fn turned_away(self: &Arc<Self>, peer: Peer, closed: Closed, engine: &Engine) {
+        tracing::debug!(?peer, %closed, "turned away");
+        if self.refusing.fetch_add(1, Relaxed) >= REFUSED_MAX {
+            self.refusing.fetch_sub(1, Relaxed);
+            self.refused.fetch_add(1, Relaxed);
+            return;
+        }
+        let handlers = self.clone();
+        engine.spawn(async move {
+            handlers.admit().await;
+            handlers.refused(&peer, &closed);
+            handlers.refusing.fetch_sub(1, Relaxed);
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Peer>> {

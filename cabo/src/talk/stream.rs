@@ -16,6 +16,7 @@ use cabo_proto::dialect::hello::{Hello, Verdict};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use super::callback::{Gate, Kind};
 use super::server::Handlers;
 use super::{Closed, Message, Peer, Settings};
 use crate::carrier::ByteStream;
@@ -42,6 +43,7 @@ pub(super) struct Conversation {
     is_read_ended: bool,
     /// Whole messages wait until the peer has taken what it was sent.
     is_held: bool,
+    gate: Gate,
 }
 
 impl Conversation {
@@ -63,6 +65,7 @@ impl Conversation {
             handlers,
             is_read_ended: false,
             is_held: false,
+            gate: Gate::default(),
         }
     }
 
@@ -79,6 +82,7 @@ impl Conversation {
                 }
             }
         }
+        self.handlers.admit().await;
         let begun = self.call(|handlers, peer| handlers.connected(peer));
         // What came in one piece with the first words is read already.
         let closed = match begun.and_then(|()| self.deliver_whole()) {
@@ -111,6 +115,7 @@ impl Conversation {
     }
 
     async fn refuse(mut self, hello: &Hello, refused: Closed) {
+        self.handlers.admit().await;
         self.handlers.refused(&self.peer, &refused);
         let answer = async {
             self.stream.write_all(&hello.refuse).await?;
@@ -123,6 +128,9 @@ impl Conversation {
 
     /// Messages in and bytes out until something ends it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        if self.gate.poll(self.handlers.callbacks(), cx).is_pending() {
+            return self.poll_idle(cx);
+        }
         self.peer.shared().begin_turn();
         let mut read_bytes = 0;
         loop {
@@ -208,12 +216,23 @@ impl Conversation {
     /// Gives out what is whole, until what callbacks send fills the peer's room: one read may hold thousands of messages.
     fn deliver_whole(&mut self) -> Result<(), Closed> {
         self.is_held = false;
-        while !self.is_held
-            && let Some(message) = self.cutter.next_message()?
-        {
-            self.deliver(message)?;
-            self.is_held = self.peer.shared().is_full();
-        }
+        let Some(first) = self.cutter.next_message()? else { return Ok(()) };
+        let Self { handlers, peer, settings, cutter, .. } = self;
+        let mut next = Some(first);
+        let deliver_all = || {
+            while let Some(bytes) = next.take() {
+                handlers.received(Message::new(bytes, settings.dialect.clone()), peer);
+                if peer.shared().is_full() {
+                    return Ok(true);
+                }
+                next = cutter.next_message()?;
+            }
+            Ok(false)
+        };
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            handlers.callbacks().call(Kind::Receive, deliver_all)
+        }));
+        self.is_held = called.unwrap_or(Err(Closed::Panicked))?;
         Ok(())
     }
 
@@ -251,6 +270,7 @@ impl Conversation {
             let _ = timeout(LAST_BYTES_TIME, last).await; // what it does not take now, it never will
         }
         self.peer.shared().end();
+        self.handlers.admit().await;
         self.handlers.closed(&self.peer, closed);
         if !matches!(closed, Closed::Io(_))
             && self.stream.shutdown().await.is_ok()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cabo::address::{Address, Host, Place};
 use cabo::proto::dialect::Dialect;
-use cabo::talk::{Client, Closed, SendError, Server, Settings, Slow};
+use cabo::talk::{Client, Closed, SendError, Server, Settings, Slow, Threads};
 use tokio::sync::oneshot;
 
 /// No test waits longer for what should be there at once.
@@ -28,10 +28,10 @@ impl Running {
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let mut builder = tokio::runtime::Builder::new_multi_thread();
-            let runtime = builder.worker_threads(threads).enable_all().build().unwrap();
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            let runtime = builder.enable_time().build().unwrap();
             runtime.block_on(async move {
-                let mut server = server;
+                let mut server = server.threads(Threads::Loop(threads));
                 tell.send(server.listen().await.unwrap()).unwrap();
                 server.serve(async { stopped.await.unwrap_or_default() }).await;
             });

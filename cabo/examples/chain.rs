@@ -1,0 +1,37 @@
+//! A server that is itself a client of another: `chain tcp://:5006 tcp://localhost:5005` adds its mark to each line and
+//! passes it on, and passes the answers back. Three in a row are a chain: a client, this, and `echo`.
+
+use cabo::proto::dialect::Dialect;
+use cabo::talk::{Link, Reconnecting, Server, Settings};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut urls = std::env::args().skip(1);
+    let (own, next) = (urls.next().ok_or("own URL?")?, urls.next().ok_or("the next one's URL?")?);
+    let dialect = std::sync::Arc::new(Dialect::parse("lines")?);
+    let upstream = dialect.clone();
+    Server::bind([own])?
+        .settings(Settings { dialect, ..Settings::default() })
+        .on_connect(move |peer| {
+            // A connection of its own for each peer, so that answers find their way back.
+            let (down, server) = (peer.clone(), Reconnecting::to(&next, upstream.clone()));
+            let link = server.map_err(std::io::Error::other).and_then(|server| {
+                server.on_receive(move |answer, _| drop(down.send_back(&answer))).start()
+            });
+            match link {
+                Ok(link) => peer.with_state(|kept: &mut Option<Link>| *kept = Some(link)),
+                Err(error) => eprintln!("{peer:?}: {error}"),
+            }
+        })
+        .on_receive(|message, peer| {
+            let marked = [b"b:".as_slice(), &message.payload()].concat();
+            peer.with_state(|link: &mut Option<Link>| {
+                match link.as_ref().map(|l| l.send(marked)) {
+                    Some(Ok(())) => {}
+                    refused => eprintln!("{peer:?}: not passed on: {refused:?}"),
+                }
+            });
+        })
+        .on_close(|peer, _| peer.with_state(|link: &mut Option<Link>| *link = None))
+        .run()?;
+    Ok(())
+}

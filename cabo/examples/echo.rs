@@ -1,0 +1,17 @@
+//! An echo server for any number of programs, over TCP and UDP: `cargo run --example echo -- tcp://:5005 udp://:5005`.
+//! Then `nc localhost 5005`.
+
+use cabo::proto::dialect::Dialect;
+use cabo::talk::{Server, Settings};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    Server::bind(std::env::args().skip(1))?
+        .settings(Settings { dialect: Dialect::parse("lines")?.into(), ..Settings::default() })
+        .on_connect(|peer| println!("{peer:?} is here"))
+        .on_receive(|message, peer| {
+            let _ = peer.send_back(&message); // a peer that reads too slowly is not read either
+        })
+        .on_close(|peer, why| println!("{peer:?}: {why}"))
+        .run()?;
+    Ok(())
+}

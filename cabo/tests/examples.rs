@@ -1,0 +1,108 @@
+//! The examples do what they say, as programs of their own. `cargo test` and `cargo nextest run` build them.
+#![allow(clippy::unwrap_used, reason = "a test stops where it is surprised")]
+
+use std::io::{BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An example that runs until it is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn example(name: &str) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let path: PathBuf = test.parent().unwrap().with_file_name("examples").join(name);
+    assert!(path.exists(), "{} is built by: cargo build -p cabo --examples", path.display());
+    let mut command = Command::new(path);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn start(name: &str, args: &[&str]) -> Running {
+    Running(example(name).args(args).stdout(Stdio::null()).spawn().unwrap())
+}
+
+fn url(path: &Path) -> String {
+    format!("unix://{}", path.display())
+}
+
+/// As soon as somebody listens there.
+fn connect(path: &Path) -> UnixStream {
+    let begun = Instant::now();
+    loop {
+        match UnixStream::connect(path) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                return stream;
+            }
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{}: {error}", path.display()),
+        }
+        sleep(Duration::from_millis(10)); // it is starting
+    }
+}
+
+fn line(stream: &mut impl std::io::BufRead) -> String {
+    let mut line = String::new();
+    stream.read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn echo_and_ask_talk_to_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("echo");
+    let _echo = start("echo", &[&url(&path)]);
+    drop(connect(&path));
+    let asked = example("ask").args([&url(&path), "hola", "mundo"]).output().unwrap();
+    assert_eq!(String::from_utf8(asked.stdout).unwrap(), "hola\nmundo\n");
+    assert!(asked.status.success());
+    let asked =
+        example("ask").args([&url(&folder.path().join("nobody")), "hola"]).output().unwrap();
+    assert!(!asked.status.success() && !asked.stderr.is_empty());
+}
+
+#[test]
+fn a_chain_of_three_passes_on_and_passes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    let _middle = start("chain", &[&url(&b), &url(&a)]);
+    let mut first = BufReader::new(connect(&b));
+    let mut second = BufReader::new(connect(&b));
+    first.get_mut().write_all(b"hola\n").unwrap(); // waits: there is no end of the chain yet
+    let _end = start("echo", &[&url(&a)]);
+    assert_eq!(line(&mut first), "b:hola\n");
+    second.get_mut().write_all(b"uno\ndos\n").unwrap();
+    assert_eq!((line(&mut second), line(&mut second)), ("b:uno\n".into(), "b:dos\n".into()));
+    first.get_mut().write_all(b"mundo\n").unwrap();
+    assert_eq!(line(&mut first), "b:mundo\n");
+}
+
+#[test]
+fn a_lamp_streams_its_state_to_everybody_and_a_button_changes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lamp");
+    let _lamp = start("lamp", &[&url(&path)]);
+    let (mut first, mut second) = (BufReader::new(connect(&path)), BufReader::new(connect(&path)));
+    let _never_reads = connect(&path);
+    assert_eq!((line(&mut first), line(&mut second)), ("dark\n".into(), "dark\n".into()));
+    let mut button = connect(&path);
+    button.write_all(b"on\n").unwrap();
+    for watcher in [&mut first, &mut second] {
+        while line(watcher) != "bright\n" {}
+    }
+    button.write_all(b"off\n").unwrap();
+    for watcher in [&mut first, &mut second] {
+        while line(watcher) != "dark\n" {}
+    }
+}
