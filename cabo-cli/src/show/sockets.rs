@@ -113,7 +113,8 @@ impl Scene {
         for at in 0..COLUMNS {
             let text = cell(&self.window.numbers(at, arrivals, &time));
             let style = if text == "." { FAINT } else { style };
-            write!(out, "  {style}{text:<COLUMN_LETTERS$}{style:#}")?;
+            let width = if at + 1 == COLUMNS { 0 } else { COLUMN_LETTERS };
+            write!(out, "  {style}{text:<width$}{style:#}")?;
         }
         writeln!(out)
     }
@@ -161,10 +162,12 @@ impl Scene {
         }
         let mut lines = vec![format!("tcp    all {sent} came, once and in order{again}")];
         if *late > 0 {
-            lines.push(format!(
-                "       {late} were late, up to {}: what is sent after a loss waits for it (head-of-line blocking)",
-                milliseconds(*longest)
-            ));
+            let why = match self.resent {
+                Some(1..) => ": what is sent after a loss waits for it (head-of-line blocking)",
+                Some(0) | None => "",
+            };
+            let longest = milliseconds(*longest);
+            lines.push(format!("       {late} were late, up to {longest}{why}"));
         }
         lines
     }
@@ -229,4 +232,66 @@ fn milliseconds(time: Duration) -> String {
     let millis = time.as_secs_f64() * 1e3;
     let text = if millis < 100.0 { format!("{millis:.1}") } else { format!("{millis:.0}") };
     format!("{} ms", text.strip_suffix(".0").unwrap_or(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Message 1 came late over TCP, and took the next ones with it; over UDP it was lost.
+    fn scene(resent: Option<u64>) -> Scene {
+        let arrival =
+            |(number, at): (u32, u32)| Arrival { number, sent: MS * 5 * number, arrived: MS * at };
+        let row = |name, receiver, came: &[(u32, u32)]| {
+            let arrivals: Vec<Arrival> = came.iter().copied().map(arrival).collect();
+            let account = Account::of(4, &arrivals, MS * 60);
+            Row { name, receiver, account, arrivals, error: None }
+        };
+        let tcp = [(0, 40), (1, 140), (2, 140), (3, 140)];
+        let udp = [(0, 40), (3, 55), (2, 56), (2, 57)];
+        let rows = vec![
+            row("tcp", None, &tcp),
+            row("udp", None, &udp),
+            row("group", Some(1), &udp),
+            row("group", Some(2), &udp[..2]),
+        ];
+        let window = Window::around_silence(&rows[0].arrivals, MS * 5, COLUMNS);
+        Scene { rows, window, resent, late_after: MS * 60, is_on_cable: true }
+    }
+
+    fn shown(scene: &Scene) -> String {
+        let mut out = anstream::StripStream::new(Vec::new());
+        scene.write(&mut out).unwrap();
+        String::from_utf8(out.into_inner()).unwrap()
+    }
+
+    #[test]
+    fn what_waited_stands_beside_what_was_lost() {
+        let text = shown(&scene(Some(1)));
+        for line in [
+            "         sent  arrived  lost  twice  overtaken  over 60 ms  half in  99% in  longest",
+            "tcp         4        4     0      0          0           3   125 ms  135 ms   135 ms",
+            "udp         4        3     1      1          1           0    40 ms   46 ms    46 ms",
+            "group 2     4        2     2      0          0           0    40 ms   40 ms    40 ms",
+            "tcp     .        0        .        .        .        .        .        1-3      .        .        .",
+            "udp     .        0        2~3      .        .        .        .        .        .        .        .",
+            "tcp    all 4 came, once and in order; the kernel sent 1 segments again",
+            "       3 were late, up to 135 ms: what is sent after a loss waits for it (head-of-line blocking)",
+            "udp    nothing is sent again: 1 never came, 1 came twice, 1 were overtaken",
+            "group  one datagram on the wire for 2 receivers, who got 3, 2: otherwise as udp",
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line:?}\n{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_loss_that_was_none() {
+        let text = shown(&scene(Some(0)));
+        assert!(text.contains("3 were late, up to 135 ms\n"), "{text}");
+        let unsent = Scene { rows: Vec::new(), ..scene(None) };
+        assert_eq!(shown(&unsent), "");
+        assert!(!unsent.is_tcp_whole());
+    }
 }

@@ -127,7 +127,7 @@ async fn type_all(mut sender: Sender, script: Script, manner: Manner) -> Result<
     if let Some(opening) = &script.opening {
         say_typed(&mut sender, opening).await?;
     }
-    let mut gathering = script.gathering;
+    let (mut gathering, mut is_left) = (script.gathering, false);
     let (typed, mut coming) = mpsc::channel(PIECES_MAX);
     let is_raw = dialect.cut == Cut::Raw && dialect.kinds.is_empty() && dialect.leave.is_empty();
     let line_max = dialect.limit_bytes.saturating_add(NAMES_BYTES) as u64;
@@ -137,6 +137,7 @@ async fn type_all(mut sender: Sender, script: Script, manner: Manner) -> Result<
     while let Some(piece) = coming.recv().await {
         let piece = piece?;
         if dialect.leave.contains(&piece) {
+            is_left = true;
             break;
         }
         if let Some(gathered) = &mut gathering {
@@ -159,7 +160,7 @@ async fn type_all(mut sender: Sender, script: Script, manner: Manner) -> Result<
     if let Some(gathered) = gathering {
         say_typed(&mut sender, &gathered.message()).await?;
     }
-    if manner.keep_open {
+    if manner.keep_open && !is_left {
         return Ok(());
     }
     sender.finish().await.map_err(ClientError::from).map_err(failed)

@@ -147,6 +147,9 @@ fn mistakes_in_a_file_are_found_where_they_are() {
             1,
             "\"hostt\" means nothing here: host, port, opens, gathers",
         ),
+        ("leave = 'x'", 1, 9, "this is string, and has to be a list"),
+        ("leave = ['18', 1]", 1, 16, "a line is text"),
+        ("leave = ['18', '18 0a']", 1, 16, "a line is not empty, and has no end of line in it"),
         ("[config]\ngathers = 'a'", 2, 11, "lines go into a kind's list"),
         ("[config]\ngathers = 'a b'", 2, 11, "there is no such kind"),
         (

@@ -81,13 +81,13 @@ impl Listener for Tcp {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         let accepted = self.patience.poll_accept(cx, |cx| {
             let accepted = self.listener.poll_accept(cx);
-            calls::accepted(&self.listener, Kind::Tcp, accepted, |_, from| {
-                Peer::tcp(*from).to_string()
+            let from = |_: &TcpStream, from: &SocketAddr| Peer::tcp(*from).to_string();
+            calls::accepted(&self.listener, Kind::Tcp, accepted, from).map_ok(|(stream, from)| {
+                tune(&stream);
+                (calls::stream(stream, Kind::Tcp, Side::Accepted), from)
             })
         });
         let (stream, from) = ready!(accepted)?;
-        tune(&stream);
-        let stream = calls::stream(stream, Kind::Tcp, Side::Accepted);
         Poll::Ready(Ok(Accepted { stream, from: Peer::tcp(from), peer_user: None }))
     }
 }

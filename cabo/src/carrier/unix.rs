@@ -173,13 +173,15 @@ impl Listener for Unix {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         let accepted = self.patience.poll_accept(cx, |cx| {
             let accepted = self.listener.poll_accept(cx);
-            calls::accepted(&self.listener, Kind::Unix, accepted, |stream, _unnamed| {
-                credentials(stream).0.to_string()
-            })
+            let from = |stream: &UnixStream, _: &_| credentials(stream).0.to_string();
+            calls::accepted(&self.listener, Kind::Unix, accepted, from).map_ok(
+                |(stream, _unnamed)| {
+                    let (from, peer_user) = credentials(&stream);
+                    (calls::stream(stream, Kind::Unix, Side::Accepted), from, peer_user)
+                },
+            )
         });
-        let (stream, _unnamed) = ready!(accepted)?;
-        let (from, peer_user) = credentials(&stream);
-        let stream = calls::stream(stream, Kind::Unix, Side::Accepted);
+        let (stream, from, peer_user) = ready!(accepted)?;
         Poll::Ready(Ok(Accepted { stream, from, peer_user }))
     }
 }

@@ -2,12 +2,12 @@
 //! the wire.
 //!
 //! The carriers make their calls by way of this file (`socket`, `bind`, `listen`, `connect`) or show it what came of
-//! them (`accept`, datagrams); `stream` puts a connection behind a wrapper. Nothing is made for show: a call
-//! that is told of was made just then, with that result. Two are not told of: one that found nothing to do (`EAGAIN`),
-//! for its repetition is, and looks at the kernel that the telling itself needs.
+//! them (`accept`, datagrams); `stream` puts a connection behind a wrapper. Nothing is made for show: a call that is told
+//! of was made just then, with that result. What is not told of: a call that found nothing to do (`EAGAIN`), options that
+//! change nothing on the wire, and the looks at the kernel that the telling itself needs.
 //!
 //! Neighbours: `wire` knows what a call means on the wire, from what the kernel's own counters say of the connection.
-//! Where nobody [watches](watch), a socket costs one look at that when it is opened, and nothing when it is used.
+//! Where nobody [watches](watch), that costs a look at a cell when a socket is opened or accepted, and one for each datagram.
 
 use std::fmt;
 use std::io;

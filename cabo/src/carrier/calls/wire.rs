@@ -99,8 +99,9 @@ impl TcpInfo {
         let Self { segments_out, segments_in, sent_again, .. } = self;
         // That one the listener sent, and no connection counts it.
         let after = if side == Some(Side::Accepted) { " after the SYN+ACK" } else { "" };
+        let s = if *segments_out == 1 { "" } else { "s" };
         format!(
-            "so far {segments_out} segments out{after}, {segments_in} in, {sent_again} sent again, {}",
+            "so far {segments_out} segment{s} out{after}, {segments_in} in, {sent_again} sent again, {}",
             self.round_trip()
         )
     }
