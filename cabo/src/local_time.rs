@@ -31,6 +31,7 @@ pub(crate) fn text(seconds: i64, sequence: Sequence) -> Vec<u8> {
             format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{:02}", time.tm_sec)
         }
         Sequence::Streaming => format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}"),
+        Sequence::Wired => String::new(), // it says none
     }
     .into_bytes()
 }

@@ -122,10 +122,12 @@ impl Job {
             0 => String::new(),
             bytes => format!(", {} of it were here", human::size(bytes)),
         };
+        let modified =
+            if modified.is_empty() { modified } else { format!(", modified {modified}") };
         let mut out = stdout::styled();
         writeln!(
             out,
-            "{}: {} in {} ({}), modified {modified}{resumed}",
+            "{}: {} in {} ({}){modified}{resumed}",
             human::escaped(&path.to_string_lossy()),
             human::size(got.size),
             human::duration(time),

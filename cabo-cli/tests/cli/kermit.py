@@ -74,8 +74,8 @@ def serve(link, folder):
     number = 0
     while True:
         request = link.receive(3600)
-        if request is None or request[0] not in (LIST, GET) or request[1] != number:
-            continue
+        if request is None or request[0] not in (LIST, GET):
+            continue  # as the programs do, it looks at no number but its own
         kind, _, data, is_right = request
         if not is_right:
             link.send(NACK, number)

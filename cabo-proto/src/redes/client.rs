@@ -3,18 +3,26 @@
 //! The owner takes events, says of a described file whether it has room for it, and may refuse later too.
 //! Neighbours: `server.rs` is the other side.
 
+mod asking;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use self::asking::request;
+use super::confirm::Confirm;
 use super::frame::{Coverage, DATA_MAX, Frame, Malformed, SEQUENCES, Type};
 use super::timer::Timer;
-use super::words::{self, Offer};
+use super::words;
 use super::{Description, Refusal, Sequence, Settings, after, ahead};
 
 /// A frame is asked for again at most once in this time.
 const NACK_PAUSE: Duration = Duration::from_millis(10);
-/// The server is reminded of us when it is silent for so long: it has timers of its own, mostly shorter.
-const SILENCE: Duration = Duration::from_millis(100);
+/// The server is reminded when nothing came for so long.
+const SILENCE_RSS: Duration = Duration::from_millis(25);
+const SILENCE_STREAMING: Duration = Duration::from_millis(40);
+const SILENCE_WIRED: Duration = Duration::from_millis(100);
+/// Where it is not reminded, it is waited for ten times this.
+const SILENCE_BEFORE_DATA: Duration = Duration::from_secs(1);
 /// A longer list is not taken.
 const NAMES_MAX: usize = 100_000;
 /// Numbers behind the expected one that were taken before; the others are ahead.
@@ -103,12 +111,15 @@ pub struct Client {
     own: u8, // the next number of our own counter, in `streaming`
     size: Option<(u64, u64)>,
     left: Option<u64>, // bytes to come, once described
+    has_data: bool,    // DADOS came
     names: usize,
-    owes_ack: bool,
+    confirm: Confirm,
     owes_nack: bool,
     asked_again: Option<(u8, Instant)>,
     suspect: Option<Frame>,
-    nudges: u32,
+    tries: u32,          // of the request
+    counter: Option<u8>, // the number that a server counts from, if it is not ours
+    has_company: bool,   // another client asks on this link
     due: Option<Frame>,
     timer: Timer,
     events: VecDeque<Event>,
@@ -122,7 +133,8 @@ impl Client {
         {
             return Err(Error::Name);
         }
-        let first = first % SEQUENCES;
+        let is_wired = settings.sequence == Sequence::Wired;
+        let first = if is_wired { 0 } else { first % SEQUENCES };
         let (request, has_offer) = request(settings, &ask, first, true);
         Ok(Self {
             settings,
@@ -135,12 +147,15 @@ impl Client {
             own: after(first),
             size: None,
             left: None,
+            has_data: false,
             names: 0,
-            owes_ack: false,
+            confirm: Confirm::new(settings),
             owes_nack: false,
             asked_again: None,
             suspect: None,
-            nudges: 0,
+            tries: 0,
+            counter: None,
+            has_company: false,
             timer: Timer::default(),
             events: VecDeque::new(),
         })
@@ -151,6 +166,7 @@ impl Client {
         match self.settings.sequence {
             Sequence::Rss => self.expected,
             Sequence::Streaming => self.own,
+            Sequence::Wired => 0,
         }
     }
 
@@ -166,7 +182,8 @@ impl Client {
         };
         match (&self.phase, frame.kind) {
             // What only a client sends: our own echo, or another client.
-            (_, Type::List | Type::Download) | (Phase::Described, _) => {}
+            (_, Type::List | Type::Download) => self.has_company |= frame != self.request,
+            (Phase::Described, _) => {}
             (Phase::Asking, _) => self.handle_answer(now, frame),
             (Phase::Refusing(ours, refusal), Type::Ack) => {
                 let is_ours = self.number(&frame) == Some(ours.sequence);
@@ -175,10 +192,14 @@ impl Client {
                     self.end(Err(Error::RefusedHere(refusal)));
                 }
             }
+            (Phase::Taking, Type::Ack | Type::Nack) => self.handle_counted(&frame),
             (Phase::Refusing(..), _) | (_, Type::Ack | Type::Nack) => {}
-            (Phase::Over, _) => {
+            (Phase::Over, kind) => {
                 let is_old = ahead(frame.sequence, self.expected) >= BEHIND;
-                self.owes_ack |= is_old;
+                // What stands before FIM_TX in its window is confirmed with it.
+                if is_old && (self.settings.sequence == Sequence::Rss || kind == Type::End) {
+                    self.confirm.now();
+                }
             }
             (Phase::Taking, _) => self.handle_numbered(now, frame),
         }
@@ -186,40 +207,38 @@ impl Client {
 
     /// Takes note of the time.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.confirm.handle_timeout(now) {
+            self.ask_for_next();
+        }
         if !self.timer.is_due(now) {
             return;
         }
         let has_given_up = self.timer.again(now).is_err();
         match &self.phase {
             Phase::Asking if has_given_up => self.end(Err(Error::NoAnswer)),
-            Phase::Asking => self.due = Some(self.request.clone()),
+            Phase::Asking => self.ask_again(),
             Phase::Refusing(_, refusal) if has_given_up => {
                 let refusal = *refusal;
                 self.end(Err(Error::RefusedHere(refusal)));
             }
             Phase::Refusing(frame, _) => self.due = Some(frame.clone()),
             Phase::Taking if has_given_up => self.end(Err(Error::Silent)),
-            Phase::Taking => {
-                // Programs that look at their clock only when something arrives need something to arrive.
-                self.nudges += 1;
-                self.owes_ack = self.nudges % 2 == 1;
-                self.owes_nack = !self.owes_ack;
-                self.asked_again = None;
-            }
+            Phase::Taking => self.remind(),
             Phase::Described | Phase::Over => self.timer.stop(),
         }
     }
 
     /// When to be told of the time.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timer.deadline()
+        let deadlines = [self.timer.deadline(), self.confirm.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The next frame to send. One confirmation is for all that was handed in before.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
         let sequence = self.settings.sequence;
         let form = self.settings.form;
-        if std::mem::take(&mut self.owes_ack) {
+        if self.confirm.take() {
             let is_asking = matches!(self.phase, Phase::Asking);
             let next = if is_asking { self.request.sequence } else { self.expected };
             let last = next.wrapping_sub(1) % SEQUENCES;
@@ -237,6 +256,7 @@ impl Client {
             });
             if is_new {
                 self.asked_again = Some((self.expected, now));
+                self.confirm.said();
                 return Some(form.encode(&words::nack(sequence, self.expected, &mut self.own)));
             }
         }
@@ -257,7 +277,7 @@ impl Client {
     pub fn accept(&mut self) {
         if matches!(self.phase, Phase::Described) {
             self.phase = Phase::Taking;
-            self.owes_ack = true;
+            self.confirm.now();
         }
     }
 
@@ -269,12 +289,13 @@ impl Client {
         let sequence = match self.settings.sequence {
             Sequence::Rss => after(self.expected),
             Sequence::Streaming => self.own,
+            Sequence::Wired => self.expected,
         };
         self.own = after(self.own);
         let data = words::refusal(self.settings.sequence, refusal);
         let frame = Frame { sequence, kind: Type::Error, data };
         self.due = Some(frame.clone());
-        self.owes_ack = false;
+        self.confirm.said();
         self.timer.stop();
         self.events.retain(|event| !matches!(event, Event::Bytes(_)));
         self.phase = Phase::Refusing(frame, refusal);
@@ -284,55 +305,65 @@ impl Client {
         words::number_of(self.settings.sequence, frame)
     }
 
-    /// While asking: a confirmation, a refusal, or in `rss` the answer itself, whose confirmation was lost.
-    fn handle_answer(&mut self, now: Instant, frame: Frame) {
-        let is_rss = self.settings.sequence == Sequence::Rss;
-        match frame.kind {
-            Type::Ack if self.number(&frame) == Some(self.request.sequence) => {
-                self.timer.answered(now);
-                self.take_from(now, after(frame.sequence));
+    /// confirmations of the server have numbers as well.
+    fn handle_counted(&mut self, frame: &Frame) {
+        if self.settings.sequence == Sequence::Streaming && frame.sequence == self.expected {
+            self.expected = after(self.expected);
+        }
+    }
+
+    /// whatever was lost, this is what the server needs, if only to look at its clock.
+    fn remind(&mut self) {
+        match self.settings.sequence {
+            Sequence::Rss => {
+                self.confirm.now();
+                self.ask_for_next();
             }
-            Type::Nack if self.number(&frame) == Some(self.request.sequence) => {
-                self.due = Some(self.request.clone());
-                if self.timer.again(now).is_err() {
-                    self.end(Err(Error::NoAnswer));
-                }
-            }
-            Type::Error if !is_rss || ahead(frame.sequence, self.request.sequence) <= 1 => {
-                self.take_from(now, frame.sequence);
-                self.handle_numbered(now, frame);
-            }
-            // Other answers may be left over from an exchange before this one.
-            Type::Describe if is_rss && frame.sequence == self.expected => {
-                if self.makes_sense(&frame) {
-                    self.take_from(now, frame.sequence);
-                    self.handle_numbered(now, frame);
-                }
-            }
-            Type::Ack | Type::Nack | Type::List | Type::Download | Type::Show => {}
-            Type::Describe | Type::Data | Type::End | Type::Error => {}
+            Sequence::Wired => self.ask_for_next(),
+            Sequence::Streaming if self.has_data => self.confirm.now(),
+            Sequence::Streaming => {} // it would take it for a word about our disk
+        }
+    }
+
+    fn ask_for_next(&mut self) {
+        self.owes_nack = true;
+        self.asked_again = None;
+    }
+
+    fn silence(&self) -> Duration {
+        match self.settings.sequence {
+            Sequence::Rss => SILENCE_RSS,
+            Sequence::Streaming if self.has_data => SILENCE_STREAMING,
+            Sequence::Wired => SILENCE_WIRED,
+            Sequence::Streaming => SILENCE_BEFORE_DATA,
         }
     }
 
     fn take_from(&mut self, now: Instant, expected: u8) {
         self.phase = Phase::Taking;
+        if self.settings.sequence == Sequence::Wired && self.ask != Ask::List {
+            // nothing is said of the file, and it comes at once.
+            self.left = Some(u64::MAX);
+            self.events.push_back(Event::Described(Description::default()));
+        }
         self.expected = expected;
         self.due = None;
-        self.timer.start_for(now, SILENCE);
+        self.timer.start_for(now, self.silence());
     }
 
     fn handle_numbered(&mut self, now: Instant, frame: Frame) {
         match ahead(frame.sequence, self.expected) {
             0 if self.makes_sense(&frame) => {
                 self.expected = after(self.expected);
-                self.owes_ack = true;
+                self.confirm.arrived(now, frame.kind);
                 self.owes_nack = false;
                 self.suspect = None;
-                self.timer.start_for(now, SILENCE);
+                self.has_data |= frame.kind == Type::Data;
+                self.timer.start_for(now, self.silence());
                 self.take(frame);
             }
-            distance if distance >= BEHIND => self.owes_ack = true, // it was lost
-            _ => self.owes_nack = true,                             // a gap, or nonsense
+            distance if distance >= BEHIND => self.confirm.repeated(now),
+            _ => self.owes_nack = true, // a gap, or nonsense
         }
     }
 
@@ -342,6 +373,7 @@ impl Client {
         match frame.kind {
             Type::Data if is_listing => true,
             Type::Show => is_listing,
+            Type::Describe if self.settings.sequence == Sequence::Wired => is_listing,
             Type::Data => self.left.is_some_and(|left| self.fits(frame, left)),
             Type::Describe => !is_listing && self.left.is_none() && self.describes(frame),
             Type::End => {
@@ -357,6 +389,9 @@ impl Client {
     /// all, nor that of the last, nor that of a cut is believed when it comes twice.
     fn fits(&mut self, frame: &Frame, left: u64) -> bool {
         let len = frame.data.len();
+        if self.settings.sequence == Sequence::Wired {
+            return true; // its last one may be empty
+        }
         let is_usual = len == DATA_MAX || len as u64 == left || len == self.settings.form.cut_len();
         if len > 0 && len as u64 <= left && is_usual {
             return true;
@@ -368,13 +403,14 @@ impl Client {
         match self.settings.sequence {
             Sequence::Rss => self.size.is_some() || words::size_of(&frame.data).is_some(),
             Sequence::Streaming => words::description_of(&frame.data).is_some(),
+            Sequence::Wired => false,
         }
     }
 
     /// Takes the frame that was next.
     fn take(&mut self, frame: Frame) {
         match frame.kind {
-            Type::Data | Type::Show if self.ask == Ask::List => {
+            Type::Data | Type::Show | Type::Describe if self.ask == Ask::List => {
                 let name = words::text(&frame.data);
                 self.names += 1;
                 if self.names > NAMES_MAX {
@@ -395,7 +431,9 @@ impl Client {
             }
             Type::Describe => self.take_description(&frame.data),
             Type::End => match self.left {
-                Some(missing) if missing > 0 => self.end(Err(Error::Short { missing })),
+                Some(missing) if missing > 0 && self.size.is_some() => {
+                    self.end(Err(Error::Short { missing }))
+                }
                 Some(_) | None => self.end(Ok(())),
             },
             Type::Error => {
@@ -413,29 +451,17 @@ impl Client {
                 return;
             }
             (Sequence::Rss, Some((size, offset))) => {
-                Some(Description { size, modified: words::text(data).to_vec(), offset })
+                Some(Description { size: Some(size), modified: words::text(data).to_vec(), offset })
             }
-            (Sequence::Streaming, _) => words::description_of(data),
+            (Sequence::Streaming | Sequence::Wired, _) => words::description_of(data),
         };
         let Some(about) = about else { return };
-        self.left = Some(about.size - about.offset);
+        let size = about.size.unwrap_or_default();
+        self.size = Some((size, about.offset));
+        self.left = Some(size - about.offset);
         self.phase = Phase::Described;
-        self.owes_ack = false;
+        self.confirm.said();
         self.events.push_back(Event::Described(about));
-    }
-
-    /// A server that reads a name by its size finds nothing of the name with our offer: it is asked without.
-    fn handle_refusal(&mut self, refusal: Refusal) {
-        if !self.has_offer || refusal != Refusal::NotFound || self.size.is_some() {
-            return self.end(Err(Error::Refused(refusal)));
-        }
-        let (request, _) = request(self.settings, &self.ask, self.expected, false);
-        self.has_offer = false;
-        self.due = Some(request.clone()); // behind the confirmation of its ERRO
-        self.request = request;
-        self.expected = after(self.expected);
-        self.phase = Phase::Asking;
-        self.timer.stop();
     }
 
     fn end(&mut self, result: Result<(), Error>) {
@@ -444,19 +470,4 @@ impl Client {
         self.due = None;
         self.events.push_back(Event::Ended(result));
     }
-}
-
-/// The request, and whether it has our offer.
-fn request(settings: Settings, ask: &Ask, number: u8, may_offer: bool) -> (Frame, bool) {
-    let frame = |kind, data| Frame { sequence: number, kind, data };
-    let Ask::Download { name, offset } = ask else {
-        return (frame(Type::List, Vec::new()), false);
-    };
-    let is_plain = settings.window <= 1 && *offset == 0;
-    let offer = Offer { window: settings.window, offset: *offset };
-    let data = words::request(name, Some(offer));
-    let has_offer =
-        may_offer && !is_plain && settings.sequence == Sequence::Rss && data.len() <= DATA_MAX;
-    let data = if has_offer { data } else { name.clone() };
-    (frame(Type::Download, data), has_offer)
 }

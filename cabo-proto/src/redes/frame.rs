@@ -12,7 +12,7 @@
 //!   +--------+-----------------+--------------+-----+-------
 //! ```
 
-use crc::{CRC_8_SMBUS, Crc};
+use crc::{Algorithm, CRC_8_SMBUS, Crc};
 
 /// Bytes of data that a frame takes at most: its size has six bits.
 pub const DATA_MAX: usize = 63;
@@ -246,13 +246,33 @@ impl Form {
             Coverage::Header => bytes.get(1..header + size),
             Coverage::Frame => bytes.get(..crc_at),
         };
-        crc8(covered.unwrap_or_default())
+        let covered = covered.unwrap_or_default();
+        match self.layout {
+            Layout::C68 => crc8_31(covered),
+            Layout::C69 | Layout::Lsb | Layout::Msb => crc8(covered),
+        }
     }
 }
 
 /// CRC-8 with polynomial 07 from 0, as it is (R-1.2).
 pub fn crc8(bytes: &[u8]) -> u8 {
     const CRC: Crc<u8> = Crc::<u8>::new(&CRC_8_SMBUS);
+    CRC.checksum(bytes)
+}
+
+/// CRC-8 with polynomial 31, else the same: that of the programs of layout c68 (R-1.2).
+fn crc8_31(bytes: &[u8]) -> u8 {
+    const ALGORITHM: Algorithm<u8> = Algorithm {
+        width: 8,
+        poly: 0x31,
+        init: 0,
+        refin: false,
+        refout: false,
+        xorout: 0,
+        check: 0xA2,
+        residue: 0,
+    };
+    const CRC: Crc<u8> = Crc::<u8>::new(&ALGORITHM);
     CRC.checksum(bytes)
 }
 
@@ -271,6 +291,7 @@ mod tests {
         assert_eq!(crc8(b"123456789"), 0xF4);
         assert_eq!(crc8(b"hello"), 0x92);
         assert_eq!(crc8(b""), 0);
+        assert_eq!(crc8_31(b"123456789"), 0xA2);
     }
 
     /// R-2: the bytes that were captured from the programs.

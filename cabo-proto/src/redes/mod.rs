@@ -1,6 +1,6 @@
 //! The course protocol on raw Ethernet: frames, and both sides of its exchanges as state machines.
 //!
-//! Rules: `docs/redes.md` R-1 to R-6. Imports no sibling room; time comes in as an argument, frames go in and out as
+//! Rules: `docs/redes.md` R-1 to R-7. Imports no sibling room; time comes in as an argument, frames go in and out as
 //! bytes. The owner of a machine hands it what arrives, asks it what to send, for how long to wait and what it wants,
 //! until all of that is nothing:
 //!
@@ -11,19 +11,22 @@
 //! ```
 //!
 //! - [`frame`]: bytes of a frame in the four layouts, CRC, the cut before a VLAN tag
-//! - `words`: what the two sequences say with them
-//! - `timer`, `sender`: patience, and a window of numbered frames
+//! - `words`: what the three sequences say with them
+//! - `timer`, `sender`, `confirm`: patience, a window of numbered frames, and when such a window is confirmed
 //! - [`server`], [`client`]: the two sides
 
 use std::time::Duration;
 
 pub mod client;
+mod confirm;
 pub mod frame;
 mod sender;
 pub mod server;
 mod timer;
 mod words;
 
+#[cfg(test)]
+mod programs;
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +49,8 @@ pub enum Sequence {
     Rss,
     /// A counter for each side, numbers and times as decimal text (R-5).
     Streaming,
+    /// A counter for each answer, files without size and time (R-7).
+    Wired,
 }
 
 /// How two sides talk.

@@ -183,6 +183,7 @@ impl Server {
         let kind = match self.settings.sequence {
             Sequence::Rss => Type::Data,
             Sequence::Streaming => Type::Show,
+            Sequence::Wired => Type::Describe,
         };
         let Some(exchange) = &mut self.exchange else { return };
         let fits = |name: &Vec<u8>| (1..=DATA_MAX).contains(&name.len());
@@ -197,8 +198,10 @@ impl Server {
         let window = exchange.is_offer.then_some(exchange.window);
         let frames = words::describe(sequence, about, window);
         exchange.first = frames.into_iter().map(|data| (Type::Describe, data)).collect();
-        exchange.bytes =
-            Bytes { left: about.size.saturating_sub(about.offset), ..Bytes::default() };
+        exchange.bytes = Bytes {
+            left: about.size.unwrap_or_default().saturating_sub(about.offset),
+            ..Bytes::default()
+        };
         self.fill();
     }
 
@@ -251,19 +254,21 @@ impl Server {
         let (offer, wants) = match asked {
             None if is_list => (None, Some(Want::Names)),
             Some((name, offer)) if !name.is_empty() => {
+                let offer = offer.filter(|_| sequence == Sequence::Rss);
                 let offset = offer.map_or(0, |offer| offer.offset);
                 (offer, Some(Want::File { name, offset }))
             }
             Some(_) | None => (None, None),
         };
         let window = match (sequence, offer) {
-            (Sequence::Streaming, _) => self.settings.window,
+            (Sequence::Streaming | Sequence::Wired, _) => self.settings.window,
             (Sequence::Rss, Some(offer)) => offer.window.min(self.settings.window).max(1),
             (Sequence::Rss, None) => 1,
         };
         let first_number = match sequence {
             Sequence::Rss => after(frame.sequence),
             Sequence::Streaming => self.own,
+            Sequence::Wired => 0,
         };
         let is_senseless = wants.is_none();
         self.exchange = Some(Exchange {
@@ -305,6 +310,11 @@ impl Server {
         let (Some(exchange), Some(number)) = (&mut self.exchange, number) else {
             return self.drops.unexpected += 1;
         };
+        // who had the whole window already asks for what comes after it.
+        if self.settings.sequence == Sequence::Wired && number == exchange.sender.next() {
+            let last = Frame { sequence: number.wrapping_sub(1) % SEQUENCES, ..frame.clone() };
+            return self.acked(now, &last);
+        }
         if exchange.sender.nacked(now, number).is_err() {
             return self.end(Outcome::Vanished);
         }
@@ -315,14 +325,13 @@ impl Server {
     fn client_refused(&mut self, frame: &Frame) {
         let sequence = self.settings.sequence;
         let refusal = words::refusal_of(sequence, &frame.data);
-        let Some(refusal @ Refusal::DiskFull) = refusal else {
+        let is_full = refusal == Some(Refusal::DiskFull) || sequence == Sequence::Wired;
+        if !is_full {
             return self.drops.unexpected += 1;
-        };
+        }
+        self.end(Outcome::ClientRefused(Refusal::DiskFull));
         let ack = words::ack(sequence, frame.sequence % SEQUENCES, &mut self.own);
         self.reply(ack); // also when its first ACK was lost and the exchange is over
-        if self.exchange.is_some() {
-            self.end(Outcome::ClientRefused(refusal));
-        }
     }
 
     /// Puts on its way what may go.
@@ -348,7 +357,11 @@ impl Server {
                 exchange.wants = Some(Want::Bytes);
                 return;
             } else {
-                let Some((kind, data)) = exchange.last.take_if(|_| is_alone) else { return };
+                // the end goes with the last window.
+                let is_in_window = settings.sequence == Sequence::Wired
+                    && exchange.sender.takes_data(exchange.window);
+                let may_end = is_alone || is_in_window;
+                let Some((kind, data)) = exchange.last.take_if(|_| may_end) else { return };
                 exchange.sender.push(kind, data);
             }
         }

@@ -1,4 +1,4 @@
-//! What the two sequences write into frames: confirmations, requests, descriptions, refusals.
+//! What the three sequences write into frames: confirmations, requests, descriptions, refusals.
 
 use super::frame::{Frame, SEQUENCES, Type};
 use super::{Refusal, Sequence};
@@ -9,8 +9,8 @@ const OFFER: u8 = 1;
 /// Size and time of a file, and from where on it comes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Description {
-    /// Bytes of the whole file.
-    pub size: u64,
+    /// Bytes of the whole file, where the sequence tells.
+    pub size: Option<u64>,
     /// The local time of its last modification as the sequence writes it: `YYYY-MM-DD HH:MM:SS`, or `YYYYMMDDHHMM`.
     pub modified: Vec<u8>,
     /// Bytes that do not come, because the client has them.
@@ -38,7 +38,7 @@ pub(super) fn nack(sequence: Sequence, number: u8, own: &mut u8) -> Frame {
 
 fn reply(sequence: Sequence, kind: Type, number: u8, own: &mut u8) -> Frame {
     match sequence {
-        Sequence::Rss => Frame { sequence: number, kind, data: Vec::new() },
+        Sequence::Rss | Sequence::Wired => Frame { sequence: number, kind, data: Vec::new() },
         Sequence::Streaming => {
             let data = number.to_string().into_bytes();
             let frame = Frame { sequence: *own, kind, data };
@@ -51,7 +51,7 @@ fn reply(sequence: Sequence, kind: Type, number: u8, own: &mut u8) -> Frame {
 /// The number that an ACK or NACK is about.
 pub(super) fn number_of(sequence: Sequence, frame: &Frame) -> Option<u8> {
     match sequence {
-        Sequence::Rss => Some(frame.sequence),
+        Sequence::Rss | Sequence::Wired => Some(frame.sequence),
         Sequence::Streaming => {
             let number = leading_number(&frame.data)?;
             u8::try_from(number).ok().filter(|number| *number < SEQUENCES)
@@ -63,6 +63,7 @@ pub(super) fn refusal(sequence: Sequence, refusal: Refusal) -> Vec<u8> {
     match sequence {
         Sequence::Rss => refusal.code().to_le_bytes().to_vec(),
         Sequence::Streaming => refusal.code().to_string().into_bytes(),
+        Sequence::Wired => Vec::new(),
     }
 }
 
@@ -70,6 +71,7 @@ pub(super) fn refusal_of(sequence: Sequence, data: &[u8]) -> Option<Refusal> {
     let code = match sequence {
         Sequence::Rss => u32::from_le_bytes(*data.first_chunk()?),
         Sequence::Streaming => u32::try_from(leading_number(data)?).ok()?,
+        Sequence::Wired => return Some(Refusal::NotFound), // it has no codes
     };
     Some(Refusal::of(code))
 }
@@ -105,9 +107,10 @@ pub(super) fn describe(
     description: &Description,
     window: Option<u8>,
 ) -> Vec<Vec<u8>> {
+    let size = description.size.unwrap_or_default();
     match sequence {
         Sequence::Rss => {
-            let mut size = description.size.to_le_bytes().to_vec();
+            let mut size = size.to_le_bytes().to_vec();
             if let Some(window) = window {
                 size.push(window);
                 size.extend(description.offset.to_le_bytes());
@@ -115,10 +118,11 @@ pub(super) fn describe(
             vec![size, description.modified.clone()]
         }
         Sequence::Streaming => {
-            let mut text = format!("{},", description.size).into_bytes();
+            let mut text = format!("{size},").into_bytes();
             text.extend_from_slice(&description.modified);
             vec![text]
         }
+        Sequence::Wired => Vec::new(),
     }
 }
 
@@ -138,12 +142,18 @@ pub(super) fn description_of(data: &[u8]) -> Option<Description> {
     let (size, modified) = (data.get(..comma)?, data.get(comma + 1..)?);
     let is_number = !size.is_empty() && size.iter().all(u8::is_ascii_digit);
     let size = str::from_utf8(size).ok().filter(|_| is_number)?.parse().ok()?;
-    Some(Description { size, modified: text(modified).to_vec(), offset: 0 })
+    Some(Description { size: Some(size), modified: text(modified).to_vec(), offset: 0 })
 }
 
 /// What stands before the first NUL: who counts a terminator says the same.
 pub(super) fn text(data: &[u8]) -> &[u8] {
     data.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// Whether this can be a name of a catalogue, and not the middle of somebody's file.
+pub(super) fn is_name(data: &[u8]) -> bool {
+    let name = text(data);
+    !name.is_empty() && !name.iter().any(|byte| byte.is_ascii_control() || *byte == b'/')
 }
 
 /// The number that a text begins with; what stands behind it is padding.
@@ -184,7 +194,8 @@ mod tests {
 
     #[test]
     fn descriptions_are_those_of_the_programs() {
-        let about = Description { size: 5, modified: b"2024-06-18 21:05:00".to_vec(), offset: 0 };
+        let about =
+            Description { size: Some(5), modified: b"2024-06-18 21:05:00".to_vec(), offset: 0 };
         let frames = describe(Sequence::Rss, &about, None);
         assert_eq!(frames, [b"\x05\0\0\0\0\0\0\0".to_vec(), about.modified.clone()]);
         assert_eq!(size_of(&frames[0]), Some((5, 0)));

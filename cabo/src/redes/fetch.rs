@@ -41,7 +41,7 @@ pub struct Fetched {
     pub size: u64,
     /// Bytes that were here before.
     pub resumed: u64,
-    /// The time that the server said, in its own words.
+    /// The time that the server said, in its own words; empty if it said none.
     pub modified: Vec<u8>,
 }
 
@@ -124,8 +124,9 @@ impl Copy {
             Some(seconds) => Modified { seconds, nanos: 0 },
             None => self.partial.modified()?,
         };
-        self.partial.finish(about.size, modified)?;
-        Ok(Fetched { size: about.size, resumed: about.offset, modified: about.modified })
+        let size = about.size.unwrap_or(self.here); // all that came, where nobody said how much
+        self.partial.finish(size, modified)?;
+        Ok(Fetched { size, resumed: about.offset, modified: about.modified })
     }
 
     /// One request to its end; false if the file has to be asked for from its beginning.
@@ -171,7 +172,8 @@ impl Copy {
                 }
             }
             if let Some(about) = &self.about {
-                tell(self.here + self.waiting.len() as u64, about.offset, about.size);
+                let here = self.here + self.waiting.len() as u64;
+                tell(here, about.offset, about.size.unwrap_or(here));
             }
         }
     }
@@ -184,7 +186,7 @@ impl Copy {
     }
 
     fn begin(&mut self, about: Description) -> Result<(), FetchError> {
-        self.partial.check_room(about.size)?;
+        self.partial.check_room(about.size.unwrap_or_default())?;
         let failed = |source| FetchError::Local { doing: "write the file", source };
         self.partial.file.set_len(about.offset).map_err(failed)?;
         self.partial.file.seek(SeekFrom::Start(about.offset)).map_err(failed)?;

@@ -51,8 +51,12 @@ impl Options {
         if let Some(coverage) = word(query, "crc", "data, header or frame", &coverages)? {
             form.coverage = coverage;
         }
-        let sequences = [("rss", Sequence::Rss), ("streaming", Sequence::Streaming)];
-        let sequence = word(query, "sequence", "rss or streaming", &sequences)?;
+        let sequences = [
+            ("rss", Sequence::Rss),
+            ("streaming", Sequence::Streaming),
+            ("wired", Sequence::Wired),
+        ];
+        let sequence = word(query, "sequence", "rss, streaming or wired", &sequences)?;
         let mut settings =
             Settings { form, sequence: sequence.unwrap_or_default(), ..Settings::default() };
         if let Some(text) = query.get("window") {

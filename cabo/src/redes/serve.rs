@@ -121,7 +121,7 @@ impl Service {
         let offset = if offset <= size { offset } else { 0 };
         let modified = local_time::text(item.info.modified.seconds, self.settings.sequence);
         self.open = Some((item, offset));
-        self.machine.supply_file(&Description { size, modified, offset });
+        self.machine.supply_file(&Description { size: Some(size), modified, offset });
         Ok(())
     }
 
