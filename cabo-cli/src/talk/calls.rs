@@ -16,6 +16,7 @@ use super::watch::Watching;
 use crate::cmd::{Globals, send::failed};
 use crate::exit::{self, Failure};
 use crate::show::human::escaped;
+use crate::show::log::SHOWN;
 use crate::show::{json as json_lines, stderr};
 
 /// Serves one client, then ends. Nobody else is let in as soon as it is there.
@@ -70,6 +71,7 @@ async fn listen(address: &Address, holding: &Holding) -> anyhow::Result<Callers>
     let callers = Callers::listen(address, holding.manner.dialect.clone()).await;
     let callers = callers.map_err(cannot_listen)?;
     let globals = holding.manner.globals;
+    tracing::info!(target: SHOWN, "listening on {}", callers.at());
     if globals.json {
         json_lines::line(&json!({ "event": "listening", "url": callers.at().to_string() }))?;
     } else if !globals.quiet {
@@ -111,6 +113,9 @@ fn tell(
     peer: &Peer,
     why: Option<&str>,
 ) -> anyhow::Result<()> {
+    let sign = if event == "refused" { " refused:" } else { "" };
+    let text = format!("@{number} {peer}{sign} {}", escaped(why.unwrap_or("is here")));
+    tracing::info!(target: SHOWN, "{text}");
     if globals.json {
         let mut object = json!({ "event": event, "peer": number, "from": peer.to_string() });
         if let (Some(why), Some(object)) = (why, object.as_object_mut()) {
@@ -119,9 +124,7 @@ fn tell(
         return Ok(json_lines::line(&object)?);
     }
     if !globals.quiet {
-        let why = escaped(why.unwrap_or("is here"));
-        let sign = if event == "refused" { " refused:" } else { "" };
-        stderr::say(&format!("@{number} {peer}{sign} {why}"));
+        stderr::say(&text);
     }
     Ok(())
 }
