@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use cabo::address::Address;
 use cabo::carrier::Peer;
-use cabo::talk::{BindError, Callers, Client};
+use cabo::talk::{BindError, Call, Callers};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::converse::Script;
 use super::manner::Holding;
-use super::watch::Watching;
 use crate::cmd::{Globals, send::failed};
 use crate::exit::{self, Failure};
 use crate::show::human::escaped;
@@ -22,12 +21,25 @@ use crate::show::{json as json_lines, stderr};
 /// Serves one client, then ends. Nobody else is let in as soon as it is there.
 pub(crate) async fn once(address: &Address, holding: &Holding) -> anyhow::Result<()> {
     let globals = holding.manner.globals;
-    let callers = listen(address, holding).await?;
-    let watching = holding.watching()?;
-    let (client, others) = callers.next(Some(watching.watch())).await.map_err(failed)?;
-    drop(others);
-    tell(globals, "connected", 1, &client.to(), None)?;
-    holding.hold(client, &watching, Script::default()).await
+    let mut callers = listen(address, holding).await?;
+    for number in 1.. {
+        let watching = holding.watching()?;
+        let (call, others) = callers.next().await.map_err(failed)?;
+        let from = call.from();
+        match (call.answer(Some(watching.watch())).await, others) {
+            (Ok(client), others) => {
+                drop(others);
+                tell(globals, "connected", number, &from, None)?;
+                return holding.hold(client, &watching, Script::default()).await;
+            }
+            (Err(error), None) => return Err(failed(error).into()),
+            (Err(error), Some(others)) => {
+                tell(globals, "refused", number, &from, Some(&error.to_string()))?;
+                callers = others;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Serves everybody with a program of his own.
@@ -38,31 +50,26 @@ pub(crate) async fn each(
 ) -> anyhow::Result<()> {
     let mut doors = JoinSet::new();
     for address in addresses {
-        let callers = listen(address, &holding).await?;
-        doors.spawn(next(callers, holding.watching()?));
+        doors.spawn(listen(address, &holding).await?.next());
     }
     let globals = holding.manner.globals;
     let (mut programs, mut number) = (JoinSet::new(), 0);
     loop {
         tokio::select! {
             Some(called) = doors.join_next() => {
-                let (client, watching, others) = called??;
+                let (call, others) = called?.map_err(failed)?;
                 if let Some(others) = others {
-                    doors.spawn(next(others, holding.watching()?));
+                    doors.spawn(others.next());
                 }
                 number += 1;
                 if programs.len() >= clients_max {
                     let why = format!("there are already {clients_max}");
-                    tell(globals, "refused", number, &client.to(), Some(&why))?;
+                    tell(globals, "refused", number, &call.from(), Some(&why))?;
                     continue;
                 }
-                tell(globals, "connected", number, &client.to(), None)?;
-                programs.spawn(serve(client, watching, number, holding.clone()));
+                programs.spawn(serve(call, number, holding.clone()));
             }
-            Some(ended) = programs.join_next() => {
-                let (number, peer, why) = ended?;
-                tell(globals, "closed", number, &peer, Some(&why))?;
-            }
+            Some(ended) = programs.join_next() => ended??,
         }
     }
 }
@@ -86,23 +93,18 @@ pub(crate) fn cannot_listen(error: BindError) -> Failure {
     Failure::new(code, error.to_string())
 }
 
-async fn next(
-    callers: Callers,
-    watching: Watching,
-) -> Result<(Client, Watching, Option<Callers>), Failure> {
-    let (client, others) = callers.next(Some(watching.watch())).await.map_err(failed)?;
-    Ok((client, watching, others))
-}
-
-async fn serve(
-    client: Client,
-    watching: Watching,
-    number: u64,
-    holding: Arc<Holding>,
-) -> (u64, Peer, String) {
-    let peer = client.to();
+/// Fails where nobody can be told of it any more.
+async fn serve(call: Call, number: u64, holding: Arc<Holding>) -> anyhow::Result<()> {
+    let (globals, from) = (holding.manner.globals, call.from());
+    let watching = holding.watching()?;
+    let client = match call.answer(Some(watching.watch())).await {
+        Ok(client) => client,
+        Err(error) => return tell(globals, "refused", number, &from, Some(&error.to_string())),
+    };
+    tell(globals, "connected", number, &from, None)?;
     let held = holding.hold(client, &watching, Script::default()).await;
-    (number, peer, held.err().map_or_else(|| "closed".to_owned(), |error| error.to_string()))
+    let why = held.err().map_or_else(|| "closed".to_owned(), |error| error.to_string());
+    tell(globals, "closed", number, &from, Some(&why))
 }
 
 /// Says who comes and goes, as `listen` does for its other clients.

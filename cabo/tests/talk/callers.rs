@@ -3,7 +3,7 @@
 use std::net::UdpSocket as Plain;
 use std::sync::{Arc, Mutex};
 
-use cabo::talk::{Callers, Client, Seen, Watch};
+use cabo::talk::{Callers, ClientError, Seen, Watch};
 
 use super::*;
 
@@ -33,9 +33,13 @@ async fn callers_come_one_by_one_from_where_they_choose_and_strangers_do_not() {
         let url = format!("{at}?from=127.0.0.9").parse().unwrap();
         Client::connect(&url, dialect("tp0")).await.unwrap()
     });
-    let (client, others) = callers.next(None).await.unwrap();
-    assert_eq!(client.to().socket_addr().unwrap().ip().to_string(), "127.0.0.9");
+    let (stranger, others) = callers.next().await.unwrap();
+    let error = stranger.answer(None).await.err().unwrap();
+    assert!(matches!(error, ClientError::Stranger { .. }), "{error}");
+    let (call, others) = others.unwrap().next().await.unwrap();
     assert!(others.is_some(), "others may come");
+    let client = call.answer(None).await.unwrap();
+    assert_eq!(client.to().socket_addr().unwrap().ip().to_string(), "127.0.0.9");
     calling.await.unwrap();
 }
 
@@ -47,7 +51,8 @@ async fn who_sends_the_first_datagram_is_the_only_one_that_is_heard() {
     let port = host.port.unwrap();
     let mut client = Client::connect(&to, dialect("raw")).await.unwrap();
     client.sender.send(b"first").await.unwrap();
-    let (mut called, others) = callers.next(None).await.unwrap();
+    let (call, others) = callers.next().await.unwrap();
+    let mut called = call.answer(None).await.unwrap();
     assert!(others.is_none(), "its socket is the conversation's now");
     let stranger = Plain::bind("127.0.0.1:0").unwrap();
     stranger.send_to(b"stranger", ("127.0.0.1", port)).unwrap();
@@ -85,8 +90,9 @@ async fn whoever_watches_sees_all_that_crosses_the_wire_in_order() {
     let at = callers.at().clone();
     let raw = dialect("lines");
     let connecting = Client::connect_watched(&at, raw, PATIENCE, Some(watch));
-    let (client, called) = tokio::join!(connecting, callers.next(None));
-    let (mut client, (mut called, _)) = (client.unwrap(), called.unwrap());
+    let (client, called) = tokio::join!(connecting, callers.next());
+    let (mut client, (call, _)) = (client.unwrap(), called.unwrap());
+    let mut called = call.answer(None).await.unwrap();
     client.sender.send(b"hola").await.unwrap();
     client.sender.finish().await.unwrap();
     called.sender.finish().await.unwrap();
