@@ -108,7 +108,7 @@ pub(crate) fn failed(error: ClientError) -> Failure {
         ClientError::Place(_) | ClientError::NoAnswer { .. } | ClientError::Io(_) => {
             exit::UNREACHABLE
         }
-        ClientError::Refused { .. } => exit::REFUSED,
+        ClientError::Refused { .. } | ClientError::Stranger { .. } => exit::REFUSED,
         ClientError::Malformed(_) => exit::INCOMPLETE,
     };
     Failure::new(code, error.to_string())

@@ -6,27 +6,40 @@ use std::sync::Arc;
 
 use cabo::address::Address;
 use cabo::carrier::Peer;
-use cabo::talk::{BindError, Callers, Client};
+use cabo::talk::{BindError, Call, Callers};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::converse::Script;
 use super::manner::Holding;
-use super::watch::Watching;
 use crate::cmd::{Globals, send::failed};
 use crate::exit::{self, Failure};
 use crate::show::human::escaped;
+use crate::show::log::SHOWN;
 use crate::show::{json as json_lines, stderr};
 
 /// Serves one client, then ends. Nobody else is let in as soon as it is there.
 pub(crate) async fn once(address: &Address, holding: &Holding) -> anyhow::Result<()> {
     let globals = holding.manner.globals;
-    let callers = listen(address, holding).await?;
-    let watching = holding.watching()?;
-    let (client, others) = callers.next(Some(watching.watch())).await.map_err(failed)?;
-    drop(others);
-    tell(globals, "connected", 1, &client.to(), None)?;
-    holding.hold(client, &watching, Script::default()).await
+    let mut callers = listen(address, holding).await?;
+    for number in 1.. {
+        let watching = holding.watching()?;
+        let (call, others) = callers.next().await.map_err(failed)?;
+        let from = call.from();
+        match (call.answer(Some(watching.watch())).await, others) {
+            (Ok(client), others) => {
+                drop(others);
+                tell(globals, "connected", number, &from, None)?;
+                return holding.hold(client, &watching, Script::default()).await;
+            }
+            (Err(error), None) => return Err(failed(error).into()),
+            (Err(error), Some(others)) => {
+                tell(globals, "refused", number, &from, Some(&error.to_string()))?;
+                callers = others;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Serves everybody with a program of his own.
@@ -37,31 +50,26 @@ pub(crate) async fn each(
 ) -> anyhow::Result<()> {
     let mut doors = JoinSet::new();
     for address in addresses {
-        let callers = listen(address, &holding).await?;
-        doors.spawn(next(callers, holding.watching()?));
+        doors.spawn(listen(address, &holding).await?.next());
     }
     let globals = holding.manner.globals;
     let (mut programs, mut number) = (JoinSet::new(), 0);
     loop {
         tokio::select! {
             Some(called) = doors.join_next() => {
-                let (client, watching, others) = called??;
+                let (call, others) = called?.map_err(failed)?;
                 if let Some(others) = others {
-                    doors.spawn(next(others, holding.watching()?));
+                    doors.spawn(others.next());
                 }
                 number += 1;
                 if programs.len() >= clients_max {
                     let why = format!("there are already {clients_max}");
-                    tell(globals, "refused", number, &client.to(), Some(&why))?;
+                    tell(globals, "refused", number, &call.from(), Some(&why))?;
                     continue;
                 }
-                tell(globals, "connected", number, &client.to(), None)?;
-                programs.spawn(serve(client, watching, number, holding.clone()));
+                programs.spawn(serve(call, number, holding.clone()));
             }
-            Some(ended) = programs.join_next() => {
-                let (number, peer, why) = ended?;
-                tell(globals, "closed", number, &peer, Some(&why))?;
-            }
+            Some(ended) = programs.join_next() => ended??,
         }
     }
 }
@@ -70,6 +78,7 @@ async fn listen(address: &Address, holding: &Holding) -> anyhow::Result<Callers>
     let callers = Callers::listen(address, holding.manner.dialect.clone()).await;
     let callers = callers.map_err(cannot_listen)?;
     let globals = holding.manner.globals;
+    tracing::info!(target: SHOWN, "listening on {}", callers.at());
     if globals.json {
         json_lines::line(&json!({ "event": "listening", "url": callers.at().to_string() }))?;
     } else if !globals.quiet {
@@ -84,23 +93,18 @@ pub(crate) fn cannot_listen(error: BindError) -> Failure {
     Failure::new(code, error.to_string())
 }
 
-async fn next(
-    callers: Callers,
-    watching: Watching,
-) -> Result<(Client, Watching, Option<Callers>), Failure> {
-    let (client, others) = callers.next(Some(watching.watch())).await.map_err(failed)?;
-    Ok((client, watching, others))
-}
-
-async fn serve(
-    client: Client,
-    watching: Watching,
-    number: u64,
-    holding: Arc<Holding>,
-) -> (u64, Peer, String) {
-    let peer = client.to();
+/// Fails where nobody can be told of it any more.
+async fn serve(call: Call, number: u64, holding: Arc<Holding>) -> anyhow::Result<()> {
+    let (globals, from) = (holding.manner.globals, call.from());
+    let watching = holding.watching()?;
+    let client = match call.answer(Some(watching.watch())).await {
+        Ok(client) => client,
+        Err(error) => return tell(globals, "refused", number, &from, Some(&error.to_string())),
+    };
+    tell(globals, "connected", number, &from, None)?;
     let held = holding.hold(client, &watching, Script::default()).await;
-    (number, peer, held.err().map_or_else(|| "closed".to_owned(), |error| error.to_string()))
+    let why = held.err().map_or_else(|| "closed".to_owned(), |error| error.to_string());
+    tell(globals, "closed", number, &from, Some(&why))
 }
 
 /// Says who comes and goes, as `listen` does for its other clients.
@@ -111,6 +115,9 @@ fn tell(
     peer: &Peer,
     why: Option<&str>,
 ) -> anyhow::Result<()> {
+    let sign = if event == "refused" { " refused:" } else { "" };
+    let text = format!("@{number} {peer}{sign} {}", escaped(why.unwrap_or("is here")));
+    tracing::info!(target: SHOWN, "{text}");
     if globals.json {
         let mut object = json!({ "event": event, "peer": number, "from": peer.to_string() });
         if let (Some(why), Some(object)) = (why, object.as_object_mut()) {
@@ -119,9 +126,7 @@ fn tell(
         return Ok(json_lines::line(&object)?);
     }
     if !globals.quiet {
-        let why = escaped(why.unwrap_or("is here"));
-        let sign = if event == "refused" { " refused:" } else { "" };
-        stderr::say(&format!("@{number} {peer}{sign} {why}"));
+        stderr::say(&text);
     }
     Ok(())
 }

@@ -62,19 +62,18 @@ impl Exec {
         let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
             return Err(self.failed("has no pipes"));
         };
-        match converse(receiver, sender, stdin, stdout, activity, idle).await {
-            Ok(End::OfProgram) => {}
-            Ok(End::OfPatience) => program.ask_to_end(),
-            Err(error) => {
-                program.ask_to_end();
-                program.wait(GRACE_TIME).await;
-                return Err(error);
-            }
+        let ended = converse(receiver, sender, stdin, stdout, activity, idle).await;
+        if !matches!(ended, Ok(End::OfProgram)) {
+            program.ask_to_end();
         }
-        match program.wait(GRACE_TIME).await {
-            Some(status) if !status.success() => Err(self.failed(&format!("ended with {status}"))),
-            Some(_) => Ok(()),
-            None => Err(self.failed("closed its stdout and did not end; it was killed")),
+        let status = program.wait(GRACE_TIME).await;
+        match (ended?, status) {
+            (End::OfPatience, _) => Ok(()), // it was asked to end, however it did that
+            (End::OfProgram, Some(status)) if status.success() => Ok(()),
+            (End::OfProgram, Some(status)) => Err(self.failed(&format!("ended with {status}"))),
+            (End::OfProgram, None) => {
+                Err(self.failed("closed its stdout and did not end; it was killed"))
+            }
         }
     }
 

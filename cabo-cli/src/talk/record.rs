@@ -28,7 +28,7 @@ use crate::show::human::escaped;
 
 /// The first line of a file.
 pub(super) const HEAD: &str = "# a conversation: > we said, < they said, in seconds since its first piece; \
-    `cabo connect --replay` plays it\n";
+                              `cabo connect --replay` plays it\n";
 /// A file that is played is held in memory.
 const FILE_MAX_BYTES: u64 = 64 << 20;
 /// Bytes of a piece that an error shows.

@@ -1,7 +1,7 @@
 //! What people type with nc, ncat and socat, and its twin with cabo: both against the same partner, with the same outcome.
 //!
 //! The rows are `tests/habits/table.toml`, `tests/habits/run.py` runs one side of one of them, and `docs/habits.md` is
-//! written from them (`CABO_BLESS=1`).
+//! written from them and from `page.md` (`CABO_BLESS=1`).
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -24,49 +24,8 @@ const NEEDS: [Need; 5] = [
 const AT_ONCE: usize = 3;
 const ROWS_MIN: usize = 20;
 
-const PAGE_HEAD: &str = "\
-# Habits of nc, ncat and socat
-
-What is typed by habit, and what to type instead. Every row is run on both sides against the same partner, and has the same
-stdout and the same class of exit code (0, or not): `tests/habits/table.toml` has the rows and the partners,
-`cabo-cli/tests/cli/habits.rs` runs them and writes this page. `nc` is OpenBSD's, as Debian has it (netcat-openbsd).
-
-Where a socket is, by which interface and from which address, stands in the URL (`?from=ADDRESS:PORT`, `?ip=4`, `?if=eth0`,
-`?ttl=3`, `?loop=off`); how long a conversation goes on and what is seen of it are flags of `listen` and `connect`.
-";
-
-const PAGE_TAIL: &str = "
-## A recorded conversation
-
-`--record FILE` writes one line a piece, `--replay FILE` plays what stands after `>` and compares what stands after `<`; over
-a stream joined, for a stream has no pieces, datagrams one by one. Exit code 0: all answers were the same. 1: one was \
-    not, and the
-line on stderr says which. 3: one did not come within `--wait` (5 s). `listen --once --replay` plays a server. A file may be
-written by hand: the seconds may be left out.
-
-    # bytes that are no printable ASCII are \\n \\r \\t \\0 \\\\ \\\" \\' or \\xNN
-    > 0.000131 \"hola\\n\"
-    < 0.000984 \"ECHO: hola\\n\"
-    # the ends of both halves
-    > 0.001022 end
-    < 0.001313 end
-
-## What ends a conversation
-
-| | `connect`, `listen --once` |
-|---|---|
-| stdin ends | our half of the stream ends (not with `--keep-open`), what comes is still shown |
-| the other side ends its half | a file on stdin is sent to its end, a pipe until it is silent for half a second; \
-    then it is over |
-| `--wait TIME` | stdin has ended, and nothing has come for so long; over UDP 1 s unless given |
-| `--idle TIME` | nothing has gone or come for so long |
-| `--exec COMMAND` | the program closes its stdout, or its peer has ended and nothing is said for 10 s. It runs in a \
-    process group of its own, \
-    which is ended with the conversation. It finds its peer in `CABO_PEER` |
-| UDP | only the host that was connected to is heard, or who spoke first to `listen --once`; from a group everybody |
-
-All of these end with 0. A connection that breaks ends with 3, a program that fails with 1.
-";
+/// The page around the rows, which stand where it says ROWS.
+const PAGE: &str = include_str!("../../../tests/habits/page.md");
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/habits")
@@ -153,17 +112,17 @@ fn the_page_of_habits_has_every_row() {
     if skip_without(&[Need::Program("python3")]) {
         return;
     }
-    let mut page = PAGE_HEAD.to_owned();
+    let mut tables = String::new();
     for row in rows() {
         if !text(&row, "group").is_empty() {
             let head = "| | by habit | with cabo | what differs |\n|---|---|---|---|";
-            write!(page, "\n## {}\n\n{head}\n", text(&row, "group")).unwrap();
+            write!(tables, "\n## {}\n\n{head}\n", text(&row, "group")).unwrap();
         }
         let cell = |key: &str| text(&row, key).replace('|', "\\|");
         let (name, differs) = (cell("name"), cell("differs"));
-        writeln!(page, "| {name} | `{}` | `{}` | {differs} |", cell("foreign"), cell("cabo"))
+        writeln!(tables, "| {name} | `{}` | `{}` | {differs} |", cell("foreign"), cell("cabo"))
             .unwrap();
     }
-    page.push_str(PAGE_TAIL);
+    let page = PAGE.replace("\nROWS\n", &tables);
     assert_same_text(&folder().join("../../docs/habits.md"), &page);
 }

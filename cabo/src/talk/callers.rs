@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use super::place::{Door, with_port_of};
 use super::{BindError, Client, ClientError, Watch};
 use crate::address::Address;
-use crate::carrier;
 use crate::carrier::open_udp::{LARGEST_BYTES, OpenUdp};
+use crate::carrier::{self, Accepted};
 use crate::endpoint::listen::with_port;
 
 /// A listening socket.
@@ -41,40 +41,62 @@ impl Callers {
         &self.at
     }
 
-    /// Whether nobody can be told from anybody else before he has sent something, and no conversation has an end.
-    pub fn is_datagrams(&self) -> bool {
-        matches!(self.door, Door::Datagrams(_))
-    }
-
-    /// The next conversation; who does not say the dialect's first words is turned away. Over UDP it is with whoever
-    /// sends first, and the socket is given to it: nobody else is heard any more.
-    pub async fn next(self, watch: Option<Watch>) -> Result<(Client, Option<Self>), ClientError> {
+    /// The next call, and whoever calls after it. Over UDP it is by whoever sends first, and the socket is given to that
+    /// conversation: nobody else is heard any more.
+    pub async fn next(self) -> Result<(Call, Option<Self>), ClientError> {
         let Self { door, at, dialect } = self;
-        let (listener, scheme) = match door {
-            Door::Streams(listener, scheme) => (listener, scheme),
+        match door {
+            Door::Streams(listener, scheme) => {
+                let accepted = poll_fn(|cx| listener.poll_accept(cx)).await?;
+                let call = Call { way: Way::Stream(accepted), dialect: dialect.clone() };
+                Ok((call, Some(Self { door: Door::Streams(listener, scheme), at, dialect })))
+            }
             Door::Datagrams(socket) => {
                 let (from, first) = first_datagram(&socket).await?;
-                let socket = Arc::new(socket);
-                let client = Client::of_datagrams(socket, from, Some(first), dialect, watch);
-                return Ok((client, None));
+                Ok((Call { way: Way::Datagrams(socket, from, first), dialect }, None))
+            }
+        }
+    }
+}
+
+/// Somebody who calls, before he is listened to.
+pub struct Call {
+    way: Way,
+    dialect: Arc<Dialect>,
+}
+
+enum Way {
+    Stream(Accepted),
+    Datagrams(OpenUdp, SocketAddr, Bytes),
+}
+
+impl Call {
+    /// Who it is.
+    pub fn from(&self) -> carrier::Peer {
+        match &self.way {
+            Way::Stream(accepted) => accepted.from,
+            Way::Datagrams(_, from, _) => carrier::Peer::udp(*from),
+        }
+    }
+
+    /// Begins the conversation. Who does not say the dialect's first words in time is turned away; who accepts the others
+    /// need not wait for that.
+    pub async fn answer(self, watch: Option<Watch>) -> Result<Client, ClientError> {
+        let Self { way, dialect } = self;
+        let accepted = match way {
+            Way::Stream(accepted) => accepted,
+            Way::Datagrams(socket, from, first) => {
+                let (socket, first) = (Arc::new(socket), Some(first));
+                return Ok(Client::of_datagrams(socket, from, first, dialect, watch));
             }
         };
-        loop {
-            let accepted = poll_fn(|cx| listener.poll_accept(cx)).await?;
-            let watch = watch.clone();
-            let mut client =
-                Client::of_stream(accepted.stream, accepted.from, dialect.clone(), watch);
-            let is_welcome = match &dialect.hello {
-                Some(hello) => welcome(&mut client, hello).await,
-                None => true,
-            };
-            if is_welcome {
-                return Ok((
-                    client,
-                    Some(Self { door: Door::Streams(listener, scheme), at, dialect }),
-                ));
+        let (stream, from) = (accepted.stream, accepted.from);
+        let mut client = Client::of_stream(stream, from, dialect.clone(), watch);
+        match &dialect.hello {
+            Some(hello) if !welcome(&mut client, hello).await => {
+                Err(ClientError::Stranger { dialect: dialect.name.clone() })
             }
-            tracing::warn!(from = %accepted.from, dialect = dialect.name, "refused");
+            Some(_) | None => Ok(client),
         }
     }
 }

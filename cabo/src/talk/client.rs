@@ -56,6 +56,12 @@ pub enum ClientError {
         /// How long was waited.
         within: Duration,
     },
+    /// Who called did not say the first words.
+    #[error("does not speak {dialect}: its first words were others, or did not come")]
+    Stranger {
+        /// The dialect.
+        dialect: String,
+    },
     /// What it sent is no message.
     #[error(transparent)]
     Malformed(#[from] CutError),

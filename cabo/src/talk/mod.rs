@@ -44,7 +44,7 @@ use bytes::Bytes;
 use cabo_proto::dialect::cut::{Cut, CutError};
 use cabo_proto::dialect::{Decoded, Dialect, NoKind};
 
-pub use callers::Callers;
+pub use callers::{Call, Callers};
 pub use client::{Client, ClientError, Seen, Watch};
 pub use peer::{Peer, SendError};
 pub use place::PlaceError;

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::place::PlaceError;
-use crate::address::{Address, Host, HostPort};
+use crate::address::{Address, Host, HostPort, Place};
 use crate::carrier::open_udp::{Multicast, broadcast_address};
 use crate::carrier::{OpenError, interface_index};
 use crate::endpoint::resolve_all;
@@ -56,6 +56,16 @@ impl Wishes {
             Some("6") => Some(true),
             Some(_) => return Err(wrong("ip is 4 or 6")),
         };
+        if let (
+            Some(_),
+            Place::Tcp(HostPort { host: Host::Any, .. })
+            | Place::Udp(HostPort { host: Host::Any, .. }),
+        ) = (is_ipv6, &address.place)
+        {
+            return Err(wrong(
+                "ip chooses among the addresses of a host; for all of ours write 0.0.0.0 or [::]",
+            ));
+        }
         let interface = text("if").map(|name| name.into_owned());
         let interface_index = match &interface {
             Some(name) => interface_index(name).map_err(|_| OpenError::no_interface(name))?,
@@ -153,6 +163,7 @@ mod tests {
         for bad in ["from=x", "ip=5", "ttl=256", "ttl=-1", "loop=maybe", "hops=3", "if=nope-0"] {
             assert!(wishes(&format!("udp://239.1.2.3:5005?{bad}")).is_err(), "{bad}");
         }
+        assert!(Wishes::of(&"udp://:5005?ip=6".parse().unwrap(), UDP_LISTEN).is_err());
         assert!(Wishes::of(&"tcp://h:1?ttl=3".parse().unwrap(), TCP_CONNECT).is_err());
     }
 

@@ -1,6 +1,8 @@
 //! Foreign programs at our servers: plain sockets of the standard library, which know nothing of cabo.
 #![allow(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 
+mod callers;
+
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::mpsc;
