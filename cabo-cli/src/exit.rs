@@ -178,6 +178,7 @@ fn of_connect(error: &ConnectError) -> u8 {
         | ConnectError::Resolve { .. }
         | ConnectError::LinkDown { .. }
         | ConnectError::NobodyThere { .. } => UNREACHABLE,
+        ConnectError::Carrier(OpenError::TlsRefused { .. }) => REFUSED,
         ConnectError::Carrier(_) | ConnectError::Setup(_) => FAILED,
         ConnectError::Ended { ended, .. } => of_ended(ended),
     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cabo::address::{Address, Item, Place};
+use cabo::carrier::tls::ConnectSettings;
 use cabo::client::{Client, Session};
 use cabo::config::ConfigDir;
 use cabo::connection::Farewell;
@@ -148,13 +149,18 @@ pub(crate) fn address_and_item(
     beside: Option<&[u8]>,
 ) -> anyhow::Result<(Address, ItemPath)> {
     let mut address = Address::parse(url).map_err(Failure::from)?;
-    address.query.check(&[]).map_err(|problem| Failure::usage(format!("{address}: {problem}")))?;
+    if matches!(address.place, Place::Tls(_)) {
+        ConnectSettings::all_of(&address).map_err(Failure::from)?;
+    } else {
+        let known = address.query.check(&[]);
+        known.map_err(|problem| Failure::usage(format!("{address}: {problem}")))?;
+    }
     let unbuilt = match &address.place {
         Place::Name(_) => Some(
             "names are not looked up; `cabo ls` shows who serves on a link, udp://HOST names a host",
         ),
-        Place::Tls(_) | Place::Redes { .. } => Some("write udp://, tcp://, eth:// or unix:"),
-        Place::Udp(_) | Place::Tcp(_) | Place::Eth { .. } | Place::Unix(_) => None,
+        Place::Redes { .. } => Some("write udp://, tcp://, tls://, eth:// or unix:"),
+        Place::Udp(_) | Place::Tcp(_) | Place::Tls(_) | Place::Eth { .. } | Place::Unix(_) => None,
     };
     if let Some(instead) = unbuilt {
         let scheme = match address.scheme() {

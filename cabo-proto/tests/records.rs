@@ -17,12 +17,14 @@ use bytes::Bytes;
 use cabo_proto::Chance;
 use cabo_proto::session::config::{Config, Ended};
 use cabo_proto::session::core::Event;
-use cabo_proto::session::crypto::Crypto;
+use cabo_proto::session::crypto::{Crypto, CryptoError, Handshake, Keys, Side};
 use cabo_proto::session::records::{Opening, RecordConnection};
 use cabo_proto::sim::{Seeded, origin};
 use cabo_proto::transport::flow::Budget;
 use cabo_proto::wire::code::Code;
-use cabo_proto::wire::record;
+use cabo_proto::wire::packet::ConnectionId;
+use cabo_proto::wire::params::{Channel, Params};
+use cabo_proto::wire::record::{self, Form};
 use support::{CLIENT, Flow, SERVER, plain, seeds, stand_in};
 
 /// Two ends, and what is in the pipe to each.
@@ -35,10 +37,14 @@ struct Pipe {
 }
 
 fn new_pipe(config: &Config, crypto: [&dyn Crypto; 2]) -> Pipe {
+    pipe_of([config, config], crypto)
+}
+
+fn pipe_of([ours, theirs]: [&Config; 2], crypto: [&dyn Crypto; 2]) -> Pipe {
     let now = origin();
     let budget = || Budget::new(1 << 30);
-    let client = RecordConnection::client(now, config.clone(), crypto[0], budget()).unwrap();
-    let server = RecordConnection::server(now, config.clone(), crypto[1], budget()).unwrap();
+    let client = RecordConnection::client(now, ours.clone(), crypto[0], budget()).unwrap();
+    let server = RecordConnection::server(now, theirs.clone(), crypto[1], budget()).unwrap();
     Pipe {
         now,
         ends: [client, server],
@@ -66,7 +72,7 @@ impl Pipe {
         if end == SERVER && !self.is_opened {
             // Whoever accepts looks at the preface first.
             match Opening::of(&bytes) {
-                Opening::Cabo { .. } => {
+                Opening::Cabo(_) => {
                     self.is_opened = true;
                     rest = 8;
                 }
@@ -183,6 +189,73 @@ fn keys_change_every_few_records() {
     assert_eq!((pipe.ended(CLIENT), pipe.ended(SERVER)), (None, None));
 }
 
+const ONE: Channel = Channel([1; 32]);
+const OTHER: Channel = Channel([2; 32]);
+
+/// A pipe inside channels, as each end sees its own.
+fn bound(channels: [Option<Channel>; 2]) -> Pipe {
+    let [ours, theirs] = channels.map(|channel| Config { channel, ..Config::default() });
+    pipe_of([&ours, &theirs], [&stand_in(CLIENT), &stand_in(SERVER)])
+}
+
+/// S-7.5, S-7.7: both are proved, and nothing after the handshake is sealed twice.
+#[test]
+fn inside_a_channel_both_are_proved_and_records_are_not_sealed_again() {
+    let mut pipe = bound([Some(ONE); 2]);
+    deliver(&mut pipe, 300_000, |there| there.min(7000));
+    assert_eq!(pipe.ends[CLIENT].peer_key(), Some(stand_in(SERVER).public_key()));
+    assert_eq!(pipe.ends[SERVER].peer_key(), Some(stand_in(CLIENT).public_key()));
+    let text = b"as it is, in a record of its own";
+    pipe.settle();
+    pipe.ends[CLIENT].send_datagram(Bytes::from_static(text), None);
+    pipe.output(CLIENT, 1 << 20);
+    let record = std::mem::take(&mut pipe.to[SERVER]);
+    let header = record::parse(record.first_chunk().unwrap()).unwrap();
+    assert_eq!(header.record_len(), record.len(), "one record, without a tag: {record:02x?}");
+    assert!(record.ends_with(text));
+}
+
+/// S-7.6: who opens the channel and makes another one is found out by both, whoever it lets talk to the other.
+#[test]
+fn who_sits_between_two_channels_is_found_out_by_either_end() {
+    for channels in [[Some(ONE), Some(OTHER)], [Some(ONE), None], [None, Some(ONE)]] {
+        let mut pipe = bound(channels);
+        let len = {
+            pipe.output(CLIENT, 1 << 20);
+            pipe.to[SERVER].len()
+        };
+        pipe.input(SERVER, len);
+        let Some(Ended::Crypto(error)) = pipe.ended(SERVER) else { panic!("{:?}", pipe.events) };
+        assert!(error.to_string().contains("another TLS channel"), "{error}");
+        assert_eq!(pipe.ends[SERVER].peer_key(), None, "it was told nothing");
+    }
+    // A server that does not look, but cannot make its own channel the client's, is refused by its client.
+    let config = Config { channel: Some(ONE), ..Config::default() };
+    let elsewhere = Elsewhere(stand_in(SERVER));
+    let mut pipe = pipe_of([&config, &config], [&stand_in(CLIENT), &elsewhere]);
+    pipe.settle();
+    assert!(matches!(pipe.ended(CLIENT), Some(Ended::Crypto(_))), "{:?}", pipe.events);
+    assert_eq!(pipe.ends[SERVER].peer_key(), None, "the client did not say who it is");
+}
+
+/// A side that states another channel than the one that it compares with.
+struct Elsewhere<C>(C);
+
+impl<C: Crypto> Crypto for Elsewhere<C> {
+    fn initial_keys(&self, side: Side, first_id: ConnectionId) -> Keys {
+        self.0.initial_keys(side, first_id)
+    }
+
+    fn start(&self, side: Side, params: Vec<u8>) -> Result<Box<dyn Handshake>, CryptoError> {
+        let params = Params { channel: Some(OTHER), ..Params::decode(&params).unwrap() };
+        self.0.start(side, params.encode())
+    }
+
+    fn mac(&self, label: &[u8], data: &[u8]) -> [u8; 16] {
+        self.0.mac(label, data)
+    }
+}
+
 /// T-13.5: the carrier says nothing of its round trip.
 #[test]
 fn credit_does_not_hold_up_who_reads_at_once_over_a_long_round_trip() {
@@ -260,7 +333,7 @@ fn a_client_for_which_there_is_no_room_hears_it_before_any_handshake() {
             true => new_pipe(&config, [plain.0, plain.1]),
             false => new_pipe(&config, [&stand_in(CLIENT), &stand_in(SERVER)]),
         };
-        pipe.to[CLIENT] = RecordConnection::refusal(is_plain, Code::BUSY, "full");
+        pipe.to[CLIENT] = RecordConnection::refusal(config.form(), Code::BUSY, "full");
         let len = pipe.to[CLIENT].len();
         pipe.input(CLIENT, len);
         let busy = Ended::PeerProtocol { code: Code::BUSY, reason: "full".to_owned() };
@@ -386,8 +459,9 @@ fn strangers_are_known_by_their_first_bytes() {
     for (bytes, opening) in [
         (&b""[..], Opening::Unknown),
         (b"cabo/1", Opening::Unknown),
-        (b"cabo/1s\n", Opening::Cabo { is_plain: false }),
-        (b"cabo/1p\nrest", Opening::Cabo { is_plain: true }),
+        (b"cabo/1s\n", Opening::Cabo(Form::Sealed)),
+        (b"cabo/1p\nrest", Opening::Cabo(Form::Plain)),
+        (b"cabo/1t\n\0", Opening::Cabo(Form::Bound)),
         (b"cabo/1x\n", Opening::Stranger),
         (b"cabo/2s\n", Opening::Stranger),
         (b"GET / HTTP/1.1", Opening::Stranger),
@@ -399,13 +473,19 @@ fn strangers_are_known_by_their_first_bytes() {
     pipe.ends[CLIENT].handle_bytes(pipe.now, &mut b"SSH-2.0-OpenSSH".to_vec());
     pipe.collect(CLIENT);
     assert!(matches!(pipe.ended(CLIENT), Some(Ended::Breach { code: Code::VERSION, .. })));
-    let mut pipe = sealed();
-    pipe.ends[CLIENT].handle_bytes(pipe.now, &mut record::PREFACE_PLAIN.to_vec());
-    pipe.collect(CLIENT);
-    assert!(
-        matches!(pipe.ended(CLIENT), Some(Ended::Breach { code: Code::VERSION, .. })),
-        "never negotiated down"
-    );
+    for (mut pipe, other) in [
+        (sealed(), Form::Plain),
+        (sealed(), Form::Bound),
+        (bound([Some(ONE); 2]), Form::Sealed),
+        (bound([Some(ONE); 2]), Form::Plain),
+    ] {
+        pipe.ends[CLIENT].handle_bytes(pipe.now, &mut other.preface().to_vec());
+        pipe.collect(CLIENT);
+        assert!(
+            matches!(pipe.ended(CLIENT), Some(Ended::Breach { code: Code::VERSION, .. })),
+            "never negotiated down to {other:?}"
+        );
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Messages and streams over any wire: raw Ethernet, UDP, TCP and Unix sockets, with one server, one client and one
+//! Messages and streams over any wire: raw Ethernet, UDP, TCP, TLS and Unix sockets, with one server, one client and one
 //! protocol.
 //!
 //! ```no_run

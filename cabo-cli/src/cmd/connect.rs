@@ -31,13 +31,14 @@ Examples:
   printf 'hola\\n' | cabo connect tcp://host:5005
   cabo connect tcp://host --as chat                   line by line, until Ctrl-D, Ctrl+X or /sair
   cabo connect tcp://host --as tp0                    then type: MENSAJE text=hola
+  cabo connect 'tls://host:5006?ca=ca.pem'            the server's certificate is signed by that CA
   cabo connect tcp://host:5005 --explain              each system call, and what it put on the wire
   cabo connect --as tp0 --config cliente.config       CLAVE, then all lines up to an empty one, as its own client
   cabo connect 'tcp://host:5005?from=10.0.0.2:4000'   from one of our addresses, from a port; ?ip=6 takes IPv6
   cabo connect tcp://host:5005 --exec 'sort -u'       a program in the place of stdin and stdout
   cabo connect tcp://host:5005 --record talk          then: cabo connect tcp://other:5005 --replay talk")]
 pub(crate) struct Args {
-    /// Whom to talk with: tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH
+    /// Whom to talk with: tcp://HOST:PORT, tls://HOST:PORT?ca=FILE, udp://HOST:PORT, unix:///PATH
     #[arg(value_name = "URL", required_unless_present = "config")]
     url: Option<String>,
     #[command(flatten)]

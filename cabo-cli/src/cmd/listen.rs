@@ -42,11 +42,13 @@ Examples:
   cabo listen tcp://:5005 --as labs-header --json     header and payload, decoded, one JSON object a message
   cabo listen tcp:// --as tp0                         greets, refuses strangers; the port is the dialect's
   cabo listen 'udp://239.192.1.1:1234?if=eth0'        a multicast group
+  cabo listen 'tls://:5006?cert=host.pem&key=host.key'  over TLS; `cabo keys certificate` makes both files
   cabo listen tcp://:5005 --reply echo --explain      each system call, and what it put on the wire
   cabo listen tcp://:5005 --once < answer > question  one client, as `nc -l`
   cabo listen tcp://:5005 --exec 'wc -c'              a program for each client")]
 pub(crate) struct Args {
-    /// Where to listen: tcp://:PORT, udp://:PORT, udp://GROUP:PORT?if=INTERFACE, unix:///PATH
+    /// Where to listen: tcp://:PORT, tls://:PORT?cert=FILE&key=FILE, udp://:PORT, udp://GROUP:PORT?if=INTERFACE,
+    /// unix:///PATH
     #[arg(value_name = "URL", required_unless_present = "config")]
     urls: Vec<String>,
     #[command(flatten)]

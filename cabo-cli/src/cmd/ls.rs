@@ -45,7 +45,7 @@ Examples:
   cabo ls redes://veth0            the course protocol: what its server has, numbered
   cabo ls unix:///run/cabo.sock 'trip/day 1'")]
 pub(crate) struct Args {
-    /// Whom to ask, and for which folder: udp://HOST/FOLDER, tcp://, eth://INTERFACE, unix:///PATH, redes://
+    /// Whom to ask, and for which folder: udp://HOST/FOLDER, tcp://, tls://, eth://INTERFACE, unix:///PATH, redes://
     #[arg(value_name = "URL")]
     url: Option<OsString>,
     /// The folder, as its name is and not percent-encoded

@@ -30,7 +30,7 @@ pub(crate) mod relay;
 pub(crate) mod send;
 mod serve;
 
-/// Messages and streams over any wire: raw Ethernet, UDP, TCP, Unix sockets
+/// Messages and streams over any wire: raw Ethernet, UDP, TCP, TLS, Unix sockets
 #[derive(Debug, Parser)]
 #[command(name = "cabo", version, propagate_version = true, max_term_width = 100)]
 #[command(

@@ -43,7 +43,7 @@ Examples:
   cabo play udp://host/film.mp4 --url            prints the address and serves it until Ctrl-C
   cabo play udp://host/film.mp4 --stdout | mpv -")]
 pub(crate) struct Args {
-    /// The server and the item: udp://HOST/ITEM, tcp://, eth://INTERFACE/ITEM, unix:///PATH
+    /// The server and the item: udp://HOST/ITEM, tcp://, tls://, eth://INTERFACE/ITEM, unix:///PATH
     #[arg(value_name = "URL")]
     url: OsString,
     /// The item, as its name is and not percent-encoded

@@ -1,12 +1,13 @@
 //! `cabo send`: one message to a program that knows nothing of cabo.
 
 use std::ffi::OsString;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use cabo::address::{Address, Place};
-use cabo::talk::{Client, ClientError};
+use cabo::carrier::OpenError;
+use cabo::talk::{Client, ClientError, PlaceError};
 use tokio::time::timeout;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -34,7 +35,7 @@ Examples:
   cabo send tcp://host --as tp0 PAQUETE values=hola values=mundo
   cabo send tcp://host:5005 --as length:!L - < file")]
 pub(crate) struct Args {
-    /// Whom to send it to: tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH
+    /// Whom to send it to: tcp://HOST:PORT, tls://HOST:PORT?ca=FILE, udp://HOST:PORT, unix:///PATH
     #[arg(value_name = "URL")]
     url: String,
     #[command(flatten)]
@@ -103,12 +104,19 @@ pub(crate) fn failed(error: ClientError) -> Failure {
             exit::USAGE
         }
         ClientError::Place(
-            cabo::talk::PlaceError::Query { .. } | cabo::talk::PlaceError::Scheme { .. },
+            PlaceError::Query { .. } | PlaceError::Scheme { .. } | PlaceError::Address(_),
         ) => exit::USAGE,
+        ClientError::Place(PlaceError::Carrier(OpenError::TlsSetup { .. })) => exit::FAILED,
+        ClientError::Place(PlaceError::Carrier(OpenError::TlsRefused { .. })) => exit::REFUSED,
+        // A channel that was refused after all, and one that was cut.
+        ClientError::Io(error) if error.kind() == ErrorKind::InvalidData => exit::REFUSED,
+        ClientError::Io(error) if error.kind() == ErrorKind::UnexpectedEof => exit::INCOMPLETE,
         ClientError::Place(_) | ClientError::NoAnswer { .. } | ClientError::Io(_) => {
             exit::UNREACHABLE
         }
-        ClientError::Refused { .. } | ClientError::Stranger { .. } => exit::REFUSED,
+        ClientError::Refused { .. } | ClientError::Stranger { .. } | ClientError::Unsecured(_) => {
+            exit::REFUSED
+        }
         ClientError::Malformed(_) => exit::INCOMPLETE,
     };
     Failure::new(code, error.to_string())

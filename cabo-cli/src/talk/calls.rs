@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cabo::address::Address;
 use cabo::carrier::Peer;
-use cabo::talk::{BindError, Call, Callers};
+use cabo::talk::{BindError, Call, Callers, PlaceError};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -89,7 +89,9 @@ async fn listen(address: &Address, holding: &Holding) -> anyhow::Result<Callers>
 
 /// The failure of a server that cannot listen.
 pub(crate) fn cannot_listen(error: BindError) -> Failure {
-    let code = if matches!(error, BindError::Address(_)) { exit::USAGE } else { exit::FAILED };
+    let is_usage =
+        matches!(error, BindError::Address(_) | BindError::Place(PlaceError::Address(_)));
+    let code = if is_usage { exit::USAGE } else { exit::FAILED };
     Failure::new(code, error.to_string())
 }
 

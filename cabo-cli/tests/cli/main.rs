@@ -30,4 +30,5 @@ mod starved;
 mod strangers;
 mod streams;
 mod talk;
+mod tls;
 mod world;

@@ -7,6 +7,8 @@ use crate::transport::streams::Limits;
 use crate::wire::code::Code;
 use crate::wire::frame::Origin;
 use crate::wire::packet;
+use crate::wire::params::Channel;
+use crate::wire::record::Form;
 
 /// Settings of a connection. Every wait in it has a deadline and every queue a bound (R7).
 #[derive(Clone, Debug)]
@@ -31,6 +33,9 @@ pub struct Config {
     pub key_update_after: u64,
     /// Text for people on the other side.
     pub agent: String,
+    /// The sealed channel that the session is inside of, where there is one (S-7.5): the handshake is bound to it, and
+    /// nothing after it is sealed again. Not together with plain, which proves nothing that could be bound.
+    pub channel: Option<Channel>,
 }
 
 impl Default for Config {
@@ -46,6 +51,7 @@ impl Default for Config {
             datagrams_max: 256,
             key_update_after: 1 << 22,
             agent: String::new(),
+            channel: None,
         }
     }
 }
@@ -54,6 +60,15 @@ impl Config {
     /// The version byte of its packets (W-2.1).
     pub fn version(&self) -> u8 {
         if self.is_plain { packet::PLAIN } else { packet::SEALED }
+    }
+
+    /// The form of its records (W-4.1).
+    pub fn form(&self) -> Form {
+        match (self.is_plain, self.channel) {
+            (true, _) => Form::Plain,
+            (false, Some(_)) => Form::Bound,
+            (false, None) => Form::Sealed,
+        }
     }
 }
 

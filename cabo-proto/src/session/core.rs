@@ -124,6 +124,7 @@ impl Core {
             max_streams_one: config.limits.streams_one,
             largest_datagram: config.largest_datagram_bytes,
             agent: Some(config.agent.clone()).filter(|agent| !agent.is_empty()),
+            channel: config.channel.filter(|_| !config.is_plain),
             ..Params::default()
         }
     }
@@ -220,6 +221,9 @@ impl Core {
         {
             let params = Params::decode(bytes)
                 .map_err(|error| breach(Code::PARAMETER, &format!("parameters: {error}")))?;
+            if params.channel != self.config.channel.filter(|_| !self.config.is_plain) {
+                return Err(Ended::Crypto(CryptoError::wrong_channel()));
+            }
             self.streams.on_params(&params);
             self.peer = Some(params.clone());
             fresh = Some(params);

@@ -33,6 +33,13 @@ impl CryptoError {
     /// The alert of a peer that has proved another identity than the one expected (TLS: certificate_unknown).
     pub const WRONG_PEER: u8 = 46;
 
+    /// The error of a peer that is not at the other end of the channel around us (TLS: access_denied): whoever is
+    /// between us opens that channel and makes another one (S-7.6).
+    pub(crate) fn wrong_channel() -> Self {
+        let text = "the peer is at the end of another TLS channel than this side: somebody between the two opens it";
+        Self { alert: Some(49), text: text.to_owned() }
+    }
+
     /// Whether this is about a peer that proved another identity than the one expected.
     pub fn is_wrong_peer(&self) -> bool {
         self.alert == Some(Self::WRONG_PEER)

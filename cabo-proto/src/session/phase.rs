@@ -14,6 +14,29 @@ struct Previous {
     first_current: Option<u64>, // lowest number seen in the current phase
 }
 
+/// Leaves everything as it is, for a channel around it seals.
+struct Unsealed;
+
+impl PacketKey for Unsealed {
+    fn tag_len(&self) -> usize {
+        0
+    }
+
+    fn seal(&self, _number: u64, _header: &[u8], _body: &mut [u8]) {}
+
+    fn open(&self, _number: u64, _header: &[u8], body: &mut [u8]) -> Option<usize> {
+        Some(body.len())
+    }
+
+    fn seal_limit(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn failure_limit(&self) -> u64 {
+        0
+    }
+}
+
 /// See the module.
 pub(crate) struct PhaseKeys {
     is_odd: bool,
@@ -50,6 +73,20 @@ impl PhaseKeys {
             first_sealed: 0,
             failures: 0,
             update_after,
+        }
+    }
+
+    /// The keys of a session inside a channel that seals (S-7.7): nothing is sealed, and there is no next phase.
+    pub(crate) fn unsealed() -> Self {
+        Self {
+            is_odd: false,
+            current: Keys { seal: Box::new(Unsealed), open: Box::new(Unsealed) },
+            next: None,
+            previous: None,
+            sealed: 0,
+            first_sealed: 0,
+            failures: 0,
+            update_after: u64::MAX,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::transport::streams::Streams;
 use crate::wire::code::Code;
 use crate::wire::frame::{Close, Frame, Frames, Origin};
 use crate::wire::params::Params;
-use crate::wire::record::{self, RecordHeader, RecordKind};
+use crate::wire::record::{self, Form, RecordHeader, RecordKind};
 
 /// Bytes of a record that we make. Large enough to be cheap, small enough that an urgent stream soon gets its turn.
 const RECORD_BODY_BYTES: usize = 32 * 1024;
@@ -29,11 +29,8 @@ const ASSUMED_RTT: Duration = Duration::from_millis(20);
 /// Whose bytes open a stream (W-4.1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Opening {
-    /// A cabo peer; `is_plain` says which preface.
-    Cabo {
-        /// Whether it asked for plain.
-        is_plain: bool,
-    },
+    /// A cabo peer, which wants this form.
+    Cabo(Form),
     /// Too little to tell.
     Unknown,
     /// Somebody else.
@@ -43,15 +40,10 @@ pub enum Opening {
 impl Opening {
     /// Looks at the first bytes of a stream.
     pub fn of(bytes: &[u8]) -> Self {
-        for (preface, is_plain) in [(record::PREFACE_SEALED, false), (record::PREFACE_PLAIN, true)]
-        {
-            if bytes.len() >= preface.len() && bytes.starts_with(&preface) {
-                return Self::Cabo { is_plain };
-            }
+        if let Some(form) = Form::ALL.into_iter().find(|form| bytes.starts_with(&form.preface())) {
+            return Self::Cabo(form);
         }
-        let is_beginning = [record::PREFACE_SEALED, record::PREFACE_PLAIN]
-            .iter()
-            .any(|preface| preface.starts_with(bytes));
+        let is_beginning = Form::ALL.iter().any(|form| form.preface().starts_with(bytes));
         if is_beginning { Self::Unknown } else { Self::Stranger }
     }
 }
@@ -124,7 +116,7 @@ impl RecordConnection {
             is_preface_owed: true,
             preface_at: match side {
                 Side::Client => 0,
-                Side::Server => record::PREFACE_SEALED.len(), // see `server`
+                Side::Server => Form::Sealed.preface().len(), // see `server`
             },
             handshake_keys: None,
             handshake_numbers: [0; 2],
@@ -139,8 +131,8 @@ impl RecordConnection {
     }
 
     /// All that a server says to a client for which it has no room: its preface, and a CLOSE in the clear (S-4.5).
-    pub fn refusal(is_plain: bool, code: Code, reason: &str) -> Vec<u8> {
-        let mut out = preface(is_plain).to_vec();
+    pub fn refusal(form: Form, code: Code, reason: &str) -> Vec<u8> {
+        let mut out = form.preface().to_vec();
         let start = record::put(&mut out, RecordKind::Initial);
         Frame::Close(Close { origin: Origin::Protocol, code: code.0, reason: reason.as_bytes() })
             .put(&mut out);
@@ -152,7 +144,9 @@ impl RecordConnection {
         let mut installed = Vec::new();
         self.core.write_handshake(&mut |space, keys| installed.push((space, keys)));
         for (space, keys) in installed {
-            if space == Space::Data {
+            if space == Space::Data && self.core.config.form() == Form::Bound {
+                self.phase = Some(PhaseKeys::unsealed());
+            } else if space == Space::Data {
                 let after = self.core.config.key_update_after;
                 self.phase = Some(PhaseKeys::new(keys, self.core.handshake_mut(), after));
             } else {
@@ -191,7 +185,7 @@ impl RecordConnection {
 
     /// Takes what `bytes` has of the peer's preface and returns the rest.
     fn take_preface<'b>(&mut self, bytes: &'b mut [u8]) -> &'b mut [u8] {
-        let ours = preface(self.core.config.is_plain);
+        let ours = self.core.config.form().preface();
         let wanted = &ours[self.preface_at..];
         let (first, rest) = bytes.split_at_mut(bytes.len().min(wanted.len()));
         self.preface_at += first.len();
@@ -343,6 +337,15 @@ impl RecordConnection {
         Ok(())
     }
 
+    /// The carrier failed, and said why: a channel around us that was refused or forged.
+    pub fn handle_failure(&mut self, error: CryptoError) {
+        if self.state == State::Open {
+            self.state = State::Gone;
+            self.core.push_event(Event::Ended(Ended::Crypto(error.clone())));
+            self.ended = Some(Ended::Crypto(error));
+        }
+    }
+
     /// The carrier ended. Without a CLOSE that is a truncation (W-4.5).
     pub fn handle_end(&mut self) {
         if self.state != State::Gone {
@@ -362,9 +365,16 @@ impl RecordConnection {
         }
         let before = out.len();
         if std::mem::take(&mut self.is_preface_owed) {
-            out.extend_from_slice(&preface(self.core.config.is_plain));
+            out.extend_from_slice(&self.core.config.form().preface());
         }
+        // A client that ends it before it is done does not say who it is.
+        let is_silent = self.core.side == Side::Client
+            && self.state == State::Closing
+            && !self.core.is_handshaken();
         for space in [Space::Initial, Space::Handshake, Space::Data] {
+            if space == Space::Handshake && is_silent {
+                continue;
+            }
             while out.len() < out_max && self.write_record(now, space, out) {}
         }
         if self.state == State::Closing {
@@ -552,10 +562,6 @@ impl RecordConnection {
     pub fn bytes(&self) -> (u64, u64) {
         (self.bytes_out, self.bytes_in)
     }
-}
-
-fn preface(is_plain: bool) -> [u8; 8] {
-    if is_plain { record::PREFACE_PLAIN } else { record::PREFACE_SEALED }
 }
 
 /// Moves bytes from `rest` to `to` until that holds `len`, and returns what is left.

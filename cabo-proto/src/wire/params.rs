@@ -22,6 +22,12 @@ const LARGEST_DATAGRAM: u64 = 0x0A;
 const FIRST_ID: u64 = 0x0B;
 const OWN_ID: u64 = 0x0C;
 const AGENT: u64 = 0x0D;
+const CHANNEL: u64 = 0x0E;
+
+/// What tells a sealed channel around a session from every other one (S-7.6): both of its ends know it, and nobody can
+/// make another channel that has the same.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Channel(pub [u8; 32]);
 
 /// One side's parameters. The default is what holds where nothing was said. The numbers are the peer's own: whoever
 /// acts on one bounds it first.
@@ -53,6 +59,8 @@ pub struct Params {
     pub own_id: Option<ConnectionId>,
     /// What it calls itself, for people: at most [`LONGEST_AGENT`] bytes, to be escaped before it meets a terminal.
     pub agent: Option<String>,
+    /// The channel around the session, where there is one.
+    pub channel: Option<Channel>,
 }
 
 impl Default for Params {
@@ -71,6 +79,7 @@ impl Default for Params {
             first_id: None,
             own_id: None,
             agent: None,
+            channel: None,
         }
     }
 }
@@ -116,6 +125,9 @@ impl Params {
         if let Some(agent) = &self.agent {
             put_field(&mut out, AGENT, cut_text(agent.as_bytes(), LONGEST_AGENT));
         }
+        if let Some(channel) = &self.channel {
+            put_field(&mut out, CHANNEL, &channel.0);
+        }
         out
     }
 
@@ -143,6 +155,7 @@ impl Params {
             FIRST_ID => self.first_id = Some(ConnectionId(field.array()?)),
             OWN_ID => self.own_id = Some(ConnectionId(field.array()?)),
             AGENT => self.agent = Some(field.text(LONGEST_AGENT)?.to_owned()),
+            CHANNEL => self.channel = Some(Channel(field.array()?)),
             _ => {}
         }
         Ok(())
@@ -307,6 +320,7 @@ mod tests {
             token: Option<[u8; 16]>,
             ids: (Option<[u8; 8]>, Option<[u8; 8]>),
             agent in proptest::option::of(".{0,64}"),
+            channel: Option<[u8; 32]>,
         ) {
             let n = numbers.map(|number| number >> shift);
             let params = Params {
@@ -323,6 +337,7 @@ mod tests {
                 first_id: ids.0.map(ConnectionId),
                 own_id: ids.1.map(ConnectionId),
                 agent: agent.filter(|agent| agent.len() <= LONGEST_AGENT),
+                channel: channel.map(Channel),
             };
             prop_assert_eq!(Params::decode(&params.encode())?, params);
         }

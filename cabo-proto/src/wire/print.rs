@@ -137,6 +137,10 @@ impl Display for Params {
         if let Some(agent) = &self.agent {
             write!(f, ", agent {agent:?}")?;
         }
+        if let Some(channel) = &self.channel {
+            f.write_str(", channel ")?;
+            channel.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        }
         Ok(())
     }
 }

@@ -14,10 +14,31 @@ use super::varint::Malformed;
 pub const HEADER: usize = 4;
 /// The most bytes of body and tag.
 pub const LARGEST: usize = 65_535;
-/// What each side of a sealed session sends first.
-pub const PREFACE_SEALED: [u8; 8] = *b"cabo/1s\n";
-/// What each side of a plain session sends first.
-pub const PREFACE_PLAIN: [u8; 8] = *b"cabo/1p\n";
+
+/// In which form the records of a session come; what each side sends first says which (W-4.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Form {
+    /// Sealed one by one.
+    Sealed,
+    /// With a checksum alone.
+    Plain,
+    /// Inside a channel that seals, to which the handshake is bound (S-7.5).
+    Bound,
+}
+
+impl Form {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Sealed, Self::Plain, Self::Bound];
+
+    /// What each side sends first.
+    pub const fn preface(self) -> [u8; 8] {
+        match self {
+            Self::Sealed => *b"cabo/1s\n",
+            Self::Plain => *b"cabo/1p\n",
+            Self::Bound => *b"cabo/1t\n",
+        }
+    }
+}
 
 /// What kind of record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -135,7 +156,7 @@ mod tests {
 
     #[test]
     fn no_preface_looks_like_a_record_or_a_packet() {
-        for preface in [PREFACE_SEALED, PREFACE_PLAIN] {
+        for preface in Form::ALL.map(Form::preface) {
             let [a, b, c, d, ..] = preface;
             assert!(
                 parse(&[a, b, c, d]).is_err() && super::super::packet::parse(&preface).is_err()

@@ -10,7 +10,7 @@ use super::frame::{Frame, Frames, Space, put_stream_header};
 use super::packet::{self, Kind, PLAIN, Packet};
 use super::params::Params;
 use super::print::Body;
-use super::record::{self, HEADER};
+use super::record::{self, Form, HEADER};
 use super::varint::{self, Malformed, Reader};
 
 struct Vector {
@@ -84,8 +84,16 @@ fn every_truncation_is_an_error_or_ends_where_something_ends() {
 #[test]
 fn there_are_vectors_of_every_reader_and_examples_in_the_specification() {
     let vectors = all_vectors();
-    for reader in ["varint", "packet", "frames", "record-sealed", "record-plain", "params", "here"]
-    {
+    for reader in [
+        "varint",
+        "packet",
+        "frames",
+        "record-sealed",
+        "record-plain",
+        "record-bound",
+        "params",
+        "here",
+    ] {
         assert!(vectors.iter().any(|vector| vector.reader == reader), "no vector of {reader}");
     }
     assert!(
@@ -104,8 +112,9 @@ fn read(reader: &str, bytes: &[u8]) -> Result<String, Malformed> {
         }
         "packet" => read_packet(bytes),
         "frames" => read_frames(bytes),
-        "record-sealed" => read_record(bytes, false),
-        "record-plain" => read_record(bytes, true),
+        "record-sealed" => read_record(bytes, Form::Sealed),
+        "record-plain" => read_record(bytes, Form::Plain),
+        "record-bound" => read_record(bytes, Form::Bound),
         "params" => Params::decode(bytes).map(|params| params.to_string()),
         "here" => Here::decode(bytes).map(|here| here.to_string()),
         other => panic!("no reader {other}"),
@@ -132,17 +141,19 @@ fn read_packet(bytes: &[u8]) -> Result<String, Malformed> {
     Ok(text)
 }
 
-fn read_record(bytes: &[u8], is_plain: bool) -> Result<String, Malformed> {
+fn read_record(bytes: &[u8], form: Form) -> Result<String, Malformed> {
     let cut_short = Malformed { what: "cut short", at: bytes.len() };
     let header = record::parse(bytes.first_chunk().ok_or(cut_short)?)?;
     let record = bytes.get(..HEADER + header.length).ok_or(cut_short)?;
     assert_eq!(record.len(), bytes.len(), "one record a vector");
-    match header.kind.space() {
-        Space::Initial => Ok(format!("{header}: {}", read_frames(&record[HEADER..])?)),
-        Space::Handshake | Space::Data if is_plain => {
+    match (header.kind.space(), form) {
+        (Space::Initial, _) | (Space::Data, Form::Bound) => {
+            Ok(format!("{header}: {}", read_frames(&record[HEADER..])?))
+        }
+        (Space::Handshake | Space::Data, Form::Plain) => {
             Ok(format!("{header}: {}", read_frames(&checked(record)[HEADER..])?))
         }
-        Space::Handshake | Space::Data => Ok(header.to_string()),
+        (Space::Handshake | Space::Data, _) => Ok(header.to_string()),
     }
 }
 
@@ -176,7 +187,7 @@ fn write(reader: &str, bytes: &[u8], out: &mut Vec<u8>) {
         "varint" => varint::put(out, Reader::new(bytes).varint().expect("read before")),
         "packet" => write_packet(bytes, out),
         "frames" => write_frames(bytes, out),
-        "record-sealed" | "record-plain" => {
+        "record-sealed" | "record-plain" | "record-bound" => {
             let header =
                 record::parse(bytes.first_chunk().expect("read before")).expect("read before");
             let start = record::put(out, header.kind);

@@ -77,6 +77,9 @@ pub enum Problem {
     /// A station to listen on.
     #[error("one listens on an interface, not on a station; write eth://INTERFACE")]
     ListenStation,
+    /// A key without its certificate.
+    #[error("key=FILE is the key of a certificate; name that too: cert=FILE")]
+    LoneKey,
     /// A station without its link.
     #[error("a station needs the interface that it is reached by; write eth://MAC%INTERFACE")]
     LoneStation,
@@ -88,8 +91,16 @@ pub enum Problem {
     /// Not a discovered name.
     #[error("a name after // has 1 to 255 bytes; `cabo ls` lists who serves")]
     Name,
+    /// Nothing to show to clients.
+    #[error(
+        "a server over TLS has a certificate and its key: ?cert=FILE&key=FILE; `cabo keys certificate NAME` makes both"
+    )]
+    NoCertificate,
+    /// A parameter that names no file.
+    #[error("{0}= wants the name of a file")]
+    NoFile(&'static str),
     /// No scheme.
-    #[error("there is no scheme; write udp://, tcp://, eth:// or unix: before it")]
+    #[error("there is no scheme; write udp://, tcp://, tls://, eth:// or unix: before it")]
     NoScheme,
     /// A parameter that the user of this address does not know.
     #[error("the parameter {key} means nothing here; known are: {known}")]
@@ -112,8 +123,13 @@ pub enum Problem {
     #[error("a port is a number from 0 to 65535")]
     Port,
     /// A scheme of others.
-    #[error("there is no scheme {0}; there are udp, tcp, eth and unix")]
+    #[error("there is no scheme {0}; there are udp, tcp, tls, eth and unix")]
     Scheme(String),
+    /// Not a name that a certificate could have.
+    #[error(
+        "the name that the certificate must be for is a host's name or an IP address: name=NAME"
+    )]
+    ServerName,
     /// A scheme without its slashes.
     #[error("two slashes are missing after {0}: ; write {0}://")]
     Slashes(String),
@@ -126,6 +142,9 @@ pub enum Problem {
     /// A Unix socket's name that the system does not take.
     #[error("a Unix socket's name has 1 to 107 bytes and no NUL; write unix:///PATH or unix:@NAME")]
     Unix,
+    /// Neither yes nor no.
+    #[error("verify is yes or no, and yes where it is left out; no takes any certificate")]
+    Verify,
     /// `unix://` with a host.
     #[error(
         "a Unix socket has no host; write unix:///PATH for an absolute path, unix:PATH for a relative one"

@@ -261,6 +261,12 @@ impl Query {
         }
     }
 
+    /// Says `value` for a key of letters, digits, `-` and `_`.
+    pub fn set(&mut self, key: &'static str, value: &[u8]) {
+        self.0.retain(|(name, _)| name != key);
+        self.0.push((key.to_owned(), value.to_vec()));
+    }
+
     /// Keys and values in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_slice()))
@@ -355,7 +361,8 @@ impl Address {
         Some(place.to_string())
     }
 
-    fn bad(&self, problem: Problem) -> AddressError {
+    /// The error that this address has `problem`.
+    pub(crate) fn bad(&self, problem: Problem) -> AddressError {
         AddressError::new(self.to_string().as_bytes(), None, problem)
     }
 }

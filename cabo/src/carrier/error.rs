@@ -103,6 +103,22 @@ pub enum OpenError {
         /// The carrier and the path.
         what: String,
     },
+    /// The certificates and keys that an address names cannot be used.
+    #[error("{what}: {problem}")]
+    TlsSetup {
+        /// The carrier and the address.
+        what: String,
+        /// Which file, and what is wrong with it.
+        problem: String,
+    },
+    /// The TLS handshake failed: one side refused the other, or it does not speak TLS.
+    #[error("{what}: {problem}")]
+    TlsRefused {
+        /// The carrier and the address.
+        what: String,
+        /// Who refused whom, and why.
+        problem: String,
+    },
     /// Any other failure of a system call.
     #[error("{what}: {operation}: {source}")]
     Io {
@@ -144,7 +160,10 @@ impl OpenError {
             Self::NoPrivilege { .. } | Self::Denied { .. } => io::ErrorKind::PermissionDenied,
             Self::NoInterface { .. } | Self::NoSocket { .. } => io::ErrorKind::NotFound,
             Self::NotEthernet { .. } => io::ErrorKind::Unsupported,
-            Self::PathTooLong { .. } | Self::NotASocket { .. } => io::ErrorKind::InvalidInput,
+            Self::PathTooLong { .. } | Self::NotASocket { .. } | Self::TlsSetup { .. } => {
+                io::ErrorKind::InvalidInput
+            }
+            Self::TlsRefused { .. } => io::ErrorKind::ConnectionAborted,
             Self::Timeout { .. } => io::ErrorKind::TimedOut,
             Self::Refused { .. } => io::ErrorKind::ConnectionRefused,
             Self::Io { source, .. } => source.kind(),

@@ -227,7 +227,7 @@ impl Door {
     pub fn connect(&self) -> io::Result<DuplexStream> {
         let (ours, theirs) = tokio::io::duplex(STREAM_BUFFER_BYTES);
         let from = Peer::Memory(self.next_place.fetch_add(1, Relaxed) + 1);
-        let accepted = Accepted { stream: Box::new(theirs), from, peer_user: None };
+        let accepted = Accepted::new(Box::new(theirs), from, None);
         self.sender
             .try_send(accepted)
             .map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;

@@ -1,7 +1,7 @@
 //! Carriers: the kinds of socket that move bytes, one file each, and what they promise.
 //!
 //! A datagram carrier moves packets and promises nothing ([`Datagrams`]: `memory`, `udp`, `ether`); a stream carrier
-//! moves bytes in order ([`Listener`] and [`ByteStream`]: `memory`, `tcp`, `unix`). `fault` and `tap` wrap any datagram
+//! moves bytes in order ([`Listener`] and [`ByteStream`]: `memory`, `tcp`, `tls`, `unix`). `fault` and `tap` wrap any datagram
 //! carrier and are carriers. The endpoint above drives them; only this room and the lab name a socket (R3), and what is
 //! above asks for [`Promises`], never for a carrier's name (R4). `tests/carriers/` is the suite that all of them
 //! pass.
@@ -13,6 +13,7 @@ use std::slice::ChunksMut;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use cabo_proto::wire::params::Channel;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub mod calls;
@@ -25,6 +26,7 @@ pub mod peer;
 pub mod redes;
 pub mod tap;
 pub mod tcp;
+pub mod tls;
 pub mod udp;
 pub mod unix;
 
@@ -194,6 +196,26 @@ pub struct Accepted {
     pub from: Peer,
     /// The user id of the process that connected, where the kernel vouches for it (Unix).
     pub peer_user: Option<u32>,
+    /// What tells the sealed channel around these bytes from every other one, where there is one.
+    pub channel: Option<Channel>,
+    securing: Option<tls::Securing>,
+}
+
+impl Accepted {
+    fn new(stream: Box<dyn ByteStream>, from: Peer, peer_user: Option<u32>) -> Self {
+        Self { stream, from, peer_user, channel: None, securing: None }
+    }
+
+    /// Does what the carrier needs before the first byte of its user: over TLS the handshake, which has a deadline,
+    /// elsewhere nothing. It belongs into the task that serves this connection: who accepts must not wait for a client.
+    /// The error is one line about the client.
+    pub async fn secured(mut self) -> io::Result<Self> {
+        if let Some(securing) = self.securing.take() {
+            // In a box: its future is large, and the one that it is part of lives as long as the connection.
+            (self.stream, self.channel) = Box::pin(securing.secure(self.stream)).await?;
+        }
+        Ok(self)
+    }
 }
 
 /// One stream connection that we opened.
@@ -205,6 +227,8 @@ pub struct Connected {
     pub to: Peer,
     /// The user id of the process that listens, where the kernel vouches for it (Unix).
     pub peer_user: Option<u32>,
+    /// What tells the sealed channel around these bytes from every other one, where there is one.
+    pub channel: Option<Channel>,
 }
 
 /// A carrier that accepts stream connections. One task drives it.
@@ -215,7 +239,7 @@ pub trait Listener: Send + Sync + Debug {
     /// The address it is bound to, with the port that it really got.
     fn local(&self) -> Peer;
 
-    /// The next connection. Running out of descriptors is ridden out inside, without spinning; an error means that the
-    /// listener is of no use any more.
+    /// The next connection, to be [secured](Accepted::secured) by who serves it. Running out of descriptors is ridden out
+    /// inside, without spinning; an error means that the listener is of no use any more.
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>>;
 }

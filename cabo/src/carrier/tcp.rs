@@ -88,7 +88,7 @@ impl Listener for Tcp {
             })
         });
         let (stream, from) = ready!(accepted)?;
-        Poll::Ready(Ok(Accepted { stream, from: Peer::tcp(from), peer_user: None }))
+        Poll::Ready(Ok(Accepted::new(stream, Peer::tcp(from), None)))
     }
 }
 
@@ -114,7 +114,7 @@ pub async fn connect_from(
     tune(&stream);
     closing.disarm();
     let stream = calls::stream(stream, Kind::Tcp, Side::Connected);
-    Ok(Connected { stream, to: Peer::tcp(address), peer_user: None })
+    Ok(Connected { stream, to: Peer::tcp(address), peer_user: None, channel: None })
 }
 
 /// Connects without waiting in the kernel.

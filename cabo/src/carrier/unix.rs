@@ -182,7 +182,7 @@ impl Listener for Unix {
             )
         });
         let (stream, from, peer_user) = ready!(accepted)?;
-        Poll::Ready(Ok(Accepted { stream, from, peer_user }))
+        Poll::Ready(Ok(Accepted::new(stream, from, peer_user)))
     }
 }
 
@@ -198,7 +198,7 @@ pub async fn connect(name: &UnixName, within: Duration) -> Result<Connected, Ope
                 let stream = UnixStream::from_std(OwnedFd::from(socket).into()).map_err(failed)?;
                 let (to, peer_user) = credentials(&stream);
                 let stream = calls::stream(stream, Kind::Unix, Side::Connected);
-                return Ok(Connected { stream, to, peer_user });
+                return Ok(Connected { stream, to, peer_user, channel: None });
             }
             // the backlog is full: the kernel does not queue us, so we come again
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

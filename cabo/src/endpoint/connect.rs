@@ -14,6 +14,7 @@ use super::records::start_client;
 use super::{Endpoint, Local, ether_peer, lock, lookup};
 use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Mac, Place};
 use crate::carrier::ether::Ether;
+use crate::carrier::tls::{self, ConnectSettings};
 use crate::carrier::udp::Udp;
 use crate::carrier::{Peer, tcp, unix};
 use crate::connection::Connection;
@@ -101,17 +102,22 @@ impl Endpoint {
             }
             Place::Tcp(host) => {
                 let connected = tcp::connect(resolve(host).await?, CONNECT_TIME).await?;
-                let settings = self.record_settings("tcp");
-                start_client(&settings, connected.stream, connected.to, None, crypto)
-                    .map_err(failed)
+                let settings = self.record_settings("tcp", false);
+                start_client(&settings, connected, crypto).map_err(failed)
+            }
+            Place::Tls(host) => {
+                let settings = ConnectSettings::all_of(address)?;
+                let to = resolve(host).await?;
+                let connected = tls::connect(to, &settings, tls::CABO, CONNECT_TIME).await?;
+                let settings = self.record_settings("tls", true);
+                start_client(&settings, connected, crypto).map_err(failed)
             }
             Place::Unix(name) => {
                 let connected = unix::connect(name, CONNECT_TIME).await?;
-                let settings = self.record_settings("unix");
-                start_client(&settings, connected.stream, connected.to, connected.peer_user, crypto)
-                    .map_err(failed)
+                let settings = self.record_settings("unix", false);
+                start_client(&settings, connected, crypto).map_err(failed)
             }
-            Place::Tls(_) | Place::Redes { .. } | Place::Name(_) => Err(ConnectError::NoSession {
+            Place::Redes { .. } | Place::Name(_) => Err(ConnectError::NoSession {
                 place: address.place.to_string(),
                 scheme: address.scheme(),
             }),

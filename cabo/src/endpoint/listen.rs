@@ -9,9 +9,10 @@ use cabo_proto::session::endpoint::Dropped;
 
 use super::packets::Answer;
 use super::{Endpoint, lock, lookup, records};
-use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Place};
+use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Place, Query};
 use crate::carrier::ether::Ether;
 use crate::carrier::tcp::Tcp;
+use crate::carrier::tls::{self, ListenSettings, Tls};
 use crate::carrier::udp::Udp;
 use crate::carrier::unix::Unix;
 use crate::carrier::{Datagrams, Listener};
@@ -54,18 +55,18 @@ impl Endpoint {
                 Ok(self.listen_packets(Box::new(carrier), "eth", address))
             }
             Place::Tcp(host) => {
-                let listener = match &host.host {
-                    Host::Any => Tcp::listen_anywhere(host.port_or_default())?,
-                    Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => {
-                        Tcp::listen(resolve_local(host).await?)?
-                    }
-                };
+                let listener = listen_tcp(host).await?;
                 Ok(self.listen_records(Arc::new(listener), "tcp", address))
+            }
+            Place::Tls(host) => {
+                let settings = ListenSettings::all_of(address)?;
+                let listener = Tls::over(listen_tcp(host).await?, &settings, tls::CABO)?;
+                Ok(self.listen_records(Arc::new(listener), "tls", address))
             }
             Place::Unix(name) => {
                 Ok(self.listen_records(Arc::new(Unix::listen(name)?), "unix", address))
             }
-            Place::Tls(_) | Place::Redes { .. } | Place::Name(_) => {
+            Place::Redes { .. } | Place::Name(_) => {
                 Err(ListenError::NoSession { place: address.to_string(), scheme: address.scheme() })
             }
         }
@@ -94,9 +95,10 @@ impl Endpoint {
     ) -> Listening {
         let listening =
             Listening { address: with_port(address, listener.local().port()), advice: None };
+        let is_secure = listener.promises().secure;
         tokio::spawn(records::accept_loop(
             listener,
-            self.record_settings(scheme),
+            self.record_settings(scheme, is_secure),
             self.entrance.clone(),
             self.incoming.clone(),
         ));
@@ -138,9 +140,20 @@ impl Endpoint {
     }
 }
 
-/// `address` with the port that it really got.
+async fn listen_tcp(host: &HostPort) -> Result<Tcp, ListenError> {
+    Ok(match &host.host {
+        Host::Any => Tcp::listen_anywhere(host.port_or_default())?,
+        Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => Tcp::listen(resolve_local(host).await?)?,
+    })
+}
+
+/// `address` with the port that it really got, for others to connect to: without the files of ours that a `tls://`
+/// address names.
 pub(crate) fn with_port(address: &Address, got: Option<u16>) -> Address {
     let mut address = address.clone();
+    if matches!(address.place, Place::Tls(_)) {
+        address.query = Query::default();
+    }
     match &mut address.place {
         Place::Udp(host) | Place::Tcp(host) | Place::Tls(host) => host.port = got.or(host.port),
         Place::Eth { port, .. } => *port = got.or(*port),

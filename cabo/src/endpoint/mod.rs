@@ -138,12 +138,13 @@ impl Endpoint {
         PacketEndpoint::start(carrier, scheme, config, self.crypto.clone(), self.incoming.clone())
     }
 
-    fn record_settings(&self, scheme: &'static str) -> RecordSettings {
+    fn record_settings(&self, scheme: &'static str, is_secure: bool) -> RecordSettings {
         RecordSettings {
             config: self.settings.session.clone(),
             crypto: self.crypto.clone(),
             budget: self.budget.clone(),
             scheme,
+            is_secure,
         }
     }
 }

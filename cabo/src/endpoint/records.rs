@@ -8,15 +8,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use cabo_proto::session::config::{Config, Ended};
-use cabo_proto::session::crypto::Crypto;
+use cabo_proto::session::crypto::{Crypto, CryptoError};
 use cabo_proto::session::records::{Opening, RecordConnection};
 use cabo_proto::transport::flow::Budget;
+use cabo_proto::wire::record::Form;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
-use tokio::time::{Sleep, timeout};
+use tokio::time::{Sleep, timeout, timeout_at};
 
 use super::entrance::{Entrance, Reason, Ticket};
-use crate::carrier::{Accepted, ByteStream, Listener, Peer};
+use crate::carrier::{Accepted, ByteStream, Connected, Listener, Peer};
 use crate::connection::{Connection, Driver, Machine, Shared};
 
 /// Sealed bytes that wait for the kernel. More would only age: priorities and seeks drown in a backlog.
@@ -45,6 +46,17 @@ pub(crate) struct RecordSettings {
     pub(crate) crypto: Arc<dyn Crypto>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) scheme: &'static str,
+    /// The carrier seals.
+    pub(crate) is_secure: bool,
+}
+
+impl RecordSettings {
+    /// The form of sessions here (S-7.5); none inside a channel that they cannot be bound to.
+    pub(crate) fn form(&self) -> Option<Form> {
+        let form = self.config.form();
+        let has_channel = self.config.channel.is_some();
+        (form == Form::Plain || self.is_secure == has_channel).then_some(form)
+    }
 }
 
 thread_local! {
@@ -81,18 +93,20 @@ impl Wake {
 /// Starts the client's end over a connected stream.
 pub(crate) fn start_client(
     settings: &RecordSettings,
-    stream: Box<dyn ByteStream>,
-    from: Peer,
-    peer_user: Option<u32>,
+    connected: Connected,
     crypto: &dyn Crypto,
-) -> Result<Connection, cabo_proto::session::crypto::CryptoError> {
-    let machine = RecordConnection::client(
-        Instant::now(),
-        settings.config.clone(),
-        crypto,
-        settings.budget.clone(),
-    )?;
-    let (shared, driver) = drive(settings, machine, stream, from, peer_user, None, None);
+) -> Result<Connection, CryptoError> {
+    let Connected { stream, to, peer_user, channel } = connected;
+    let mut settings = settings.clone();
+    settings.config.channel = channel;
+    if settings.form().is_none() {
+        let text =
+            "it speaks TLS 1.2, to which cabo/1 cannot be bound; that takes TLS 1.3".to_owned();
+        return Err(CryptoError { alert: None, text });
+    }
+    let (config, budget) = (settings.config.clone(), settings.budget.clone());
+    let machine = RecordConnection::client(Instant::now(), config, crypto, budget)?;
+    let (shared, driver) = drive(&settings, machine, stream, to, peer_user, None, None);
     tokio::spawn(driver.run());
     Ok(Connection::new(shared))
 }
@@ -153,7 +167,7 @@ pub(crate) async fn accept_loop(
         let ticket = match entrance.enter(super::source(&accepted.from)) {
             Ok(ticket) => ticket,
             Err(reason) => {
-                send_away(&entrance, &settings, accepted.stream, reason);
+                send_away(&entrance, &settings, accepted, reason);
                 continue;
             }
         };
@@ -170,25 +184,36 @@ pub(crate) async fn accept_loop(
 /// One connection from its first byte to its last.
 async fn welcome(
     accepted: Accepted,
-    settings: RecordSettings,
+    mut settings: RecordSettings,
     mut ticket: Ticket,
     entrance: Arc<Entrance>,
     incoming: mpsc::Sender<Connection>,
 ) {
-    let Accepted { mut stream, from, peer_user } = accepted;
+    let (from, deadline) = (accepted.from, Instant::now() + OPENING_TIME);
+    let secured = tokio::select! {
+        secured = timeout_at(deadline.into(), accepted.secured()) => secured,
+        _ = poll_fn(|cx| ticket.poll_evicted(cx)) => return, // what it could be told, it could not read yet
+    };
+    let mut accepted = match secured {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(error)) => return tracing::debug!(%from, %error, "a stranger"),
+        Err(_) => return tracing::debug!(%from, "a stranger said nothing in time"),
+    };
+    settings.config.channel = accepted.channel;
     let opened = tokio::select! {
-        opened = timeout(OPENING_TIME, open(&settings, &mut stream, from)) => opened,
+        opened = timeout_at(deadline.into(), open(&settings, &mut accepted.stream, from)) => opened,
         reason = poll_fn(|cx| ticket.poll_evicted(cx)) => {
-            return send_away(&entrance, &settings, stream, reason);
+            return send_away(&entrance, &settings, accepted, reason);
         }
     };
+    let Accepted { stream, peer_user, .. } = accepted;
     match opened {
         Ok(Some(machine)) => {
             let (incoming, ticket) = (Some(incoming), Some(ticket));
             drive(&settings, machine, stream, from, peer_user, incoming, ticket).1.run().await;
         }
         Ok(None) => {}
-        Err(_) => tracing::debug!("a stranger said nothing in time"),
+        Err(_) => tracing::debug!(%from, "a stranger said nothing in time"),
     }
 }
 
@@ -207,8 +232,8 @@ async fn open(
         }
     }
     match Opening::of(&preface[..len]) {
-        Opening::Cabo { is_plain } if is_plain == settings.config.is_plain => {}
-        Opening::Cabo { .. } | Opening::Stranger | Opening::Unknown => {
+        Opening::Cabo(form) if Some(form) == settings.form() => {}
+        Opening::Cabo(_) | Opening::Stranger | Opening::Unknown => {
             tracing::debug!(%from, first = ?preface[..len].escape_ascii().to_string(), "a stranger");
             say_and_end(stream, STRANGER_LINE).await;
             return None;
@@ -227,13 +252,19 @@ async fn open(
 fn send_away(
     entrance: &Arc<Entrance>,
     settings: &RecordSettings,
-    mut stream: Box<dyn ByteStream>,
+    accepted: Accepted,
     (code, why): Reason,
 ) {
     let Some(farewell) = entrance.farewell() else { return };
-    let words = RecordConnection::refusal(settings.config.is_plain, code, why);
+    let mut settings = settings.clone();
     tokio::spawn(async move {
-        say_and_end(&mut stream, &words).await;
+        if let Ok(Ok(mut accepted)) = timeout(FAREWELL_TIME, accepted.secured()).await {
+            settings.config.channel = accepted.channel;
+            if let Some(form) = settings.form() {
+                let words = RecordConnection::refusal(form, code, why);
+                say_and_end(&mut accepted.stream, &words).await;
+            }
+        }
         drop(farewell);
     });
 }
@@ -334,6 +365,9 @@ impl RecordDriver {
         let Machine::Records(machine) = &mut inner.machine else { return None };
         if read.is_err() || buffer.filled().is_empty() {
             self.is_read_ended = true;
+            if let Some(error) = read.err().as_ref().and_then(broken_channel) {
+                machine.handle_failure(error);
+            }
             machine.handle_end();
         } else {
             machine.handle_bytes(Instant::now(), buffer.filled_mut());
@@ -391,6 +425,12 @@ impl RecordDriver {
         }
         Poll::Ready(Ok(is_moved))
     }
+}
+
+/// What a carrier that seals says of a channel that was refused or forged.
+fn broken_channel(error: &std::io::Error) -> Option<CryptoError> {
+    let is_broken = error.kind() == std::io::ErrorKind::InvalidData;
+    is_broken.then(|| CryptoError { alert: None, text: error.to_string() })
 }
 
 impl RecordDriver {

@@ -2,6 +2,7 @@
 //!
 //! An identity is an Ed25519 key pair, PKCS#8 where it is stored. `crypto` proves it in a handshake, `store` keeps it
 //! in a file, [`fingerprint`] prints its public half, [`known`] remembers servers, and `access` decides who may enter.
+//! [`certificate`] makes what `tls://` wants, which is another thing.
 
 use std::fmt;
 
@@ -12,6 +13,7 @@ pub use cabo_proto::session::crypto::PublicKey;
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use store::StoreError;
 
+pub mod certificate;
 pub mod fingerprint;
 pub mod known;
 mod store;

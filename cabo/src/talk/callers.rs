@@ -90,6 +90,7 @@ impl Call {
                 return Ok(Client::of_datagrams(socket, from, first, dialect, watch));
             }
         };
+        let accepted = accepted.secured().await.map_err(ClientError::Unsecured)?;
         let (stream, from) = (accepted.stream, accepted.from);
         let mut client = Client::of_stream(stream, from, dialect.clone(), watch);
         match &dialect.hello {

@@ -56,6 +56,9 @@ pub enum ClientError {
         /// How long was waited.
         within: Duration,
     },
+    /// The handshake of the carrier of who called failed (TLS).
+    #[error("not let in by TLS: {0}")]
+    Unsecured(io::Error),
     /// Who called did not say the first words.
     #[error("does not speak {dialect}: its first words were others, or did not come")]
     Stranger {

@@ -1,4 +1,4 @@
-//! Messages with programs that know nothing of cabo, over TCP, UDP and Unix sockets.
+//! Messages with programs that know nothing of cabo, over TCP, TLS, UDP and Unix sockets.
 //!
 //! A [`Server`] has many peers at once and tells callbacks what happens; a [`Client`] is the other end, for who prefers
 //! to await. What a message is, a [`Dialect`] says (`cabo_proto::dialect`): how a stream is cut, what is said first, which
@@ -163,6 +163,9 @@ pub enum Closed {
     /// The first words did not come in time.
     #[error("said nothing that is a greeting within {0:?}")]
     NoGreeting(Duration),
+    /// The handshake of its carrier failed (TLS).
+    #[error("not let in by TLS: {0}")]
+    Unsecured(std::io::Error),
     /// What it sent is no message.
     #[error(transparent)]
     Malformed(#[from] CutError),

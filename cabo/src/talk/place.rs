@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use cabo_proto::dialect::Dialect;
 
-use super::query::{TCP_CONNECT, TCP_LISTEN, UDP_CONNECT, UDP_LISTEN, Wishes};
-use crate::address::{Address, Host, Place};
+use super::query::{
+    TCP_CONNECT, TCP_LISTEN, TLS_CONNECT, TLS_LISTEN, UDP_CONNECT, UDP_LISTEN, Wishes,
+};
+use crate::address::{Address, AddressError, Host, HostPort, Place};
 use crate::carrier::open_udp::OpenUdp;
 use crate::carrier::tcp::{self, Tcp};
+use crate::carrier::tls::{self, ConnectSettings, ListenSettings, Tls};
 use crate::carrier::unix::{self, Unix};
 use crate::carrier::{self, ByteStream, Connected, Listener, OpenError};
 use crate::error::ResolveError;
@@ -24,8 +27,11 @@ pub enum PlaceError {
     /// The host has no address.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+    /// What the query of a `tls://` URL says cannot be.
+    #[error(transparent)]
+    Address(#[from] AddressError),
     /// The scheme carries no foreign programs.
-    #[error("{place}: foreign programs are spoken to over tcp://, udp:// and unix:")]
+    #[error("{place}: foreign programs are spoken to over tcp://, tls://, udp:// and unix:")]
     Scheme {
         /// As it was written.
         place: String,
@@ -51,14 +57,14 @@ impl Door {
     pub(super) async fn open(address: &Address) -> Result<Self, PlaceError> {
         match &address.place {
             Place::Tcp(host) => {
-                let wishes = Wishes::of(address, TCP_LISTEN)?;
-                let listener = match host.host {
-                    Host::Any => Tcp::listen_anywhere(host.port_or_default())?,
-                    Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => {
-                        Tcp::listen(first(wishes.resolve(host).await?)?)?
-                    }
-                };
+                let listener = listen_tcp(host, &Wishes::of(address, TCP_LISTEN)?).await?;
                 Ok(Self::Streams(Arc::new(listener), "tcp"))
+            }
+            Place::Tls(host) => {
+                let wishes = Wishes::of(address, TLS_LISTEN)?;
+                let settings = ListenSettings::of(address)?;
+                let below = listen_tcp(host, &wishes).await?;
+                Ok(Self::Streams(Arc::new(Tls::over(below, &settings, tls::FOREIGN)?), "tls"))
             }
             Place::Unix(name) => Ok(Self::Streams(Arc::new(Unix::listen(name)?), "unix")),
             Place::Udp(host) => {
@@ -70,7 +76,7 @@ impl Door {
                     }
                 }))
             }
-            Place::Eth { .. } | Place::Tls(_) | Place::Redes { .. } | Place::Name(_) => {
+            Place::Eth { .. } | Place::Redes { .. } | Place::Name(_) => {
                 Err(PlaceError::Scheme { place: address.to_string() })
             }
         }
@@ -100,6 +106,13 @@ impl Way {
                 let connected = to_any(wishes.resolve(host).await?, &wishes, within).await?;
                 Ok(Self::Stream(connected.stream, connected.to))
             }
+            Place::Tls(host) => {
+                let wishes = Wishes::of(address, TLS_CONNECT)?;
+                let settings = ConnectSettings::of(address)?;
+                let below = to_any(wishes.resolve(host).await?, &wishes, within).await?;
+                let connected = tls::secure(below, &settings, tls::FOREIGN, within).await?;
+                Ok(Self::Stream(connected.stream, connected.to))
+            }
             Place::Unix(name) => {
                 let connected = unix::connect(name, within).await?;
                 Ok(Self::Stream(connected.stream, connected.to))
@@ -110,11 +123,20 @@ impl Way {
                 let socket = OpenUdp::towards(to, wishes.from(to), &wishes.multicast)?;
                 Ok(Self::Datagrams(socket, to))
             }
-            Place::Eth { .. } | Place::Tls(_) | Place::Redes { .. } | Place::Name(_) => {
+            Place::Eth { .. } | Place::Redes { .. } | Place::Name(_) => {
                 Err(PlaceError::Scheme { place: address.to_string() })
             }
         }
     }
+}
+
+async fn listen_tcp(host: &HostPort, wishes: &Wishes) -> Result<Tcp, PlaceError> {
+    Ok(match host.host {
+        Host::Any => Tcp::listen_anywhere(host.port_or_default())?,
+        Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => {
+            Tcp::listen(first(wishes.resolve(host).await?)?)?
+        }
+    })
 }
 
 /// A dialect's port where the URL names none.

@@ -12,10 +12,14 @@ use crate::endpoint::resolve_all;
 
 /// Words for whoever connects over TCP.
 pub(super) const TCP_CONNECT: &[&str] = &["from", "ip"];
+/// Words for whoever connects over TLS.
+pub(super) const TLS_CONNECT: &[&str] = &["from", "ip", "ca", "name", "verify", "cert", "key"];
 /// Words for whoever connects over UDP.
 pub(super) const UDP_CONNECT: &[&str] = &["from", "ip", "if", "ttl", "loop"];
 /// Words for whoever listens over TCP.
 pub(super) const TCP_LISTEN: &[&str] = &["ip"];
+/// Words for whoever listens over TLS.
+pub(super) const TLS_LISTEN: &[&str] = &["ip", "cert", "key", "ca"];
 /// Words for whoever listens over UDP.
 pub(super) const UDP_LISTEN: &[&str] = &["ip", "if", "ttl", "loop"];
 
@@ -59,6 +63,7 @@ impl Wishes {
         if let (
             Some(_),
             Place::Tcp(HostPort { host: Host::Any, .. })
+            | Place::Tls(HostPort { host: Host::Any, .. })
             | Place::Udp(HostPort { host: Host::Any, .. }),
         ) = (is_ipv6, &address.place)
         {

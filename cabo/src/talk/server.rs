@@ -22,7 +22,7 @@ use super::place::{Door, PlaceError, with_port_of};
 use super::stream::Conversation;
 use super::{Closed, Message, Peer, Settings, Threads};
 use crate::address::{Address, AddressError};
-use crate::carrier::{Accepted, ByteStream, Listener};
+use crate::carrier::{Accepted, Listener};
 use crate::endpoint::listen::with_port;
 
 /// Conversations have this long to end when the server goes down.
@@ -238,9 +238,10 @@ async fn accept(
 ) {
     loop {
         match poll_fn(|cx| listener.poll_accept(cx)).await {
-            Ok(Accepted { stream, from, .. }) => {
-                let peer = Peer::new(handlers.next_number(), from, scheme, settings.clone());
-                converse(stream, peer, &settings, &handlers, &engine);
+            Ok(accepted) => {
+                let number = handlers.next_number();
+                let peer = Peer::new(number, accepted.from, scheme, settings.clone());
+                converse(accepted, peer, &settings, &handlers, &engine);
             }
             Err(error) => {
                 tracing::error!(%error, "the listener is gone");
@@ -251,7 +252,7 @@ async fn accept(
 }
 
 fn converse(
-    stream: Box<dyn ByteStream>,
+    accepted: Accepted,
     peer: Peer,
     settings: &Arc<Settings>,
     handlers: &Arc<Handlers>,
@@ -261,9 +262,17 @@ fn converse(
         Ok(place) => place,
         Err(full) => return handlers.turned_away(peer, full, engine),
     };
-    let conversation = Conversation::new(stream, peer.clone(), settings.clone(), handlers.clone());
+    let (told, settings, its_handlers) = (peer.clone(), settings.clone(), handlers.clone());
     let begun = engine.spawn_peer(async move {
-        conversation.run().await;
+        match accepted.secured().await {
+            Ok(accepted) => {
+                Conversation::new(accepted.stream, told, settings, its_handlers).run().await;
+            }
+            Err(error) => {
+                its_handlers.admit().await;
+                its_handlers.refused(&told, &Closed::Unsecured(error));
+            }
+        }
         drop(place);
     });
     if let Err(error) = begun {

@@ -4,14 +4,17 @@ use std::fs;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use cabo::address::UnixName;
+use cabo::address::{Address, Query, UnixName};
 use cabo::carrier::tcp::{self, Tcp};
+use cabo::carrier::tls::{self, ConnectSettings, ListenSettings, Tls};
 use cabo::carrier::unix::{self, Unix};
 use cabo::carrier::{Accepted, Connected, Listener, OpenError, Peer};
+use cabo::keys::certificate::self_signed;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -33,6 +36,7 @@ pub(crate) const ALL: &[(&str, Check)] = checks! {
     a_dropped_listener_frees_its_address_and_refuses
     the_other_end_is_known
     running_out_of_descriptors_is_ridden_out
+    both_ends_of_a_sealed_channel_know_the_same_of_it
 };
 
 /// By name, for one kind.
@@ -49,6 +53,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// One kind of stream carrier.
 pub(crate) enum Kind {
     Tcp(&'static str),
+    Tls(Address),
     Unix(UnixName),
 }
 
@@ -57,9 +62,20 @@ pub(crate) fn all() -> Vec<(&'static str, Kind)> {
     vec![
         ("tcp4", Kind::Tcp("127.0.0.1:0")),
         ("tcp6", Kind::Tcp("[::1]:0")),
+        ("tls", Kind::Tls(certified())),
         ("unix_path", Kind::Unix(UnixName::Path(path))),
         ("unix_abstract", Kind::Unix(UnixName::Abstract(b"cabo-carriers-test".to_vec()))),
     ]
+}
+
+/// An address with a certificate for this machine, in a file of its own.
+fn certified() -> Address {
+    let made = self_signed(&["127.0.0.1"], 1).unwrap();
+    let path = scratch("certificate");
+    fs::write(&path, made.certificate + &made.key).unwrap();
+    let mut address: Address = "tls://127.0.0.1".parse().unwrap();
+    address.query.set("cert", path.as_os_str().as_bytes());
+    address
 }
 
 fn scratch(name: &str) -> PathBuf {
@@ -70,14 +86,21 @@ impl Kind {
     fn listen(&self) -> Result<Box<dyn Listener>, OpenError> {
         match self {
             Self::Tcp(address) => Ok(Box::new(Tcp::listen(address.parse().unwrap())?)),
+            Self::Tls(address) => Self::listen_tls(address, ([127, 0, 0, 1], 0).into()),
             Self::Unix(name) => Ok(Box::new(Unix::listen(name)?)),
         }
+    }
+
+    fn listen_tls(address: &Address, at: SocketAddr) -> Result<Box<dyn Listener>, OpenError> {
+        let settings = ListenSettings::of(address).unwrap();
+        Ok(Box::new(Tls::over(Tcp::listen(at)?, &settings, tls::FOREIGN)?))
     }
 
     /// Another listener at the place of `first`.
     fn listen_again(&self, first: Peer) -> Result<Box<dyn Listener>, OpenError> {
         match self {
             Self::Tcp(_) => Ok(Box::new(Tcp::listen(first.socket_addr().unwrap())?)),
+            Self::Tls(address) => Self::listen_tls(address, first.socket_addr().unwrap()),
             Self::Unix(_) => self.listen(),
         }
     }
@@ -85,14 +108,37 @@ impl Kind {
     async fn connect(&self, listener: Peer) -> Result<Connected, OpenError> {
         match self {
             Self::Tcp(_) => tcp::connect(listener.socket_addr().unwrap(), DEADLINE).await,
+            Self::Tls(address) => {
+                let mut address = address.clone();
+                let certificate = address.query.get("cert").unwrap().to_vec();
+                address.query = Query::default();
+                address.query.set("ca", &certificate);
+                let settings = ConnectSettings::of(&address).unwrap();
+                let at = listener.socket_addr().unwrap();
+                tls::connect(at, &settings, tls::FOREIGN, DEADLINE).await
+            }
             Self::Unix(name) => unix::connect(name, DEADLINE).await,
         }
     }
 
+    /// Connects without what the carrier does before the first byte: to somebody who does not accept yet.
+    async fn knock(&self, listener: Peer) -> Result<Connected, OpenError> {
+        match self {
+            Self::Tls(_) => tcp::connect(listener.socket_addr().unwrap(), DEADLINE).await,
+            Self::Tcp(_) | Self::Unix(_) => self.connect(listener).await,
+        }
+    }
+
+    /// Both ends of a connection with this listener.
+    async fn meet(&self, listener: &dyn Listener) -> (Accepted, Connected) {
+        let accepting = async { accept(listener).await.secured().await.unwrap() };
+        let (accepted, connected) = tokio::join!(accepting, self.connect(listener.local()));
+        (accepted, connected.unwrap())
+    }
+
     async fn pair(&self) -> (Accepted, Connected) {
         let listener = self.listen().unwrap();
-        let connected = self.connect(listener.local()).await.unwrap();
-        (accept(&*listener).await, connected)
+        self.meet(&*listener).await
     }
 }
 
@@ -125,14 +171,13 @@ async fn a_second_listener_is_refused_by_type(kind: &Kind) {
     let first = kind.listen().unwrap();
     let error = kind.listen_again(first.local()).map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
-    kind.connect(first.local()).await.expect("the first still listens");
+    kind.meet(&*first).await; // which still listens
 }
 
 async fn a_dropped_listener_frees_its_address_and_refuses(kind: &Kind) {
     let first = kind.listen().unwrap();
     let local = first.local();
-    let connected = kind.connect(local).await.unwrap();
-    let accepted = accept(&*first).await;
+    let (accepted, connected) = kind.meet(&*first).await;
     drop(first);
     let error = kind.connect(local).await.map(|_| ()).unwrap_err();
     let is_gone =
@@ -145,7 +190,7 @@ async fn a_dropped_listener_frees_its_address_and_refuses(kind: &Kind) {
 async fn the_other_end_is_known(kind: &Kind) {
     let (server, client) = kind.pair().await;
     match kind {
-        Kind::Tcp(_) => {
+        Kind::Tcp(_) | Kind::Tls(_) => {
             assert!(server.from.is_loopback() && server.from.port() != client.to.port());
             assert_eq!((server.peer_user, client.peer_user), (None, None));
         }
@@ -164,7 +209,7 @@ async fn running_out_of_descriptors_is_ridden_out(kind: &Kind) {
     let listener = kind.listen().unwrap();
     let mut clients = Vec::new();
     for _ in 0..3 {
-        clients.push(kind.connect(listener.local()).await.unwrap());
+        clients.push(kind.knock(listener.local()).await.unwrap());
     }
     let had = getrlimit(Resource::Nofile);
     let free = fs::File::open("/dev/null").unwrap();
@@ -183,9 +228,17 @@ async fn running_out_of_descriptors_is_ridden_out(kind: &Kind) {
     let mut shed = [0];
     let end = timeout(DEADLINE, clients[0].stream.read(&mut shed)).await.expect("a client hangs");
     assert_eq!(end.unwrap_or(0), 0, "the first client was closed");
-    let late = kind.connect(listener.local()).await.unwrap();
+    let late = kind.knock(listener.local()).await.unwrap();
     clients.push(late);
     accept(&*listener).await;
+}
+
+async fn both_ends_of_a_sealed_channel_know_the_same_of_it(kind: &Kind) {
+    let promises = kind.listen().unwrap().promises();
+    let ((one, its), (other, _)) = (kind.pair().await, kind.pair().await);
+    assert_eq!(one.channel, its.channel);
+    assert_eq!(one.channel.is_some(), promises.secure);
+    assert!(one.channel != other.channel || !promises.secure, "no two are alike");
 }
 
 async fn a_stale_socket_file_is_replaced() {

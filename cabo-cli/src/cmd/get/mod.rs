@@ -38,7 +38,7 @@ Examples:
   cabo get redes://veth0/video.mp4             from a server of the course protocol
   cabo get udp://host/notes.txt -o - | less    to stdout")]
 pub(crate) struct Args {
-    /// The server and the item: udp://HOST/ITEM, tcp://, eth://INTERFACE/ITEM, unix:///PATH, redes://
+    /// The server and the item: udp://HOST/ITEM, tcp://, tls://, eth://INTERFACE/ITEM, unix:///PATH, redes://
     #[arg(value_name = "URL")]
     url: OsString,
     /// The item, as its name is and not percent-encoded

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cabo::access::{Access, AllowFile, Cidr};
 use cabo::address::{Address, DEFAULT_PORT, Host, HostPort, Interface, Place};
+use cabo::carrier::tls::ListenSettings;
 use cabo::carrier::{OpenError, ether};
 use cabo::endpoint::{Endpoint, Listening};
 use cabo::error::ListenError;
@@ -51,7 +52,8 @@ pub(crate) struct Args {
     /// What to serve
     #[arg(value_name = "FOLDER|FILE")]
     what: PathBuf,
-    /// Listen here: udp://ADDRESS:PORT, tcp://:PORT, eth://INTERFACE, unix:///PATH, redes://INTERFACE; may be repeated
+    /// Listen here: udp://ADDRESS:PORT, tcp://:PORT, tls://:PORT?cert=FILE&key=FILE, eth://INTERFACE, unix:///PATH,
+    /// redes://INTERFACE; may be repeated
     #[arg(long, value_name = "URL")]
     on: Vec<OsString>,
     /// Let in whose fingerprint stands in this file
@@ -146,7 +148,9 @@ fn named_places(urls: &[OsString]) -> anyhow::Result<Vec<Listen>> {
     for url in urls {
         let address = Address::parse(url.as_bytes()).map_err(Failure::from)?;
         address.check_listen().map_err(Failure::from)?;
-        if redes::options(&address)?.is_none() {
+        if matches!(address.place, Place::Tls(_)) {
+            ListenSettings::all_of(&address).map_err(Failure::from)?;
+        } else if redes::options(&address)?.is_none() {
             address
                 .query
                 .check(&[])

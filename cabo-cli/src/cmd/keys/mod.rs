@@ -18,13 +18,16 @@ use crate::show::json;
 use crate::show::table::{self, Align, Cell};
 use crate::show::{stderr, stdout};
 
-/// Show the own identity, and the servers that are known again
+mod certificate;
+
+/// Show the own identity, and the servers that are known again; make certificates for tls://
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
   cabo keys                                  who I am; the line for another's --allow file
   cabo keys list                             the servers met so far
-  cabo keys forget tcp://host:5555           after that server was set up anew")]
+  cabo keys forget tcp://host:5555           after that server was set up anew
+  cabo keys certificate host.lan --ca ca     host.lan.pem and host.lan.key for tls://, signed by a CA of one's own")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: Option<What>,
@@ -42,16 +45,19 @@ enum What {
         #[arg(value_name = "ADDRESS")]
         address: OsString,
     },
+    Certificate(certificate::Args),
 }
 
 impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log(LevelFilter::WARN);
-        let dir = ConfigDir::of_user()?;
         match self.what.unwrap_or(What::Show) {
-            What::Show => show(&dir, globals)?,
-            What::List => list(dir, globals)?,
-            What::Forget { address } => forget(dir, address.as_bytes(), globals)?,
+            What::Show => show(&ConfigDir::of_user()?, globals)?,
+            What::List => list(ConfigDir::of_user()?, globals)?,
+            What::Forget { address } => {
+                forget(ConfigDir::of_user()?, address.as_bytes(), globals)?;
+            }
+            What::Certificate(args) => args.run(globals)?,
         }
         Ok(ExitCode::from(exit::OK))
     }

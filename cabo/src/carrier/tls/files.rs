@@ -1,0 +1,163 @@
+//! From the files that an address names to what rustls is configured with.
+//!
+//! Neighbours: `settings` names the files, `verify` looks at the certificates of servers.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use super::settings::{ConnectSettings, ListenSettings, Pair};
+use super::verify::{Trusted, Unverified};
+
+/// A file of certificates is no larger.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// What a server shows and asks for. There are no tickets: each would be a write that a client may never read, and whose
+/// reset then destroys what was sent to it.
+pub(super) fn server_config(
+    settings: &ListenSettings,
+    alpn: &[&[u8]],
+) -> Result<ServerConfig, String> {
+    let provider = provider();
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(in_words)?;
+    let builder = match &settings.client_ca {
+        Some(path) => {
+            let roots = Arc::new(roots(certificates(path)?, path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(in_words)?)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let (chain, key) = own(&settings.own)?;
+    let mut config =
+        builder.with_single_cert(chain, key).map_err(|e| unusable(&settings.own, &e))?;
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// What a client trusts and shows.
+pub(super) fn client_config(
+    settings: &ConnectSettings,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, String> {
+    let provider = provider();
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(in_words)?
+        .dangerous(); // rustls' word for any verifier of one's own
+    let builder = if settings.is_unverified {
+        builder.with_custom_certificate_verifier(Arc::new(Unverified::new(&provider)))
+    } else {
+        let trusted = match &settings.ca {
+            Some(path) => {
+                let certificates = certificates(path)?;
+                Trusted::new(roots(certificates.clone(), path)?, certificates, provider)
+            }
+            None => Trusted::new(system_roots()?, Vec::new(), provider),
+        };
+        builder.with_custom_certificate_verifier(Arc::new(trusted?))
+    };
+    let mut config = match &settings.own {
+        Some(pair) => {
+            let (chain, key) = own(pair)?;
+            builder.with_client_auth_cert(chain, key).map_err(|e| unusable(pair, &e))?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn in_words(error: impl std::error::Error) -> String {
+    error.to_string()
+}
+
+fn unusable(pair: &Pair, error: &rustls::Error) -> String {
+    let (certificate, key) = (pair.certificate.display(), pair.key.display());
+    if matches!(error, rustls::Error::InconsistentKeys(_)) {
+        format!("the key in {key} is not the one of the certificate in {certificate}")
+    } else {
+        format!("the certificate in {certificate} and the key in {key}: {error}")
+    }
+}
+
+type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn own(pair: &Pair) -> Result<Own, String> {
+    let chain = certificates(&pair.certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(&read(&pair.key)?).map_err(|error| {
+        let path = pair.key.display();
+        if !matches!(error, PemError::NoItemsFound) {
+            format!("{path}: {error}")
+        } else if pair.key == pair.certificate {
+            format!("{path} has no private key; name its file: key=FILE")
+        } else {
+            format!("{path} has no private key")
+        }
+    })?;
+    Ok((chain, key))
+}
+
+/// The certificates of a PEM file, of which there is at least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = read(path)?;
+    let all: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let all = all.map_err(|error| format!("{}: {error}", path.display()))?;
+    match all.is_empty() {
+        true => Err(format!("{} has no certificate (PEM: BEGIN CERTIFICATE)", path.display())),
+        false => Ok(all),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let file = File::open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(format!("{} is no file", path.display()));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    match bytes.len() as u64 > FILE_MAX_BYTES {
+        true => Err(format!("{} is larger than 1 MiB", path.display())),
+        false => Ok(bytes),
+    }
+}
+
+fn roots(certificates: Vec<CertificateDer<'static>>, path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(roots)
+}
+
+/// The list of this machine; `SSL_CERT_FILE` and `SSL_CERT_DIR` lead to another one, as elsewhere.
+fn system_roots() -> Result<RootCertStore, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added > 0 {
+        return Ok(roots);
+    }
+    let why = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
+    Err(format!(
+        "this machine has no list of CAs{why}; name the one to trust: ca=FILE, or install ca-certificates"
+    ))
+}
