@@ -8,7 +8,7 @@ mod asking;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use self::asking::request;
+use self::asking::{Stuck, request};
 use super::confirm::Confirm;
 use super::frame::{Coverage, DATA_MAX, Frame, Malformed, SEQUENCES, Type};
 use super::timer::Timer;
@@ -120,6 +120,8 @@ pub struct Client {
     tries: u32,          // of the request
     counter: Option<u8>, // the number that a server counts from, if it is not ours
     has_company: bool,   // another client asks on this link
+    stuck: Stuck,
+    first: Option<Frame>, // goes before what is due
     due: Option<Frame>,
     timer: Timer,
     events: VecDeque<Event>,
@@ -139,6 +141,7 @@ impl Client {
         Ok(Self {
             settings,
             ask,
+            first: None,
             due: Some(request.clone()),
             request,
             has_offer,
@@ -156,6 +159,7 @@ impl Client {
             tries: 0,
             counter: None,
             has_company: false,
+            stuck: Stuck::default(),
             timer: Timer::default(),
             events: VecDeque::new(),
         })
@@ -244,6 +248,9 @@ impl Client {
             let last = next.wrapping_sub(1) % SEQUENCES;
             return Some(form.encode(&words::ack(sequence, last, &mut self.own)));
         }
+        if let Some(frame) = self.first.take() {
+            return Some(form.encode(&frame));
+        }
         if let Some(frame) = self.due.take() {
             if self.timer.deadline().is_none() {
                 self.timer.start(now);
@@ -277,7 +284,9 @@ impl Client {
     pub fn accept(&mut self) {
         if matches!(self.phase, Phase::Described) {
             self.phase = Phase::Taking;
-            self.confirm.now();
+            if self.settings.sequence == Sequence::Rss {
+                self.confirm.now();
+            }
         }
     }
 
@@ -285,6 +294,11 @@ impl Client {
     pub fn refuse(&mut self, refusal: Refusal) {
         if !matches!(self.phase, Phase::Described | Phase::Taking) {
             return;
+        }
+        // it listens for a refusal only when its description is confirmed.
+        if self.settings.sequence == Sequence::Streaming && self.confirm.take() {
+            let last = self.expected.wrapping_sub(1) % SEQUENCES;
+            self.first = Some(words::ack(Sequence::Streaming, last, &mut self.own));
         }
         let sequence = match self.settings.sequence {
             Sequence::Rss => after(self.expected),
@@ -462,7 +476,9 @@ impl Client {
         self.size = Some((size, about.offset));
         self.left = Some(size - about.offset);
         self.phase = Phase::Described;
-        self.confirm.said();
+        if self.settings.sequence == Sequence::Rss {
+            self.confirm.said(); // by who takes the file; a refusal takes its place
+        }
         self.events.push_back(Event::Described(about));
     }
 

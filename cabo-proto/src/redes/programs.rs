@@ -127,6 +127,40 @@ fn the_middle_of_a_file_is_no_catalogue() {
     }
 }
 
+/// a client vanished in the middle of a file, and whoever asks hears the frame that it did not confirm.
+#[test]
+fn a_server_that_waits_for_a_client_that_vanished_is_told_to_give_it_up() {
+    let mut talk = Talk::download(Layout::C69, Sequence::Rss);
+    let request = talk.says();
+    for round in 0..3 {
+        assert!(talk.hears(&c69(b"\x7e\x00\x09\x00", 0)).is_empty(), "{round}");
+        assert!(talk.hears_frame(Type::Data, 10, &[0x5A; 63]).is_empty(), "{round}");
+        if round < 2 {
+            assert_eq!(talk.waits(Duration::from_millis(40 << round)), request, "{round}");
+        }
+    }
+    let error = Frame { sequence: 12, kind: Type::Error, data: vec![3, 0, 0, 0] };
+    let error = talk.form.encode(&error);
+    let said = talk.waits(Duration::from_millis(300));
+    assert_eq!(said, [error.clone(), error, request[0].clone()]);
+    assert!(talk.hears_frame(Type::Ack, 11, b"").is_empty(), "of the ERRO");
+    assert!(talk.hears_frame(Type::Ack, 12, b"").is_empty(), "of the request");
+    assert_eq!(talk.hears_frame(Type::Describe, 13, &5u64.to_le_bytes()), [ack(13)]);
+}
+
+/// A transfer that goes on is somebody's.
+#[test]
+fn a_server_that_gets_on_is_left_alone() {
+    let mut talk = Talk::download(Layout::C69, Sequence::Rss);
+    let request = talk.says();
+    for number in 5..31 {
+        talk.hears_frame(Type::Ack, number, b"");
+        talk.hears_frame(Type::Data, number + 1, &[0x5A; 63]);
+        let said = talk.waits(Duration::from_millis(50));
+        assert!(said.iter().all(|frame| *frame == request[0]), "{number}");
+    }
+}
+
 /// What another client is told is not for us, even where it looks like an answer.
 #[test]
 fn the_answer_to_another_client_is_not_taken() {
@@ -163,6 +197,29 @@ fn a_window_gets_one_confirmation() {
     assert!(talk.hears(&[b"\x7e\x16\x92".as_slice(), &[b'x'; 22], b"\x5a"].concat()).is_empty());
     assert_eq!(talk.hears(b"\x7e\x40\xf2\x8bewixemrqob"), [frame(b"\x7e\xc1\x00\x39\x49", 14, 0)]);
     assert_eq!((talk.bytes, talk.ended), (vec![b'x'; 400], Some(Ok(()))));
+}
+
+/// it ended where ERRO came before the confirmation of its description, and went on so.
+#[test]
+fn a_description_is_confirmed_before_the_file_is_refused() {
+    for refuses_at_once in [true, false] {
+        let mut talk = Talk::download(Layout::Lsb, Sequence::Streaming);
+        talk.says();
+        talk.hears_frame(Type::Ack, 0, b"0");
+        let about = Frame { sequence: 1, kind: Type::Describe, data: b"9,202611211832".to_vec() };
+        talk.client.handle_frame(talk.now, &talk.form.encode(&about));
+        let mut said = Vec::new();
+        if !refuses_at_once {
+            said.extend(std::iter::from_fn(|| talk.client.poll_transmit(talk.now)));
+        }
+        talk.client.refuse(Refusal::DiskFull);
+        said.extend(std::iter::from_fn(|| talk.client.poll_transmit(talk.now)));
+        let said: Vec<_> = said.iter().map(|bytes| talk.form.decode(bytes).unwrap()).collect();
+        let ack = Frame { sequence: 1, kind: Type::Ack, data: b"1".to_vec() };
+        let error = Frame { sequence: 2, kind: Type::Error, data: b"3".to_vec() };
+        assert_eq!(said, [ack, error]);
+        assert_eq!(talk.client.next(), 3);
+    }
 }
 
 /// a window that comes again, and one whose end is lost, are confirmed once, after a pause.

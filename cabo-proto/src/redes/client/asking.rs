@@ -9,6 +9,18 @@ use crate::redes::{Refusal, Sequence, Settings, after, ahead};
 
 /// A request that is not answered gets other numbers from this try on.
 const RENUMBERED: u32 = 3;
+/// A server that answers so often with the same frame of another exchange is held up in it.
+const STUCK: u32 = 3;
+/// How often such a server is told to give that up: the programs want to hear it twice.
+const EXCUSES: u32 = 2;
+
+/// What speaks for a server that still waits for a client that vanished.
+#[derive(Debug, Default)]
+pub(super) struct Stuck {
+    frame: Option<(u8, u32)>, // its number, and how often it came
+    excuses: u32,             // still to be said
+    has_ended: bool,          // they were said before
+}
 
 impl Client {
     /// While asking: a confirmation, a refusal, or in `rss` the answer itself, whose confirmation was lost.
@@ -37,6 +49,7 @@ impl Client {
                 self.take_from(now, frame.sequence);
                 self.handle_numbered(now, frame);
             }
+            Type::Data | Type::Describe | Type::End if is_rss => self.note_stuck(now, &frame),
             // Its confirmation was lost; a name is nobody's file.
             Type::Describe
                 if self.settings.sequence == Sequence::Wired && self.ask == Ask::List =>
@@ -70,6 +83,13 @@ impl Client {
 
     /// Servers of `streaming` drop what they heard before; another number makes them say which one they wait for.
     pub(super) fn ask_again(&mut self) {
+        if let (Some((number, _)), 1..) = (self.stuck.frame, self.stuck.excuses) {
+            self.stuck.excuses -= 1;
+            let data = words::refusal(Sequence::Rss, Refusal::DiskFull);
+            let sequence = after(after(number));
+            self.due = Some(Frame { sequence, kind: Type::Error, data });
+            return;
+        }
         self.tries += 1;
         if self.settings.sequence == Sequence::Streaming && self.tries >= RENUMBERED {
             self.renumber(after(self.request.sequence));
@@ -80,6 +100,24 @@ impl Client {
     fn renumber(&mut self, number: u8) {
         self.request.sequence = number;
         self.own = after(number);
+    }
+
+    /// the same frame again and again, each time behind a confirmation that our request made it repeat.
+    fn note_stuck(&mut self, now: Instant, frame: &Frame) {
+        let is_next = self.counter.take().is_some_and(|number| frame.sequence == after(number));
+        if !is_next || self.has_company || self.stuck.has_ended {
+            return;
+        }
+        let count = match self.stuck.frame {
+            Some((number, count)) if number == frame.sequence => count + 1,
+            _ => 1,
+        };
+        self.stuck.frame = Some((frame.sequence, count));
+        if count == STUCK {
+            self.stuck.has_ended = true;
+            self.stuck.excuses = EXCUSES;
+            self.timer.start(now);
+        }
     }
 
     /// Whether a server that goes on counting from an exchange before this one begins its answer here.
