@@ -227,7 +227,7 @@ fn what_cannot_be_said_or_reached_is_one_clear_line() {
         ),
         (&["send", "tcp://127.0.0.1:1", "--as", "./none.toml"], 2, &["none.toml", "No such file"]),
         (&["send", "tcp://127.0.0.1:1", "--as", "tp0", "MENSAJE"], 3, &["refused"]),
-        (&["connect", "eth://lo"], 2, &["eth://lo", "tcp://, udp:// and unix:"]),
+        (&["connect", "eth://lo"], 2, &["eth://lo", "tcp://, tls://, udp:// and unix:"]),
         (&["listen", "udp://239.1.2.3?if=nope0"], 1, &["nope0"]),
         (&["listen", "tcp://127.0.0.1:0/item"], 2, &["item"]),
     ];

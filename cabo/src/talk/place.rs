@@ -13,7 +13,7 @@ use super::query::{
 use crate::address::{Address, AddressError, Host, HostPort, Place};
 use crate::carrier::open_udp::OpenUdp;
 use crate::carrier::tcp::{self, Tcp};
-use crate::carrier::tls::{self, ConnectSettings, ListenSettings, Tls};
+use crate::carrier::tls::{self, ConnectSettings, Connector, ListenSettings, Tls};
 use crate::carrier::unix::{self, Unix};
 use crate::carrier::{self, ByteStream, Connected, Listener, OpenError};
 use crate::error::ResolveError;
@@ -108,9 +108,9 @@ impl Way {
             }
             Place::Tls(host) => {
                 let wishes = Wishes::of(address, TLS_CONNECT)?;
-                let settings = ConnectSettings::of(address)?;
+                let connector = Connector::new(&ConnectSettings::of(address)?, tls::FOREIGN)?;
                 let below = to_any(wishes.resolve(host).await?, &wishes, within).await?;
-                let connected = tls::secure(below, &settings, tls::FOREIGN, within).await?;
+                let connected = connector.secure(below, within).await?;
                 Ok(Self::Stream(connected.stream, connected.to))
             }
             Place::Unix(name) => {

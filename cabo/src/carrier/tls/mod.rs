@@ -166,32 +166,45 @@ pub async fn connect(
     alpn: &[&[u8]],
     within: Duration,
 ) -> Result<Connected, OpenError> {
-    secure(tcp::connect(address, within).await?, settings, alpn, within).await
+    let connector = Connector::new(settings, alpn)?;
+    connector.secure(tcp::connect(address, within).await?, within).await
 }
 
-/// Shakes hands over a TCP connection, or fails `within` the deadline.
-pub async fn secure(
-    below: Connected,
-    settings: &ConnectSettings,
-    alpn: &[&[u8]],
-    within: Duration,
-) -> Result<Connected, OpenError> {
-    let what = format!("tls://{}", below.to);
-    let config = files::client_config(settings, alpn)
-        .map_err(|problem| OpenError::TlsSetup { what: what.clone(), problem })?;
-    if settings.is_unverified {
-        tracing::warn!("{what}: its certificate is not verified (verify=no): it may be anybody");
+/// What a client has ready before it connects: what it trusts, and what it shows.
+#[derive(Debug)]
+pub struct Connector {
+    config: Arc<rustls::ClientConfig>,
+    settings: ConnectSettings,
+}
+
+impl Connector {
+    /// Reads the files that `settings` name.
+    pub fn new(settings: &ConnectSettings, alpn: &[&[u8]]) -> Result<Self, OpenError> {
+        let config = files::client_config(settings, alpn).map_err(|problem| {
+            OpenError::TlsSetup { what: format!("tls://{}", settings.name.to_str()), problem }
+        })?;
+        Ok(Self { config: Arc::new(config), settings: settings.clone() })
     }
-    let connector = TlsConnector::from(Arc::new(config));
-    let shaking = connector.connect(settings.name.clone(), Buffered::new(below.stream));
-    let stream = match timeout(within, shaking).await {
-        Ok(shaken) => shaken.map_err(|error| refused(&what, &error))?,
-        Err(_elapsed) => return Err(OpenError::Timeout { what, seconds: within.as_secs() }),
-    };
-    let (_, connection) = stream.get_ref();
-    let channel = channel(connection).map_err(|error| refused(&what, &error))?;
-    let stream = Box::new(TlsStream::new(stream.into()));
-    Ok(Connected { stream, to: below.to, peer_user: None, channel })
+
+    /// Shakes hands over a TCP connection, or fails `within` the deadline.
+    pub async fn secure(self, below: Connected, within: Duration) -> Result<Connected, OpenError> {
+        let what = format!("tls://{}", below.to);
+        if self.settings.is_unverified {
+            tracing::warn!(
+                "{what}: its certificate is not verified (verify=no): it may be anybody"
+            );
+        }
+        let connector = TlsConnector::from(self.config);
+        let shaking = connector.connect(self.settings.name, Buffered::new(below.stream));
+        let stream = match timeout(within, shaking).await {
+            Ok(shaken) => shaken.map_err(|error| refused(&what, &error))?,
+            Err(_elapsed) => return Err(OpenError::Timeout { what, seconds: within.as_secs() }),
+        };
+        let (_, connection) = stream.get_ref();
+        let channel = channel(connection).map_err(|error| refused(&what, &error))?;
+        let stream = Box::new(TlsStream::new(stream.into()));
+        Ok(Connected { stream, to: below.to, peer_user: None, channel })
+    }
 }
 
 /// The error of a handshake: of the socket, or of who is at its other end.
