@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -25,6 +26,9 @@ POLL_SECONDS = 0.002
 NEVER_SECONDS = 0.3
 TCP_LISTEN, UDP_OPEN = "0A", "07"
 IP_RECVTTL = 12  # linux/in.h
+# Makes here.pem and here.key, which a row with `certified` has.
+CERTIFY = """openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout here.key -out here.pem \\
+    -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 2>/dev/null"""
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 
 
@@ -227,6 +231,36 @@ class Row:
         self.link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.link.close()
 
+    # TLS around the connection.
+
+    def tls_server(self):
+        """By here.pem and here.key."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain("here.pem", "here.key")
+        self.link = context.wrap_socket(self.link, server_side=True)
+
+    def tls_server_refused(self):
+        """The program does not want this certificate, which a server may learn from its next read alone."""
+        try:
+            self.tls_server()
+            rest = self.link.recv(99)
+        except (ssl.SSLError, ConnectionError):
+            return
+        assert rest == b"", f"it said {rest!r}"
+
+    def tls_client(self, name):
+        """Trusts here.pem, for this name."""
+        context = ssl.create_default_context(cafile="here.pem")
+        self.link = context.wrap_socket(self.link, server_hostname=name)
+
+    def tls_close(self):
+        """With the word that nothing more comes."""
+        try:
+            self.link.unwrap()
+        except (ssl.SSLError, ConnectionError):
+            pass  # the program was the faster one
+        self.link.close()
+
     # Datagrams.
 
     def udp(self, host, port, interface=None):
@@ -281,7 +315,8 @@ def main():
         for file_name, text in files.items():
             with open(file_name, "wb") as file:
                 file.write(data(text))
-        for command in ["ip link set lo up", "mount --bind hosts /etc/hosts", *row.get("network", [])]:
+        certify = [CERTIFY] if row.get("certified") else []
+        for command in ["ip link set lo up", "mount --bind hosts /etc/hosts", *certify, *row.get("network", [])]:
             subprocess.run(command, shell=True, check=True)
         # Debian has several programs of this name.
         os.symlink(subprocess.check_output(["sh", "-c", "command -v nc.openbsd"], text=True).strip(), "nc")

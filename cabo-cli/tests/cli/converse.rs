@@ -9,9 +9,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
+use rustix::process::Signal;
 
 use crate::talk::Listening;
-use crate::world::{LIMIT, World, finish, until};
+use crate::world::{LIMIT, World, finish, signal_child, until, wait};
 
 /// The largest datagram of IPv4.
 const LARGEST: usize = 65_507;
@@ -47,6 +48,32 @@ fn a_program_ends_with_its_client_and_all_of_them_with_us() {
     assert!(!seconds.iter().any(|process| is_gone(process)), "another client's program ended");
     listen.end();
     assert!(until(|| seconds.iter().all(|process| is_gone(process))), "a program outlives us");
+}
+
+#[test]
+fn a_program_ends_when_nobody_says_anything_and_with_the_client_that_is_told_to_end() {
+    let world = World::new();
+    let args = ["tcp://127.0.0.1:0", "--exec", ENDLESS, "--idle", "300ms"];
+    let mut listen = Listening::start(&world, &args, 1);
+    let client = listen.tcp();
+    let mut line = String::new();
+    BufReader::new(&client).read_line(&mut line).unwrap();
+    assert_eq!(
+        listen.event("closed")["why"],
+        "closed",
+        "it was asked to end: no failure of its own"
+    );
+    assert!(until(|| line.split_whitespace().all(is_gone)), "its program goes on");
+    listen.end();
+
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", server.local_addr().unwrap());
+    let mut connect = world.cabo().args(["connect", &url, "--exec", ENDLESS]).spawn().unwrap();
+    let (peer, _) = server.accept().unwrap();
+    let processes = processes_of(&peer);
+    signal_child(&connect, Signal::INT);
+    assert_eq!(wait(&mut connect).code(), Some(130));
+    assert!(until(|| processes.iter().all(|process| is_gone(process))), "a program outlives us");
 }
 
 #[test]
@@ -138,7 +165,7 @@ fn a_recorded_conversation_is_played_as_client_and_as_server() {
     let mut client = world.cabo();
     client.args(["connect", &format!("tcp://{}", listen.ports[0])]).stdin(stdin());
     assert_eq!(finish(&mut client).good().out, done.out);
-    assert_eq!(crate::world::wait(&mut listen.child).code(), Some(0));
+    assert_eq!(wait(&mut listen.child).code(), Some(0));
 }
 
 #[test]

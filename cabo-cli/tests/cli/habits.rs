@@ -13,11 +13,12 @@ use serde_json::Value;
 use crate::needs::{Need, skip_without};
 use crate::world::{assert_same_text, finish};
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 6] = [
     Need::Program("python3"),
     Need::Program("nc.openbsd"),
     Need::Program("ncat"),
     Need::Program("socat"),
+    Need::Program("openssl"),
     Need::Namespaces,
 ];
 /// Rows that run at once: most of them wait.

@@ -257,7 +257,10 @@ impl Query {
     pub fn check(&self, known: &[&str]) -> Result<(), Problem> {
         match self.0.iter().find(|(key, _)| !known.contains(&key.as_str())) {
             None => Ok(()),
-            Some((key, _)) => Err(Problem::Parameter { key: key.clone(), known: known.join(", ") }),
+            Some((key, _)) => {
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                Err(Problem::Parameter { key: key.clone(), known })
+            }
         }
     }
 

@@ -20,7 +20,8 @@
 //!
 //! [`Callers`] are whoever connects to us, awaited one after another: each is a conversation as a [`Client`] has it.
 //! `peer` is the handle that callbacks get, `stream` drives one peer on a stream carrier, `datagrams` all peers of a UDP
-//! socket, `server` listens, `engine` has the threads and `callback` says on which one is called. Only `carrier` names a socket.
+//! socket, `server` listens, `engine` has the threads and `callback` says on which one is called. Only `carrier` names a
+//! socket.
 
 pub mod blocking;
 pub mod callers;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cabo_proto::dialect::Dialect;
 
 use super::query::{
-    TCP_CONNECT, TCP_LISTEN, TLS_CONNECT, TLS_LISTEN, UDP_CONNECT, UDP_LISTEN, Wishes,
+    TCP_CONNECT, TCP_LISTEN, TLS_CONNECT, TLS_LISTEN, UDP_CONNECT, UDP_LISTEN, UNIX, Wishes,
 };
 use crate::address::{Address, AddressError, Host, HostPort, Place};
 use crate::carrier::open_udp::OpenUdp;
@@ -66,7 +66,10 @@ impl Door {
                 let below = listen_tcp(host, &wishes).await?;
                 Ok(Self::Streams(Arc::new(Tls::over(below, &settings, tls::FOREIGN)?), "tls"))
             }
-            Place::Unix(name) => Ok(Self::Streams(Arc::new(Unix::listen(name)?), "unix")),
+            Place::Unix(name) => {
+                Wishes::of(address, UNIX)?;
+                Ok(Self::Streams(Arc::new(Unix::listen(name)?), "unix"))
+            }
             Place::Udp(host) => {
                 let wishes = Wishes::of(address, UDP_LISTEN)?;
                 Ok(Self::Datagrams(match host.host {
@@ -114,6 +117,7 @@ impl Way {
                 Ok(Self::Stream(connected.stream, connected.to))
             }
             Place::Unix(name) => {
+                Wishes::of(address, UNIX)?;
                 let connected = unix::connect(name, within).await?;
                 Ok(Self::Stream(connected.stream, connected.to))
             }

@@ -23,6 +23,9 @@ pub(super) const TLS_LISTEN: &[&str] = &["ip", "cert", "key", "ca"];
 /// Words for whoever listens over UDP.
 pub(super) const UDP_LISTEN: &[&str] = &["ip", "if", "ttl", "loop"];
 
+/// A Unix socket has nothing to choose.
+pub(super) const UNIX: &[&str] = &[];
+
 /// A query, understood.
 #[derive(Debug)]
 pub(super) struct Wishes {
@@ -169,6 +172,8 @@ mod tests {
             assert!(wishes(&format!("udp://239.1.2.3:5005?{bad}")).is_err(), "{bad}");
         }
         assert!(Wishes::of(&"udp://:5005?ip=6".parse().unwrap(), UDP_LISTEN).is_err());
+        let unix = Wishes::of(&"unix:here?from=there".parse().unwrap(), UNIX).unwrap_err();
+        assert!(unix.to_string().contains("known are: none"), "{unix}");
         assert!(Wishes::of(&"tcp://h:1?ttl=3".parse().unwrap(), TCP_CONNECT).is_err());
     }
 
