@@ -42,22 +42,9 @@ pub(super) async fn serve(
     handlers: Arc<Handlers>,
     engine: Arc<Engine>,
 ) {
-    let mut sweep = interval(SWEEP_TIME);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut hall = Hall {
-        socket,
-        settings,
-        handlers,
-        engine,
-        peers: BTreeMap::new(),
-        addresses: BTreeMap::new(),
-        bell: Arc::default(),
-        sending: VecDeque::new(),
-        unsent: None,
-        sweep,
-        buffer: vec![0; LARGEST_BYTES],
-    };
-    let error = poll_fn(|cx| hall.poll(cx)).await;
+    let hall = Hall::new(settings, handlers, engine);
+    let mut alone = Alone { socket, hall, buffer: vec![0; LARGEST_BYTES] };
+    let error = poll_fn(|cx| alone.poll(cx)).await;
     tracing::error!(%error, "the socket is gone");
 }
 
@@ -211,9 +198,8 @@ struct Known {
     inbox: Arc<Inbox>,
 }
 
-/// A UDP socket and whoever speaks to it.
+/// Whoever speaks to a UDP socket.
 struct Hall {
-    socket: OpenUdp,
     settings: Arc<Settings>,
     handlers: Arc<Handlers>,
     engine: Arc<Engine>,
@@ -222,33 +208,27 @@ struct Hall {
     bell: Arc<Bell>,
     /// Peers with something to send, each once; what it is waits in their own room.
     sending: VecDeque<u64>,
-    /// What the socket did not take yet.
+    /// What the socket has to take next.
     unsent: Option<(SocketAddr, Bytes)>,
     sweep: Interval,
+}
+
+/// A hall with its socket.
+struct Alone {
+    socket: OpenUdp,
+    hall: Hall,
     buffer: Vec<u8>,
 }
 
-impl Hall {
+impl Alone {
     /// Never ready but with an error of the socket.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         for _ in 0..TURN {
-            let mut is_idle = true;
-            while let Poll::Ready(number) = self.bell.poll(cx) {
-                self.sending.push_back(number);
-            }
-            if self.poll_send(cx).is_ready() && !self.sending.is_empty() {
-                is_idle = false;
-            }
-            if self.sweep.poll_tick(cx).is_ready() {
-                self.forget_silent();
-                is_idle = false;
-            }
+            let mut is_idle = !self.hall.poll_work(cx);
+            is_idle &= self.poll_send(cx).is_pending() || self.hall.sending.is_empty();
             let mut part = ReadBuf::new(&mut self.buffer);
             match self.socket.poll_recv(cx, &mut part) {
-                Poll::Ready(Ok(from)) => {
-                    let datagram = Bytes::copy_from_slice(part.filled());
-                    self.receive(from, &datagram);
-                }
+                Poll::Ready(Ok(from)) => self.hall.receive(from, part.filled()),
                 // An ICMP message about an earlier datagram: not about the socket.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
@@ -260,7 +240,49 @@ impl Hall {
         Poll::Pending
     }
 
-    fn receive(&mut self, from: SocketAddr, datagram: &Bytes) {
+    /// Sends for one turn: ready where the socket took it.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..TURN {
+            let Some((to, datagram)) = self.hall.next() else { break };
+            match self.socket.poll_send(cx, datagram, *to) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(sent) => self.hall.sent(&sent),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Hall {
+    fn new(settings: Arc<Settings>, handlers: Arc<Handlers>, engine: Arc<Engine>) -> Self {
+        let mut sweep = interval(SWEEP_TIME);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            settings,
+            handlers,
+            engine,
+            peers: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            bell: Arc::default(),
+            sending: VecDeque::new(),
+            unsent: None,
+            sweep,
+        }
+    }
+
+    /// Looks who has something to send and, now and then, who is silent; whether it was now.
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> bool {
+        while let Poll::Ready(number) = self.bell.poll(cx) {
+            self.sending.push_back(number);
+        }
+        let is_swept = self.sweep.poll_tick(cx).is_ready();
+        if is_swept {
+            self.forget_silent();
+        }
+        is_swept
+    }
+
+    fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
         let from = carrier::Peer::udp(from);
         let Some(address) = from.socket_addr() else { return };
         if !self.peers.contains_key(&address) && !self.welcome(address, from) {
@@ -272,8 +294,8 @@ impl Hall {
             tracing::debug!(%from, bytes = datagram.len(), "a datagram over the limit");
             return;
         }
-        let len = self.settings.dialect.cut.trim(datagram).len();
-        if !known.inbox.put(Event::Message(datagram.slice(..len))) {
+        let bytes = Bytes::copy_from_slice(self.settings.dialect.cut.trim(datagram));
+        if !known.inbox.put(Event::Message(bytes)) {
             tracing::debug!(%from, "its callbacks take too long: a datagram is lost");
         }
     }
@@ -300,20 +322,10 @@ impl Hall {
         true
     }
 
-    /// Sends what waits, a datagram of each peer in turn, for one turn: ready where the socket took it.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..TURN {
-            if let Some((to, datagram)) = &self.unsent {
-                match self.socket.poll_send(cx, datagram, *to) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(error)) => {
-                        tracing::debug!(%to, %error, bytes = datagram.len(), "a datagram is lost");
-                    }
-                }
-                self.unsent = None;
-            }
-            let Some(number) = self.sending.pop_front() else { break };
+    /// What the socket has to take next: a datagram of each peer in turn.
+    fn next(&mut self) -> Option<&(SocketAddr, Bytes)> {
+        while self.unsent.is_none() {
+            let number = self.sending.pop_front()?;
             let Some(address) = self.addresses.get(&number).copied() else { continue };
             let Some(known) = self.peers.get(&address) else { continue };
             match known.peer.shared().take_datagram() {
@@ -328,7 +340,15 @@ impl Hall {
                 None => {}
             }
         }
-        Poll::Ready(())
+        self.unsent.as_ref()
+    }
+
+    /// The socket took it, or failed to.
+    fn sent(&mut self, sent: &io::Result<()>) {
+        if let (Err(error), Some((to, datagram))) = (sent, &self.unsent) {
+            tracing::debug!(%to, %error, bytes = datagram.len(), "a datagram is lost");
+        }
+        self.unsent = None;
     }
 
     fn forget_silent(&mut self) {

@@ -1,7 +1,7 @@
 //! The threads of a server, and its tasks, which no stuck thread can keep.
 //!
 //! The loop has one thread more than it may have callbacks, so one is always left. A task that waits in the queue of a
-//! thread whose callback does not return would wait with it: the watch of `callback` then has [`Engine::rescue`] give
+//! thread whose callback does not return would wait with it: the watch of `callback` then has `Homes::rescue` give
 //! every task that is not running to another thread.
 
 use std::collections::BTreeMap;

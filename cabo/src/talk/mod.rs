@@ -20,8 +20,8 @@
 //!
 //! [`Callers`] are whoever connects to us, awaited one after another: each is a conversation as a [`Client`] has it.
 //! `peer` is the handle that callbacks get, `stream` drives one peer on a stream carrier, `datagrams` all peers of a UDP
-//! socket, `server` listens, `engine` has the threads and `callback` says on which one is called. Only `carrier` names a
-//! socket.
+//! socket, `server` listens, `engine` has the threads and `callback` says on which one is called; `reconnect`, `blocking`
+//! and `streams` are the client in other shapes. Only `carrier` names a socket.
 
 pub mod blocking;
 pub mod callers;
@@ -75,8 +75,8 @@ pub struct Settings {
 
 /// What runs on which thread of a server.
 ///
-/// Callbacks run where the socket was read while they are quick, and give way to others where they are not: a callback that
-/// blocks, or never returns, holds up its own peer alone. Below the loops stands one more thread by, for that.
+/// Callbacks run where the socket was read while they are quick, and beside that where they are not: one that blocks, or
+/// never returns, holds up its own peer alone. For that one thread more than there are loops stands by.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Threads {
     /// An event loop a core.

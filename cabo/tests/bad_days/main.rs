@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 
 mod callbacks;
+mod limits;
 mod running;
 mod vanished;

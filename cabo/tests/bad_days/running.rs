@@ -47,8 +47,12 @@ impl Running {
         Self { tcp, udp, stop: Some(stop), thread: Some(thread) }
     }
 
+    pub(crate) fn tcp_at(&self) -> SocketAddr {
+        self.tcp.unwrap()
+    }
+
     pub(crate) fn tcp(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.tcp.unwrap()).unwrap();
+        let stream = TcpStream::connect(self.tcp_at()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream

@@ -1,3 +1,5 @@
+//! Trust that is earned and lost, places on the loop, the watch, the gate. Neighbour: `mod.rs`, by its private parts.
+
 use std::sync::mpsc;
 
 use super::*;
