@@ -307,6 +307,21 @@ fn confirmations_of_the_server_are_counted() {
     assert_eq!((talk.bytes.as_slice(), talk.ended), (b"|".as_slice(), Some(Ok(()))));
 }
 
+/// on loopback its client sends a request three times at once, and each stale answer costs it one of three tries.
+#[test]
+fn copies_of_a_request_get_one_confirmation() {
+    let form = Form::of(Layout::Lsb);
+    let settings = Settings { form, sequence: Sequence::Streaming, ..Settings::default() };
+    let (mut server, mut now) = (Server::new(settings), origin());
+    for _ in 0..3 {
+        server.handle_frame(now, b"\x7e\xc2\x5aa0\x55hpjkw\0\0\0");
+    }
+    assert_eq!(std::iter::from_fn(|| server.poll_transmit(now)).count(), 1);
+    now += Duration::from_millis(40);
+    server.handle_frame(now, b"\x7e\xc2\x5aa0\x55hpjkw\0\0\0");
+    assert_eq!(std::iter::from_fn(|| server.poll_transmit(now)).count(), 1);
+}
+
 fn c68(head: &[u8], crc: u8) -> Vec<u8> {
     let mut bytes = frame(head, 67, 0);
     bytes.push(crc);

@@ -12,6 +12,8 @@ use super::{Description, Refusal, Sequence, Settings, after, words};
 
 /// A client that confirmed something within this is there; others wait until it is done or silent.
 const LIVE: Duration = Duration::from_millis(200);
+/// A request that comes again within this is a copy: on loopback the programs of `streaming` send three at once.
+const COPIES: Duration = Duration::from_millis(10);
 /// Confirmations and events that wait to be taken at most.
 const WAITING_MAX: usize = 64;
 
@@ -72,6 +74,7 @@ pub struct Server {
 struct Exchange {
     request: Frame,
     ack: Frame,
+    acked: Instant, // when that was said last
     wants: Option<Want>,
     window: u8,
     is_offer: bool,
@@ -229,9 +232,14 @@ impl Server {
     }
 
     fn request(&mut self, now: Instant, frame: Frame) {
-        if let Some(exchange) = &self.exchange {
+        if let Some(exchange) = &mut self.exchange {
             let is_over = exchange.last.is_none(); // who asks anew has it all
             if exchange.request == frame && exchange.progress.is_none() {
+                let is_copy = now.saturating_duration_since(exchange.acked) < COPIES;
+                if is_copy && self.settings.sequence == Sequence::Streaming {
+                    return self.drops.unexpected += 1;
+                }
+                exchange.acked = now;
                 let ack = exchange.ack.clone();
                 return self.reply(ack); // it was lost
             }
@@ -241,7 +249,8 @@ impl Server {
             if is_live && (!is_over || exchange.request == frame) {
                 return self.drops.unexpected += 1;
             }
-            self.end(if is_over { exchange.outcome } else { Outcome::Replaced });
+            let outcome = if is_over { exchange.outcome } else { Outcome::Replaced };
+            self.end(outcome);
         }
         let sequence = self.settings.sequence;
         if frame.sequence == 0 {
@@ -274,6 +283,7 @@ impl Server {
         self.exchange = Some(Exchange {
             request: frame,
             ack,
+            acked: now,
             wants,
             window,
             is_offer: offer.is_some(),
