@@ -20,7 +20,9 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 pub(in crate::carrier) use stream::stream;
 
+mod errno;
 mod stream;
+mod tcp_info;
 mod wire;
 
 /// What kind of socket it is, which decides what its calls do on the wire.
@@ -56,7 +58,7 @@ pub struct Call {
 impl Call {
     /// The error's name as `errno.h` has it, where the call failed.
     pub fn error(&self) -> Option<String> {
-        self.result.and_then(Result::err).map(wire::errno)
+        self.result.and_then(Result::err).map(errno::name)
     }
 }
 
@@ -66,7 +68,7 @@ impl fmt::Display for Call {
         write!(out, "{}({})", self.name, self.arguments)?;
         match self.result {
             Some(Ok(value)) => write!(out, " = {value}"),
-            Some(Err(code)) => write!(out, " = {}", wire::errno(code)),
+            Some(Err(code)) => write!(out, " = {}", errno::name(code)),
             None => Ok(()),
         }
     }

@@ -12,7 +12,8 @@ use std::task::{Context, Poll};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::wire::{Ending, TcpInfo};
+use super::tcp_info::TcpInfo;
+use super::wire::Ending;
 use super::{Closing, Kind, Side, is_watched, outcome, tell, wire};
 use crate::carrier::ByteStream;
 

@@ -1,111 +1,20 @@
 //! What a call did on the wire, in words: from what TCP and UDP must do then, and from the kernel's own account of the
 //! connection (`TCP_INFO`), so that nothing is guessed that can be asked.
 //!
-//! ```text
-//! TCP_INFO, Linux 4.6 and later, in words of 4 bytes
-//!   0  state in the first byte             26  round trip, microseconds     35  segments in
-//!   6  of a listener: accepted later       34  segments out                 36  bytes that were never sent
-//!   7  of a listener: room for those       25  segments sent again          38, 39  segments with data in, out
-//! ```
-//!
-//! Neighbours: `mod.rs` and `stream.rs` ask for the words.
+//! Neighbours: `tcp_info` asks; `mod.rs` and `stream.rs` ask for the words.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::RawFd;
 
 use socket2::{SockAddr, Socket};
 
+use super::tcp_info::{State, TcpInfo};
 use super::{Kind, Side};
 use crate::carrier::sockopt;
 
 const NOTHING: &str = "nothing on the wire";
 /// A datagram of so many bytes fits every link that IPv6 may cross.
 const ALWAYS_FITS_BYTES: usize = 1280 - 48;
-
-/// A connection's state, as RFC 9293 names it and as the kernel numbers it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum State {
-    Established,
-    SynSent,
-    FinWait1,
-    FinWait2,
-    TimeWait,
-    Closed,
-    CloseWait,
-    LastAck,
-    Listen,
-    Closing,
-}
-
-impl State {
-    fn of(number: u8) -> Self {
-        match number {
-            1 | 3 => Self::Established,
-            2 => Self::SynSent,
-            4 => Self::FinWait1,
-            5 => Self::FinWait2,
-            6 => Self::TimeWait,
-            8 => Self::CloseWait,
-            9 => Self::LastAck,
-            10 => Self::Listen,
-            11 => Self::Closing,
-            _ => Self::Closed,
-        }
-    }
-}
-
-/// What the kernel says of a TCP socket.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TcpInfo {
-    state: State,
-    round_trip_us: u32,
-    segments_out: u32,
-    segments_in: u32,
-    sent_again: u32,
-    unsent_bytes: u32,
-    data_segments_out: u32,
-    pub(super) data_segments_in: u32,
-    queued: u32,
-    queue_max: u32,
-}
-
-impl TcpInfo {
-    /// Asks; none for other sockets.
-    pub(super) fn of(descriptor: RawFd, kind: Kind) -> Option<Self> {
-        if kind != Kind::Tcp {
-            return None;
-        }
-        let words: [u32; 40] = sockopt::get(&descriptor, libc::IPPROTO_TCP, libc::TCP_INFO).ok()?;
-        let word = |at: usize| words.get(at).copied().unwrap_or_default();
-        Some(Self {
-            state: State::of(word(0).to_ne_bytes().first().copied().unwrap_or_default()),
-            round_trip_us: word(17),
-            segments_out: word(34),
-            segments_in: word(35),
-            sent_again: word(25),
-            unsent_bytes: word(36),
-            data_segments_out: word(39),
-            data_segments_in: word(38),
-            queued: word(6),
-            queue_max: word(7),
-        })
-    }
-
-    fn round_trip(&self) -> String {
-        format!("round trip {:.3} ms", f64::from(self.round_trip_us) / 1e3)
-    }
-
-    fn totals(&self, side: Option<Side>) -> String {
-        let Self { segments_out, segments_in, sent_again, .. } = self;
-        // That one the listener sent, and no connection counts it.
-        let after = if side == Some(Side::Accepted) { " after the SYN+ACK" } else { "" };
-        let s = if *segments_out == 1 { "" } else { "s" };
-        format!(
-            "so far {segments_out} segment{s} out{after}, {segments_in} in, {sent_again} sent again, {}",
-            self.round_trip()
-        )
-    }
-}
 
 /// What is known of how a connection ends, for its `close`.
 #[derive(Clone, Copy, Debug)]
@@ -186,7 +95,7 @@ impl Ending {
                 format!("{NOTHING}; it is over, and this side keeps nothing")
             }
         };
-        format!("{what}; {}", info.totals(self.side))
+        format!("{what}{}; {}", info.state.told("; it was "), info.totals(self.side))
     }
 }
 
@@ -296,7 +205,10 @@ pub(super) fn read(
         (_, Ok(0)) if info.is_some_and(|info| info.state == State::Closed) => {
             "the peer's FIN, after ours: both directions are over".into()
         }
-        (_, Ok(0)) => "the peer's FIN: it sends nothing more, and may still read".into(),
+        (_, Ok(0)) => {
+            let now = info.map(|info| info.state.told("; now ")).unwrap_or_default();
+            format!("the peer's FIN: it sends nothing more, and may still read{now}")
+        }
         (_, Ok(_)) => match segments {
             None | Some(0) => "data that had come before".into(),
             Some(1) => "data came in 1 segment".into(),
@@ -352,9 +264,10 @@ pub(super) fn shut(
         0 => String::new(),
         bytes => format!(", behind {bytes} bytes that still wait"),
     };
+    let now = after.state.told("; now ");
     match before.state {
-        State::Established => format!("FIN{behind}: we send nothing more, and still read"),
-        State::CloseWait => format!("FIN{behind}, the second one: the peer's came before"),
+        State::Established => format!("FIN{behind}: we send nothing more, and still read{now}"),
+        State::CloseWait => format!("FIN{behind}, the second one: the peer's came before{now}"),
         State::FinWait1
         | State::FinWait2
         | State::TimeWait
@@ -470,40 +383,6 @@ pub(super) fn failed(code: i32) -> String {
     }
 }
 
-/// The name of an error, as `errno.h` has it.
-pub(super) fn errno(code: i32) -> String {
-    let name = match code {
-        libc::EACCES => "EACCES",
-        libc::EADDRINUSE => "EADDRINUSE",
-        libc::EADDRNOTAVAIL => "EADDRNOTAVAIL",
-        libc::EAFNOSUPPORT => "EAFNOSUPPORT",
-        libc::EAGAIN => "EAGAIN",
-        libc::EBADF => "EBADF",
-        libc::ECONNABORTED => "ECONNABORTED",
-        libc::ECONNREFUSED => "ECONNREFUSED",
-        libc::ECONNRESET => "ECONNRESET",
-        libc::EHOSTUNREACH => "EHOSTUNREACH",
-        libc::EINPROGRESS => "EINPROGRESS",
-        libc::EINTR => "EINTR",
-        libc::EINVAL => "EINVAL",
-        libc::EMFILE => "EMFILE",
-        libc::EMSGSIZE => "EMSGSIZE",
-        libc::ENETDOWN => "ENETDOWN",
-        libc::ENETUNREACH => "ENETUNREACH",
-        libc::ENFILE => "ENFILE",
-        libc::ENOBUFS => "ENOBUFS",
-        libc::ENODEV => "ENODEV",
-        libc::ENOENT => "ENOENT",
-        libc::ENOMEM => "ENOMEM",
-        libc::ENOTCONN => "ENOTCONN",
-        libc::EPERM => "EPERM",
-        libc::EPIPE => "EPIPE",
-        libc::ETIMEDOUT => "ETIMEDOUT",
-        other => return format!("errno {other}"),
-    };
-    name.to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -544,7 +423,7 @@ mod tests {
         let ours = Ending { is_ours_first: true, ..ending };
         let reset = Ending { is_reset: true, ..ending };
         for (ending, state, unread, wanted) in [
-            (ending, State::Established, 0, "FIN; so far 4 segments out, 3 in"),
+            (ending, State::Established, 0, "FIN; it was ESTABLISHED; so far 4 segments out, 3 in"),
             (ending, State::Established, 7, "RST, because 7 bytes were never read"),
             (ending, State::CloseWait, 0, "FIN, the second one"),
             (ours, State::FinWait2, 0, "nothing on the wire; our FIN went before"),
