@@ -80,7 +80,7 @@ static void echo_many(struct histogram *times, size_t active, uint64_t from, uin
             if (one->received < message_len || !one->is_waiting)
                 continue;
             uint64_t now = nanos_now();
-            if (one->asked >= from && now < until)
+            if (now >= from && now < until)
                 add_to_histogram(times, now - one->asked);
             one->is_waiting = false;
             if (now < until)

@@ -62,7 +62,7 @@ fn count(messages: u64) {
 fn serve_talk(job: &Job) -> Result<()> {
     let settings = talk::Settings {
         dialect: Dialect::parse(&job.dialect)?.into(),
-        threads: Some(1),
+        threads: talk::Threads::Loop(1),
         ..talk::Settings::default()
     };
     let server = talk::Server::bind([format!("tcp://{}", job.listen)])?.settings(settings);

@@ -267,7 +267,10 @@ impl Cutter {
     #[inline]
     pub fn next_message(&mut self) -> Result<Option<Bytes>, CutError> {
         let Some((size, kept)) = self.next_size()? else { return Ok(None) };
-        let mut message = self.bytes.split_to(size);
+        // The last one takes the room along: a stream that is silent has none.
+        let is_last = size == self.bytes.len();
+        let mut message =
+            if is_last { std::mem::take(&mut self.bytes) } else { self.bytes.split_to(size) };
         message.truncate(kept);
         Ok(Some(message.freeze()))
     }
