@@ -262,17 +262,20 @@ impl Conversation {
 
     /// Lets what was sent go out, tells of the end, ends our half, and hears the peer out.
     async fn end(&mut self, closed: &Closed) {
-        if matches!(
+        // Who ends TLS without saying so, as ncat does, still hears us.
+        let is_cut = matches!(closed, Closed::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof);
+        let is_heard = matches!(
             closed,
             Closed::Ended | Closed::GoingDown | Closed::Idle(_) | Closed::Malformed(_)
-        ) {
+        );
+        if is_heard || is_cut {
             let last = poll_fn(|cx| self.poll_write(cx));
             let _ = timeout(LAST_BYTES_TIME, last).await; // what it does not take now, it never will
         }
         self.peer.shared().end();
         self.handlers.admit().await;
         self.handlers.closed(&self.peer, closed);
-        if !matches!(closed, Closed::Io(_))
+        if (is_cut || !matches!(closed, Closed::Io(_)))
             && self.stream.shutdown().await.is_ok()
             && !self.is_read_ended
         {
