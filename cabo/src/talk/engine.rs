@@ -23,6 +23,10 @@ use tokio::sync::watch;
 use super::callback::{self, Callbacks};
 use super::{Settings, Threads};
 
+/// Event loops at most, whatever was asked for.
+const LOOPS_MAX: usize = 1024;
+/// Stuck callbacks at most, each of which keeps a thread.
+const STUCK_MAX: usize = 16_384;
 /// Peers at once where each has a thread.
 const PER_PEER_MAX: usize = 4096;
 /// The stack of such a thread; memory is taken as it is used.
@@ -49,18 +53,19 @@ impl Engine {
     pub(super) fn start(settings: &Settings) -> io::Result<Self> {
         let cores = || available_parallelism().map_or(1, usize::from);
         let loops = match settings.threads {
-            Threads::Loop(threads) => threads.max(1),
+            Threads::Loop(threads) => threads.clamp(1, LOOPS_MAX),
             Threads::Cores | Threads::PerPeer => cores(),
         };
-        let aside = Callbacks::apart_max(settings.stuck_max);
-        let workers = loops.saturating_add(1);
+        let stuck_max = settings.stuck_max.clamp(1, STUCK_MAX);
+        let aside = Callbacks::apart_max(stuck_max);
+        let workers = loops + 1;
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers)
-            .max_blocking_threads(aside.saturating_add(2 * workers + ASIDE_THREADS))
+            .max_blocking_threads(aside + 2 * workers + ASIDE_THREADS)
             .thread_name("cabo-loop")
             .enable_all()
             .build()?;
-        let callbacks = Arc::new(Callbacks::new(loops, settings.stuck_max, settings.stuck_time));
+        let callbacks = Arc::new(Callbacks::new(loops, stuck_max, settings.stuck_time));
         let homes = Arc::new(Homes::default());
         let handle = runtime.handle().clone();
         let held = Mutex::new(Some(Arc::new(Held(Some(runtime)))));

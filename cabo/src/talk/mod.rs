@@ -69,7 +69,8 @@ pub struct Settings {
     pub threads: Threads,
     /// A callback that has not returned for so long is stuck: it has cost a thread.
     pub stuck_time: Duration,
-    /// Stuck callbacks, each with its thread; while there are so many, nobody new is let in.
+    /// Stuck callbacks, each with its thread; while there are so many, nobody new is let in. From 1 to 16,384. As many as
+    /// that and 256 more may block at once; the callbacks of other peers wait for one of them to return.
     pub stuck_max: usize,
 }
 

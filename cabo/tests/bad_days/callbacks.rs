@@ -253,6 +253,17 @@ fn while_too_many_callbacks_are_stuck_nobody_new_is_let_in() {
 }
 
 #[test]
+fn limits_that_make_no_sense_are_brought_to_their_bounds() {
+    for (stuck_max, stuck_time) in [(0, Duration::ZERO), (usize::MAX, Duration::MAX)] {
+        let threads = Threads::Loop(0);
+        let limits = Settings { stuck_max, stuck_time, threads, ..settings("lines") };
+        let (server, _told) = sticky(threads);
+        let server = Running::start(server.settings(limits));
+        echo(&server.tcp(), "hola");
+    }
+}
+
+#[test]
 fn a_callback_that_panics_at_each_message_costs_its_own_clients_alone() {
     for threads in THREADS {
         let (tell, told) = mpsc::channel();
