@@ -95,7 +95,7 @@ mod tests {
         let text =
             anstream::adapter::strip_str(&line(&bind, Duration::from_micros(1250))).to_string();
         let wanted =
-            format!("  0.001250  {:<42}  nothing on the wire", "bind(4, \\x1b[2J) = EADDRINUSE");
+            format!("  0.001250  {:<42}  nothing on the wire", "bind(4, \\u{1b}[2J) = EADDRINUSE");
         assert_eq!(text, wanted);
         let object = object(&bind, Duration::ZERO);
         assert_eq!((&object["error"], &object["result"]), (&json!("EADDRINUSE"), &Value::Null));
