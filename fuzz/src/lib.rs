@@ -13,6 +13,7 @@ mod forge;
 mod frames;
 mod handshake;
 mod layout;
+mod message;
 mod mutate;
 mod packet;
 mod params;
@@ -26,6 +27,7 @@ pub use exchange::exchange;
 pub use frames::frames;
 pub use handshake::handshake;
 pub use layout::layout;
+pub use message::message;
 pub use mutate::mutate;
 pub use packet::packet;
 pub use params::params;
@@ -44,6 +46,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frames", frames),
     ("handshake", handshake),
     ("layout", layout),
+    ("message", message),
     ("packet", packet),
     ("params", params),
     ("record", record),

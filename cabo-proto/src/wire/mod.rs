@@ -10,6 +10,7 @@
 pub mod code;
 pub mod discovery;
 pub mod frame;
+pub mod message;
 pub mod packet;
 pub mod params;
 pub mod print;
