@@ -131,7 +131,7 @@ impl From<ListenError> for Failure {
 /// The failure of a request about `place`.
 pub(crate) fn of_media(place: &str, error: &MediaError) -> Failure {
     if let Some(ended) = error.session_end() {
-        return Failure::new(of_ended(ended), format!("{place}: {ended}"));
+        return Failure::new(of_end(ended), format!("{place}: {ended}"));
     }
     let code = match error {
         MediaError::Refused(refusal) if refusal.code == ErrorCode::AccessDenied => REFUSED,
@@ -180,7 +180,7 @@ fn of_connect(error: &ConnectError) -> u8 {
         | ConnectError::NobodyThere { .. } => UNREACHABLE,
         ConnectError::Carrier(OpenError::TlsRefused { .. }) => REFUSED,
         ConnectError::Carrier(_) | ConnectError::Setup(_) => FAILED,
-        ConnectError::Ended { ended, .. } => of_ended(ended),
+        ConnectError::Ended { ended, .. } => of_end(ended),
     }
 }
 
@@ -207,7 +207,8 @@ fn next_step(ended: &Ended) -> &'static str {
     }
 }
 
-fn of_ended(ended: &Ended) -> u8 {
+/// The exit code of a session that ended too early.
+pub(crate) fn of_end(ended: &Ended) -> u8 {
     match ended {
         Ended::PeerProtocol { code, .. } if *code == Code::REFUSED => REFUSED,
         Ended::Crypto(_) | Ended::Version { .. } => REFUSED,

@@ -31,6 +31,7 @@ pub mod connection;
 pub mod crypto;
 pub mod endpoint;
 pub mod error;
+mod gate;
 pub mod keys;
 pub mod lab;
 pub mod local_time;

@@ -14,10 +14,11 @@ use cabo_proto::wire::code::Code;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::access::{Access, AllowError, Decision, Origin, Refusal};
+use crate::access::{Access, AllowError, Decision, Refusal};
 use crate::carrier::Peer;
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
+use crate::gate::{Gate, origin};
 use crate::keys::Fingerprint;
 use crate::request::{Service, read_opening};
 use crate::stream::{RecvStream, SendStream};
@@ -105,12 +106,11 @@ pub struct Server {
 }
 
 struct Shared {
-    access: Mutex<Access>,
+    gate: Gate,
     services: Vec<Arc<dyn Service>>,
     settings: ServerSettings,
     sessions: Mutex<BTreeMap<u64, Known>>,
     requests: Arc<Semaphore>, // all permits are back when the server is idle
-    questions: Option<mpsc::Sender<Question>>,
     events: mpsc::Sender<ServerEvent>,
 }
 
@@ -135,12 +135,11 @@ impl Server {
     ) -> (Self, mpsc::Receiver<ServerEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let shared = Shared {
-            access: Mutex::new(access),
+            gate: Gate::new(access, questions, settings.asking_time),
             services,
             settings,
             sessions: Mutex::default(),
             requests: Arc::new(Semaphore::new(REQUESTS_MAX as usize)),
-            questions,
             events,
         };
         (Self { endpoint, shared: Arc::new(shared) }, receiver)
@@ -211,11 +210,11 @@ impl Server {
 
     /// Reads the list of allowed peers again, and ends sessions of those who were removed. Returns how many ended.
     pub fn reload_access(&self) -> Result<usize, AllowError> {
-        self.shared.access().reload()?;
+        self.shared.gate.access().reload()?;
         let mut ended = 0;
         for known in self.shared.sessions().values() {
             let origin = origin(&known.connection);
-            if let Decision::Refuse(refusal) = self.shared.access().judge(known.key, origin) {
+            if let Decision::Refuse(refusal) = self.shared.gate.access().judge(known.key, origin) {
                 known.connection.refuse(&refusal.to_string());
                 ended += 1;
             }
@@ -225,10 +224,6 @@ impl Server {
 }
 
 impl Shared {
-    fn access(&self) -> MutexGuard<'_, Access> {
-        self.access.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<u64, Known>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -248,7 +243,7 @@ impl Shared {
         if self.sessions().len() >= self.settings.sessions_max {
             return self.turn_away(info, &connection);
         }
-        if let Err(refusal) = self.judge(key, &connection).await {
+        if let Err(refusal) = self.gate.judge(&connection).await {
             connection.refuse(&refusal.to_string());
             return self.tell(ServerEvent::Refused(info, refusal));
         }
@@ -279,35 +274,6 @@ impl Shared {
             sessions.insert(number, known);
         }
         has_room
-    }
-
-    /// Decides, and asks where that is wanted.
-    async fn judge(&self, key: Option<PublicKey>, connection: &Connection) -> Result<(), Refusal> {
-        let decision = self.access().judge(key, origin(connection));
-        match (decision, key, &self.questions) {
-            (Decision::Admit, ..) => Ok(()),
-            (Decision::Refuse(refusal), ..) => Err(refusal),
-            (Decision::Ask { fingerprint }, Some(key), Some(questions)) => {
-                let (answer, answered) = oneshot::channel();
-                let agent = connection.peer_agent();
-                let question = Question { fingerprint, agent, from: connection.from(), answer };
-                if questions.try_send(question).is_err() {
-                    return Err(Refusal::Unknown(fingerprint));
-                }
-                let answered = timeout(self.settings.asking_time, answered);
-                let is_welcome = tokio::select! {
-                    answer = answered => match answer {
-                        Ok(Ok(is_welcome)) => is_welcome,
-                        Ok(Err(_)) => return Err(Refusal::Unknown(fingerprint)),
-                        Err(_) => return Err(Refusal::Unanswered(fingerprint)),
-                    },
-                    _ = connection.closed() => return Err(Refusal::Unanswered(fingerprint)),
-                };
-                self.access().answer(key, is_welcome);
-                if is_welcome { Ok(()) } else { Err(Refusal::Denied(fingerprint)) }
-            }
-            (Decision::Ask { fingerprint }, ..) => Err(Refusal::Unknown(fingerprint)),
-        }
     }
 
     /// Answers requests until the session is over.
@@ -354,17 +320,6 @@ async fn stop_one_way(connection: &Connection) -> Arc<Ended> {
         match connection.accept_one_way().await {
             Ok(mut recv) => recv.stop(UNKNOWN_SERVICE),
             Err(ended) => return ended,
-        }
-    }
-}
-
-/// From where a session comes, in the words of access.
-fn origin(connection: &Connection) -> Origin {
-    match connection.from() {
-        Peer::Udp(address) | Peer::Tcp(address) => Origin::Ip(address.ip()),
-        from @ Peer::Ether { .. } => Origin::Link { is_loopback: from.is_loopback() },
-        Peer::Unix { .. } | Peer::Memory(_) | Peer::None => {
-            Origin::Unix { uid: connection.peer_user() }
         }
     }
 }

@@ -181,7 +181,9 @@ impl AsyncRead for RecvStream {
         }
         let this = &mut *self;
         let mut inner = this.owner.0.lock();
-        let space = out.initialize_unfilled();
+        // No more is initialised than there is to read, or one byte to learn that there is nothing.
+        let available = inner.machine.streams().available(this.id).max(1);
+        let space = out.initialize_unfilled_to(available.min(out.remaining()));
         match inner.machine.streams().read(Instant::now(), this.id, space) {
             Ok(Read::Bytes(len)) => {
                 out.advance(len);

@@ -25,7 +25,7 @@ fn example(name: &str) -> Command {
     let path: PathBuf = test.parent().unwrap().with_file_name("examples").join(name);
     assert!(path.exists(), "{} is built by: cargo build -p cabo --examples", path.display());
     let mut command = Command::new(path);
-    command.stdin(Stdio::null());
+    command.stdin(Stdio::null()).env("XDG_CONFIG_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

@@ -78,7 +78,7 @@ fn a_server_asks_another_one_in_its_callback_and_others_do_not_wait_for_it() {
     let (url, go) = answering();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
-    let server = Server::bind([format!("unix://{}", path.display())]).unwrap();
+    let server = Server::bind([format!("unix://{}", path.display())]).unwrap().foreign_only();
     let server = server
         .settings(Settings { dialect: lines().into(), ..Settings::default() })
         .on_receive(move |message, peer| {

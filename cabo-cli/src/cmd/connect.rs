@@ -1,25 +1,23 @@
-//! `cabo connect`: a conversation with a program that knows nothing of cabo.
+//! `cabo connect`: a conversation with a cabo peer or a program that knows nothing of cabo.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use cabo::address::Address;
-use cabo::talk::Client;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::send::failed;
 use super::{Globals, block_on, interrupted, relay::amount};
 use crate::exit::{self, Failure};
 use crate::show::log::{LogArgs, SHOWN};
 use crate::show::stderr;
-use crate::talk::DialectArgs;
 use crate::talk::config::ConfigArgs;
 use crate::talk::converse::{Script, is_datagrams};
 use crate::talk::explain::ExplainArgs;
 use crate::talk::manner::ConverseArgs;
+use crate::talk::{self, DialectArgs, Way};
 
-/// Talk with a program that knows nothing of cabo: from the keyboard, or in a pipe
+/// Talk with a program that knows nothing of cabo, or with a cabo peer: from the keyboard, or in a pipe
 ///
 /// What is typed is sent, what comes is shown. The end of stdin ends our half of the stream; the command ends when the
 /// other side ends its own, over UDP when it has been silent for 1 s. Raw bytes go through as they are, other dialects
@@ -38,7 +36,8 @@ Examples:
   cabo connect tcp://host:5005 --exec 'sort -u'       a program in the place of stdin and stdout
   cabo connect tcp://host:5005 --record talk          then: cabo connect tcp://other:5005 --replay talk")]
 pub(crate) struct Args {
-    /// Whom to talk with: tcp://HOST:PORT, tls://HOST:PORT?ca=FILE, udp://HOST:PORT, unix:///PATH
+    /// Whom to talk with: tcp://HOST:PORT, tls://HOST:PORT?ca=FILE, udp://HOST:PORT, unix:///PATH; a cabo peer also at
+    /// eth://INTERFACE
     #[arg(value_name = "URL", required_unless_present = "config")]
     url: Option<String>,
     #[command(flatten)]
@@ -69,7 +68,9 @@ impl Args {
             (None, Some(configured)) => configured.server()?,
             (url, _) => url.as_deref().unwrap_or_default().parse().map_err(Failure::from)?,
         };
-        let holding = self.converse.meant(&dialect, is_datagrams(&address), self.idle, globals)?;
+        let is_cabo = self.dialect.is_cabo(&address);
+        let is_datagrams = is_datagrams(&address) && !is_cabo;
+        let holding = self.converse.meant(&dialect, is_datagrams, self.idle, globals)?;
         let watching = holding.watching()?;
         let script = Script {
             opening: configured.as_ref().map(|file| file.opening()).transpose()?.flatten(),
@@ -77,8 +78,8 @@ impl Args {
         };
         block_on(async move {
             let watch = Some(watching.watch());
-            let client = Client::connect_watched(&address, dialect, self.timeout, watch).await;
-            let client = client.map_err(failed)?;
+            let way = Way { is_cabo, within: self.timeout, watch };
+            let client = talk::connect(&address, dialect, way, globals).await?;
             if !globals.quiet && (globals.verbose > 0 || std::io::stderr().is_terminal()) {
                 stderr::say(&format!("connected to {}; Ctrl-D ends", client.to()));
             }

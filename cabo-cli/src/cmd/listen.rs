@@ -1,12 +1,14 @@
-//! `cabo listen`: a server for programs that know nothing of cabo.
+//! `cabo listen`: a server for cabo peers and programs that know nothing of cabo.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cabo::access::{Access, AllowFile};
 use cabo::address::Address;
 use cabo::proto::dialect::Dialect;
 use cabo::talk::{Message, Peer, Server, Settings};
@@ -14,8 +16,9 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Globals, block_on, interrupted, raise_descriptor_limit};
+use super::{Globals, block_on, give_up_raw_sockets, interrupted, raise_descriptor_limit};
 use crate::exit::{self, Failure};
+use crate::session;
 use crate::show::log::{LogArgs, SHOWN};
 use crate::show::{json as json_lines, stderr, stdout};
 use crate::talk::calls::{self, cannot_listen};
@@ -29,10 +32,11 @@ use crate::talk::{self, DialectArgs, Show};
 /// Lines that wait for stdout; whoever reads it too slowly slows the clients down.
 const LINES_MAX: usize = 1024;
 
-/// Listen for programs that know nothing of cabo, and show what they say
+/// Listen for programs that know nothing of cabo and for cabo peers, and show what they say
 ///
-/// Any number of clients at once, over TCP, UDP and Unix sockets. What is typed goes to whoever spoke last; `@2 text`
-/// goes to client 2, `@* text` to all.
+/// Any number of clients at once, over TCP, UDP and Unix sockets, cabo peers also over raw Ethernet; both sorts come to
+/// the same port. Of cabo peers only your own identity gets in, unless --allow or --open say more. What is
+/// typed goes to whoever spoke last; `@2 text` goes to client 2, `@* text` to all.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -45,10 +49,11 @@ Examples:
   cabo listen 'tls://:5006?cert=host.pem&key=host.key'  over TLS; `cabo keys certificate` makes both files
   cabo listen tcp://:5005 --reply echo --explain      each system call, and what it put on the wire
   cabo listen tcp://:5005 --once < answer > question  one client, as `nc -l`
-  cabo listen tcp://:5005 --exec 'wc -c'              a program for each client")]
+  cabo listen tcp://:5005 --exec 'wc -c'              a program for each client
+  cabo listen eth://enp3s0 --open                     cabo peers on a cable without addresses")]
 pub(crate) struct Args {
     /// Where to listen: tcp://:PORT, tls://:PORT?cert=FILE&key=FILE, udp://:PORT, udp://GROUP:PORT?if=INTERFACE,
-    /// unix:///PATH
+    /// unix:///PATH, eth://INTERFACE
     #[arg(value_name = "URL", required_unless_present = "config")]
     urls: Vec<String>,
     #[command(flatten)]
@@ -73,6 +78,12 @@ pub(crate) struct Args {
     once: bool,
     #[command(flatten)]
     converse: ConverseArgs,
+    /// Let in the cabo peers whose fingerprints stand in this file, one a line
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["once", "exec"])]
+    allow: Option<PathBuf>,
+    /// Let in any cabo peer
+    #[arg(long, conflicts_with_all = ["allow", "once", "exec"])]
+    open: bool,
 }
 
 /// What happened, for whoever watches.
@@ -121,12 +132,19 @@ impl Args {
         }
         let (events, told) = sync_channel(LINES_MAX);
         let room = Shared::default();
-        let server = Server::at(addresses).settings(settings);
+        let allow = self.allow.as_deref().map(AllowFile::load).transpose()?;
+        let is_open = self.open;
+        let server = Server::at(addresses).settings(settings).sessions(session::settings(false)?);
+        let server = server.access(move |access| {
+            let access = if is_open { access.open() } else { access };
+            allow.into_iter().fold(access, Access::with_allow)
+        });
         let mut server = with_callbacks(server, reply, &events, &room);
         raise_descriptor_limit();
         block_on(async move {
             let caught = interrupted()?;
             let listening = server.listen().await.map_err(cannot_listen)?;
+            give_up_raw_sockets();
             let (gone, stdout_gone) = oneshot::channel();
             std::thread::spawn(move || {
                 let shown = show_all(&told, show_as, globals);
@@ -263,7 +281,10 @@ fn show(event: &Event, show_as: Option<Show>, is_quiet: bool) -> anyhow::Result<
                 .iter()
                 .for_each(|address| say(format!("listening on {address}; Ctrl-C ends")));
         }
-        Event::Connected(peer) => say(format!("@{} {} is here", peer.number(), peer.from())),
+        Event::Connected(peer) => {
+            let who = peer.fingerprint().map(|print| format!(" {print}")).unwrap_or_default();
+            say(format!("@{} {}{who} is here", peer.number(), peer.from()));
+        }
         Event::Message(message, _) if show_as == Some(Show::Raw) => {
             let mut out = stdout::raw();
             out.write_all(message.bytes())?;
@@ -293,6 +314,9 @@ fn show_json(event: &Event) -> anyhow::Result<()> {
         object.insert("peer".to_owned(), json!(peer.number()));
         object.insert("from".to_owned(), json!(peer.from().to_string()));
         object.insert("carrier".to_owned(), json!(peer.scheme()));
+        if let Some(fingerprint) = peer.fingerprint() {
+            object.insert("fingerprint".to_owned(), json!(fingerprint.to_string()));
+        }
         object
     };
     let because = |mut object: Map<String, Value>, why: &str| {

@@ -1,13 +1,12 @@
-//! `cabo send`: one message to a program that knows nothing of cabo.
+//! `cabo send`: one message to a cabo peer or a program that knows nothing of cabo.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use cabo::address::{Address, Place};
-use cabo::carrier::OpenError;
-use cabo::talk::{Client, ClientError, PlaceError};
+use cabo::talk::ClientError;
 use tokio::time::timeout;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -15,12 +14,12 @@ use super::{Globals, block_on};
 use crate::exit::{self, Failure};
 use crate::show::{json, stdout};
 use crate::talk::explain::ExplainArgs;
-use crate::talk::{self, DialectArgs};
+use crate::talk::{self, DialectArgs, Way, failed};
 
 /// How long a stream's answers are waited for, from the last one on.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Send one message to a program that knows nothing of cabo, and show what it answers
+/// Send one message to a program that knows nothing of cabo, or to a cabo peer, and show what it answers
 ///
 /// The message is the words themselves, or `KIND name=value ..` where the dialect has fields; `-` is all of stdin.
 /// Sizes and counters need not be given. After it the stream is ended from our side, and answers are shown until the
@@ -33,9 +32,12 @@ Examples:
   cabo send 'udp://255.255.255.255:5005?if=eth0' ping everybody on a link; ?ttl=, ?loop= for groups
   cabo send tcp://host:5005 --as 'struct:!B:version L:order L:size {size}s:text' version=1 order=7 text=ola
   cabo send tcp://host --as tp0 PAQUETE values=hola values=mundo
-  cabo send tcp://host:5005 --as length:!L - < file")]
+  cabo send tcp://host:5005 --as length:!L - < file
+  cabo send udp://host --as cabo 'bom dia'            sealed, to `cabo listen` on the other side
+  cabo send eth://enp3s0 'bom dia'                    the same on a cable without addresses")]
 pub(crate) struct Args {
-    /// Whom to send it to: tcp://HOST:PORT, tls://HOST:PORT?ca=FILE, udp://HOST:PORT, unix:///PATH
+    /// Whom to send it to: tcp://HOST:PORT, tls://HOST:PORT?ca=FILE, udp://HOST:PORT, unix:///PATH; a cabo peer also at
+    /// eth://INTERFACE
     #[arg(value_name = "URL")]
     url: String,
     #[command(flatten)]
@@ -71,11 +73,12 @@ impl Args {
             words => talk::bytes_of(words),
         };
         let typed = talk::typed(&dialect, &words)?;
-        let is_datagram = matches!(address.place, Place::Udp(_));
+        let is_cabo = self.dialect.is_cabo(&address);
+        let is_datagram = matches!(address.place, Place::Udp(_)) && !is_cabo;
         let wait = self.wait.unwrap_or(if is_datagram { Duration::ZERO } else { WAIT });
         block_on(async move {
-            let client = Client::connect_watched(&address, dialect, self.timeout, None).await;
-            let mut client = client.map_err(failed)?;
+            let way = Way { is_cabo, within: self.timeout, watch: None };
+            let mut client = talk::connect(&address, dialect, way, globals).await?;
             client
                 .sender
                 .send_fields(typed.kind.as_deref(), &typed.fields)
@@ -92,32 +95,10 @@ impl Args {
                     out.flush()?;
                 }
             }
+            if is_cabo {
+                client.close().await; // what was sent is with it
+            }
             Ok(ExitCode::from(exit::OK))
         })
     }
-}
-
-/// The exit code of a conversation that failed.
-pub(crate) fn failed(error: ClientError) -> Failure {
-    let code = match &error {
-        ClientError::Address(_) | ClientError::Send(_) | ClientError::TooLarge { .. } => {
-            exit::USAGE
-        }
-        ClientError::Place(
-            PlaceError::Query { .. } | PlaceError::Scheme { .. } | PlaceError::Address(_),
-        ) => exit::USAGE,
-        ClientError::Place(PlaceError::Carrier(OpenError::TlsSetup { .. })) => exit::FAILED,
-        ClientError::Place(PlaceError::Carrier(OpenError::TlsRefused { .. })) => exit::REFUSED,
-        // A channel that was refused after all, and one that was cut.
-        ClientError::Io(error) if error.kind() == ErrorKind::InvalidData => exit::REFUSED,
-        ClientError::Io(error) if error.kind() == ErrorKind::UnexpectedEof => exit::INCOMPLETE,
-        ClientError::Place(_) | ClientError::NoAnswer { .. } | ClientError::Io(_) => {
-            exit::UNREACHABLE
-        }
-        ClientError::Refused { .. } | ClientError::Stranger { .. } | ClientError::Unsecured(_) => {
-            exit::REFUSED
-        }
-        ClientError::Malformed(_) => exit::INCOMPLETE,
-    };
-    Failure::new(code, error.to_string())
 }

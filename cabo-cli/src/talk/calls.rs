@@ -11,8 +11,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::converse::Script;
+use super::failed;
 use super::manner::Holding;
-use crate::cmd::{Globals, send::failed};
+use crate::cmd::Globals;
 use crate::exit::{self, Failure};
 use crate::show::human::escaped;
 use crate::show::log::SHOWN;

@@ -19,9 +19,10 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::config::Gathered;
+use super::failed;
 use super::watch::Activity;
 use super::{Show, Typed, as_json, shown, text, typed, words};
-use crate::cmd::{Globals, send::failed};
+use crate::cmd::Globals;
 use crate::exit::{self, Failure};
 use crate::show::log::SHOWN;
 use crate::show::{json as json_lines, stderr, stdout};

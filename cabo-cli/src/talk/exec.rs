@@ -15,9 +15,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
+use super::failed;
 use super::watch::Activity;
 use super::words;
-use crate::cmd::send::failed;
 use crate::exit::{self, Failure};
 use crate::show::human::escaped;
 

@@ -13,20 +13,28 @@ mod record;
 pub(crate) mod reply;
 mod watch;
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use cabo::address::{Address, Place};
+use cabo::carrier::OpenError;
 use cabo::proto::dialect::assign::assign;
+use cabo::proto::dialect::cut::Cut;
 use cabo::proto::dialect::file::FILE_MAX;
 use cabo::proto::dialect::value::{Fields, Value};
 use cabo::proto::dialect::{Dialect, PAYLOAD, file};
-use cabo::talk::Message;
+use cabo::talk::{Client, ClientError, Message, PlaceError, Settings, Watch};
 use serde_json::{Map, json};
+use tokio::time::timeout;
 
-use crate::exit::Failure;
+use crate::cmd::Globals;
+use crate::exit::{self, Failure};
+use crate::session;
 use crate::show::human::escaped;
+use crate::show::stderr;
 
 /// How a message is shown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -43,17 +51,89 @@ pub(crate) enum Show {
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct DialectArgs {
     /// How the other side speaks: raw, lines, nul, any, length:LAYOUT, struct:LAYOUT, a built-in dialect (tp0,
-    /// labs-record, labs-header, led ..) or a file.toml
+    /// labs-record, labs-header, led ..), a file.toml, or cabo: a cabo peer, which `listen` takes beside any dialect
     #[arg(id = "dialect", long = "as", value_name = "DIALECT", default_value = "raw")]
     dialect: String,
 }
 
+/// The dialect that is none: the other side is a cabo peer.
+const CABO: &str = "cabo";
+
 impl DialectArgs {
-    /// The dialect; a file where the words name one.
+    /// Whether the other side of `address` is a cabo peer: where it was said so, or where nobody else is.
+    pub(crate) fn is_cabo(&self, address: &Address) -> bool {
+        self.dialect == CABO || matches!(address.place, Place::Eth { .. })
+    }
+
+    /// The dialect; a file where the words name one. What cabo peers carry is raw.
     pub(crate) fn dialect(&self) -> Result<Arc<Dialect>, Failure> {
+        if self.dialect == CABO {
+            return Ok(Arc::new(Dialect::of_cut("raw", Cut::Raw)));
+        }
         let named = named(&self.dialect);
         named.map(Arc::new).map_err(|problem| Failure::usage(format!("--as{problem}")))
     }
+}
+
+/// The way to the other side.
+pub(crate) struct Way {
+    pub(crate) is_cabo: bool,
+    pub(crate) within: Duration,
+    pub(crate) watch: Option<Watch>,
+}
+
+/// A conversation with a cabo peer or a foreign program.
+pub(crate) async fn connect(
+    address: &Address,
+    dialect: Arc<Dialect>,
+    way: Way,
+    globals: Globals,
+) -> anyhow::Result<Client> {
+    if !way.is_cabo {
+        let client = Client::connect_watched(address, dialect, way.within, way.watch).await;
+        return Ok(client.map_err(failed)?);
+    }
+    let over = session::client_to(address, false)?;
+    let say = move |line: &str| {
+        if !globals.quiet {
+            stderr::say(line);
+        }
+    };
+    let connecting = timeout(way.within, session::connect(&over, address, say));
+    let late = || format!("{address}: no answer within {:?}", way.within);
+    let session = connecting.await.map_err(|_| Failure::new(exit::UNREACHABLE, late()))??;
+    let settings = Settings { dialect, ..Settings::default() };
+    let client = Client::over(session.connection, settings).await.map_err(failed)?;
+    Ok(client.watched(way.watch))
+}
+
+/// The exit code of a conversation that failed.
+pub(crate) fn failed(error: ClientError) -> Failure {
+    let code = match &error {
+        ClientError::Address(_) | ClientError::Send(_) | ClientError::TooLarge { .. } => {
+            exit::USAGE
+        }
+        ClientError::Place(
+            PlaceError::Query { .. } | PlaceError::Scheme { .. } | PlaceError::Address(_),
+        ) => exit::USAGE,
+        ClientError::Place(PlaceError::Carrier(OpenError::TlsSetup { .. }))
+        | ClientError::House(_) => exit::FAILED,
+        ClientError::Place(PlaceError::Carrier(OpenError::TlsRefused { .. })) => exit::REFUSED,
+        // A channel that was refused after all, and one that was cut.
+        ClientError::Io(error) if error.kind() == ErrorKind::InvalidData => exit::REFUSED,
+        ClientError::Io(error) if error.kind() == ErrorKind::UnexpectedEof => exit::INCOMPLETE,
+        ClientError::Place(_)
+        | ClientError::NoAnswer { .. }
+        | ClientError::Io(_)
+        | ClientError::Session(_) => exit::UNREACHABLE,
+        ClientError::Refused { .. }
+        | ClientError::Stranger { .. }
+        | ClientError::Unsecured(_)
+        | ClientError::NoService => exit::REFUSED,
+        ClientError::Malformed(_) | ClientError::Broken(_) => exit::INCOMPLETE,
+        ClientError::Ended(ended) => exit::of_end(ended),
+    };
+    Failure::new(code, error.to_string())
 }
 
 /// The dialect that a text names: a built-in one, a cut, a file. The problem says which, after a colon or a blank.
@@ -126,7 +206,7 @@ pub(crate) fn typed(dialect: &Dialect, words: &[Vec<u8>]) -> Result<Typed, Failu
 fn payload(dialect: &Dialect, words: &[Vec<u8>]) -> Result<Typed, Failure> {
     let mut fields = Fields::default();
     let mut words = words;
-    if let cabo::proto::dialect::cut::Cut::Length(header) = &dialect.cut {
+    if let Cut::Length(header) = &dialect.cut {
         while let Some((word, rest)) = words.split_first() {
             let Some(at) = word.iter().position(|byte| *byte == b'=') else { break };
             let (name, value) = word.split_at(at);

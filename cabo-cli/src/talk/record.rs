@@ -21,8 +21,8 @@ use cabo::talk::client::Receiver;
 use cabo::talk::{Client, ClientError, Seen};
 use tokio::time::timeout;
 
+use super::failed;
 use super::watch::Page;
-use crate::cmd::send::failed;
 use crate::exit::{self, Failure};
 use crate::show::human::escaped;
 

@@ -45,9 +45,9 @@ impl Reply {
                 let mut fields = message.decode().map(|decoded| decoded.fields).unwrap_or_default();
                 let payload = [before.as_slice(), &message.payload(), after].concat();
                 fields.set(PAYLOAD, Value::Bytes(payload));
-                peer.send_fields(None, &fields)
+                peer.reply_fields(message, None, &fields)
             }
-            Self::Same(typed) => peer.send_fields(typed.kind.as_deref(), &typed.fields),
+            Self::Same(typed) => peer.reply_fields(message, typed.kind.as_deref(), &typed.fields),
         }
     }
 }

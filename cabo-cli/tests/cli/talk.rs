@@ -217,7 +217,7 @@ fn a_pipe_goes_through_connect_and_ends_when_both_sides_have() {
 fn what_cannot_be_said_or_reached_is_one_clear_line() {
     let world = World::new();
     world.write("bad.toml", b"[kind.a]\nlayout = '!Z'\n");
-    let cases: [(&[&str], i32, &[&str]); 8] = [
+    let cases: [(&[&str], i32, &[&str]); 9] = [
         (&["send", "tcp://127.0.0.1:1", "x"], 3, &["tcp://127.0.0.1:1", "connection refused"]),
         (&["send", "tcp://127.0.0.1:1", "--as", "packets", "x"], 2, &["packets", "tp0", "lines"]),
         (
@@ -227,7 +227,8 @@ fn what_cannot_be_said_or_reached_is_one_clear_line() {
         ),
         (&["send", "tcp://127.0.0.1:1", "--as", "./none.toml"], 2, &["none.toml", "No such file"]),
         (&["send", "tcp://127.0.0.1:1", "--as", "tp0", "MENSAJE"], 3, &["refused"]),
-        (&["connect", "eth://lo"], 2, &["eth://lo", "tcp://, tls://, udp:// and unix:"]),
+        (&["connect", "redes://lo"], 2, &["redes://lo", "tcp://, tls://, udp:// and unix:"]),
+        (&["connect", "redes://lo", "--as", "cabo"], 2, &["cabo/1 does not run over redes"]),
         (&["listen", "udp://239.1.2.3?if=nope0"], 1, &["nope0"]),
         (&["listen", "tcp://127.0.0.1:0/item"], 2, &["item"]),
     ];
@@ -265,4 +266,44 @@ fn a_log_file_tells_who_came_what_was_said_and_who_left() {
     let nowhere = world.path("no/such.log");
     let args = ["listen", "tcp://127.0.0.1:0", "--log", nowhere.to_str().unwrap()];
     world.run(&args).failed(2, &["--log", "No such file"]);
+}
+
+#[test]
+fn cabo_peers_and_foreign_programs_are_heard_and_answered_at_one_port() {
+    let world = World::new();
+    let own = world.fingerprint("own");
+    let args = ["tcp://127.0.0.1:0", "udp://127.0.0.1:0", "--reply", "re: {}"];
+    let mut listen = Listening::start(&world, &args, 2);
+    for (scheme, port) in ["tcp", "udp"].into_iter().zip(listen.ports.clone()) {
+        let url = format!("{scheme}://{port}");
+        let args = ["send", &url, "--as", "cabo", "--wait", "20s", "bom", "dia"];
+        assert_eq!(world.run(&args).good().out, "re: bom dia\n", "{url}");
+        let connected = listen.event("connected");
+        assert_eq!(
+            (&connected["fingerprint"], &connected["carrier"]),
+            (&json!(own), &json!(scheme))
+        );
+        assert_eq!(listen.event("message")["fields"], json!({ "payload": "bom dia" }));
+        let script = "exec \"$0\" connect \"$1\" --as cabo <<-END\none\nEND";
+        let mut connect = world.within(Command::new("sh"), "own");
+        connect.args(["-c", script, env!("CARGO_BIN_EXE_cabo"), &url]);
+        assert_eq!(finish(&mut connect).good().out, "re: one\n");
+        listen.event("closed");
+        let mut stranger = world.cabo_as("another");
+        stranger.args(["send", &url, "--as", "cabo", "--wait", "20s", "x"]);
+        finish(&mut stranger).failed(4, &["the server does not know", "--allow"]);
+        assert!(listen.event("refused")["why"].as_str().unwrap().contains("does not know"));
+        let foreign = ["send", &url, "--wait", "20s", "foreign"];
+        if scheme == "tcp" {
+            assert_eq!(world.run(&foreign).good().out, "re: foreign\n");
+            assert!(listen.event("connected").get("fingerprint").is_none());
+        }
+    }
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.set_read_timeout(Some(LIMIT)).unwrap();
+    udp.send_to(b"raw", &listen.ports[1]).unwrap();
+    let mut answer = [0; 16];
+    let len = udp.recv(&mut answer).unwrap();
+    assert_eq!(&answer[..len], b"re: raw");
+    listen.end();
 }

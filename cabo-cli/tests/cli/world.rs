@@ -61,7 +61,7 @@ impl World {
         command
     }
 
-    fn within(&self, mut command: Command, who: &str) -> Command {
+    pub(crate) fn within(&self, mut command: Command, who: &str) -> Command {
         command
             .current_dir(self.dir.path())
             .env_clear()

@@ -168,6 +168,17 @@ pub trait Datagrams: Send + Sync + Debug {
     /// left. An error is judged by [`send_failure`]; few of them end the carrier.
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<()>>;
 
+    /// Sends one datagram whole, which may be empty, and where the carrier can in pieces that the other side's kernel
+    /// joins: for programs that know no MTU. After `Pending` it should be offered again.
+    fn poll_send_whole(
+        &self,
+        cx: &mut Context<'_>,
+        to: Peer,
+        datagram: &[u8],
+    ) -> Poll<io::Result<()>> {
+        self.poll_send(cx, &Transmit { to, contents: datagram, segment: datagram.len() })
+    }
+
     /// Packets that arrived and that the kernel dropped because our buffer was full, since the carrier was opened.
     fn kernel_drops(&self) -> u64;
 

@@ -31,6 +31,7 @@ const SEND_BUFFER_BYTES: usize = 1 << 20; // sixteen of the largest batches; pac
 const LARGEST_IP_BYTES: usize = 65_535;
 const MTU: usize = 1500;
 const UDP_HEADER_BYTES: usize = 8;
+const PASSES_BYTES: usize = 1200; // every path that cabo runs over takes so much in one piece
 
 /// A UDP socket as a carrier.
 #[derive(Debug)]
@@ -120,6 +121,28 @@ impl Udp {
     fn next_batch(&self, len: usize, stride: usize, sent: usize) -> Range<usize> {
         let fit = (self.largest_datagram() / stride).clamp(1, self.max_segments());
         sent..len.min(sent + fit * stride)
+    }
+
+    /// Lets the kernel cut what no path takes in one piece. The driver of a carrier is its only sender, so nothing else
+    /// goes out meanwhile.
+    fn send_whole(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        if datagram.len() <= PASSES_BYTES {
+            return self.send_once(to, datagram, datagram.len().max(1));
+        }
+        self.set_cutting(true)?;
+        let sent = self.send_once(to, datagram, datagram.len());
+        self.set_cutting(false)?;
+        sent
+    }
+
+    fn set_cutting(&self, may_cut: bool) -> io::Result<()> {
+        let ip4 = if may_cut { libc::IP_PMTUDISC_DONT } else { libc::IP_PMTUDISC_PROBE };
+        if self.local.is_ipv4() {
+            return sockopt::set(&self.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, ip4);
+        }
+        let _ = sockopt::set(&self.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, ip4); // of no use where IPv4 is off
+        let ip6 = if may_cut { libc::IPV6_PMTUDISC_DONT } else { libc::IPV6_PMTUDISC_PROBE };
+        sockopt::set(&self.socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, ip6)
     }
 
     fn send_once(&self, to: SocketAddr, contents: &[u8], stride: usize) -> io::Result<()> {
@@ -249,6 +272,22 @@ impl Datagrams for Udp {
                 }
             }
             match self.send_rest(to, transmit, &mut sent) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {} // the next look waits
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn poll_send_whole(
+        &self,
+        cx: &mut Context<'_>,
+        to: Peer,
+        datagram: &[u8],
+    ) -> Poll<io::Result<()>> {
+        let Peer::Udp(to) = to else { return Poll::Ready(Err(wrong_peer())) };
+        loop {
+            ready!(self.socket.poll_send_ready(cx))?;
+            match self.send_whole(to, datagram) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {} // the next look waits
                 result => return Poll::Ready(result),
             }

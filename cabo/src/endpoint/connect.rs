@@ -131,14 +131,17 @@ impl Endpoint {
             return Ok(endpoint.clone());
         }
         let endpoint = match &local {
-            Local::V4 => {
-                self.start_packets(Box::new(Udp::open(([0, 0, 0, 0], 0).into())?), "udp", false)
-            }
+            Local::V4 => self.start_packets(
+                Box::new(Udp::open(([0, 0, 0, 0], 0).into())?),
+                "udp",
+                false,
+                None,
+            ),
             Local::V6 => {
-                self.start_packets(Box::new(Udp::open(([0_u16; 8], 0).into())?), "udp", false)
+                self.start_packets(Box::new(Udp::open(([0_u16; 8], 0).into())?), "udp", false, None)
             }
             Local::Ether(interface) => {
-                self.start_packets(Box::new(Ether::open(interface, 0, false)?), "eth", false)
+                self.start_packets(Box::new(Ether::open(interface, 0, false)?), "eth", false, None)
             }
         };
         let endpoint = Arc::new(endpoint);

@@ -4,10 +4,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cabo_proto::session::endpoint::Dropped;
+use tokio::time::timeout;
 
-use super::packets::Answer;
+use super::packets::{Answer, Held};
 use super::{Endpoint, lock, lookup, records};
 use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Place, Query};
 use crate::carrier::ether::Ether;
@@ -17,6 +19,10 @@ use crate::carrier::udp::Udp;
 use crate::carrier::unix::Unix;
 use crate::carrier::{Datagrams, Listener};
 use crate::error::ListenError;
+
+/// A carrier has this long to close its socket, and it is looked so often whether it has.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+const CLOSE_POLL: Duration = Duration::from_millis(1);
 
 /// What became of an address that was listened on.
 #[derive(Clone, Debug)]
@@ -42,13 +48,7 @@ impl Endpoint {
         address.check_listen()?;
         match &address.place {
             Place::Udp(host) => {
-                let carrier = match &host.host {
-                    Host::Any => Udp::open_anywhere(host.port_or_default())?,
-                    Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => {
-                        Udp::open(resolve_local(host).await?)?
-                    }
-                };
-                Ok(self.listen_packets(Box::new(carrier), "udp", address))
+                Ok(self.listen_packets(Box::new(open_udp(host).await?), "udp", address))
             }
             Place::Eth { interface, port, .. } => {
                 let carrier = Ether::open(interface.as_str(), port.unwrap_or(DEFAULT_PORT), true)?;
@@ -78,7 +78,7 @@ impl Endpoint {
         scheme: &'static str,
         address: &Address,
     ) -> Listening {
-        let endpoint = self.start_packets(carrier, scheme, true);
+        let endpoint = self.start_packets(carrier, scheme, true, None);
         let listening = Listening {
             address: with_port(address, endpoint.local().port()),
             advice: endpoint.advice(),
@@ -96,12 +96,12 @@ impl Endpoint {
         let listening =
             Listening { address: with_port(address, listener.local().port()), advice: None };
         let is_secure = listener.promises().secure;
-        tokio::spawn(records::accept_loop(
+        (self.spawn)(Box::pin(records::accept_loop(
             listener,
             self.record_settings(scheme, is_secure),
             self.entrance.clone(),
             self.incoming.clone(),
-        ));
+        )));
         listening
     }
 
@@ -124,6 +124,19 @@ impl Endpoint {
         self.entrance.drain();
     }
 
+    /// Closes the sockets of datagram carriers that were listened on, whatever is still on them, and waits until they
+    /// are: their ports are free then.
+    pub(crate) async fn close(&self) {
+        let held = std::mem::take(&mut *lock(&self.listening));
+        let closing: Vec<_> = held.into_iter().map(Held::close).collect();
+        let gone = async {
+            while closing.iter().any(|carrier| carrier.strong_count() > 0) {
+                tokio::time::sleep(CLOSE_POLL).await;
+            }
+        };
+        let _ = timeout(CLOSE_TIME, gone).await; // its thread is stuck
+    }
+
     /// What the doors dropped so far.
     pub fn drops(&self) -> Drops {
         let mut drops = Drops::default();
@@ -144,6 +157,14 @@ async fn listen_tcp(host: &HostPort) -> Result<Tcp, ListenError> {
     Ok(match &host.host {
         Host::Any => Tcp::listen_anywhere(host.port_or_default())?,
         Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => Tcp::listen(resolve_local(host).await?)?,
+    })
+}
+
+/// The socket of a `udp://` URL.
+pub(crate) async fn open_udp(host: &HostPort) -> Result<Udp, ListenError> {
+    Ok(match &host.host {
+        Host::Any => Udp::open_anywhere(host.port_or_default())?,
+        Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => Udp::open(resolve_local(host).await?)?,
     })
 }
 

@@ -1,18 +1,20 @@
 //! Endpoints: listen on any number of URLs, connect to any, and get sessions that are alike.
 //!
 //! `listen` and `connect` turn addresses into carriers, `discovery` asks a link who serves. `packets` drives a datagram
-//! carrier, `records` a stream carrier behind its `entrance`. What differs between carriers ends here: above is
-//! [`Connection`] alone.
+//! carrier, and with it `others` that share its port; `records` a stream carrier behind its `entrance`. What
+//! differs between carriers ends here: above is [`Connection`] alone.
 
 mod connect;
 mod discovery;
 mod entrance;
 pub(crate) mod listen;
+pub(crate) mod others;
 mod packets;
 mod records;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -23,16 +25,18 @@ use cabo_proto::session::endpoint::{BUDGET_BYTES, EndpointConfig};
 use cabo_proto::session::remote::Remote;
 use cabo_proto::transport::flow::Budget;
 use cabo_proto::wire::code::Code;
+use cabo_proto::wire::record::Form;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 pub(crate) use self::connect::resolve_all;
 pub use self::discovery::Found;
 use self::entrance::Entrance;
 pub use self::listen::{Drops, Listening};
+use self::others::Others;
 use self::packets::{Held, PacketEndpoint};
 use self::records::RecordSettings;
 use crate::address::{Host, HostPort};
-use crate::carrier::{Datagrams, InterfaceName, Peer, interface_index};
+use crate::carrier::{Accepted, Datagrams, InterfaceName, Peer, interface_index};
 use crate::connection::Connection;
 use crate::crypto::{KeyLogFile, Sealed, SetupError};
 use crate::keys::Identity;
@@ -54,6 +58,10 @@ pub struct Settings {
     pub budget_bytes: u64,
 }
 
+/// A task of an endpoint, and what starts it.
+pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Spawn = Arc<dyn Fn(Task) + Send + Sync>;
+
 /// One's own side of any number of sessions.
 pub struct Endpoint {
     settings: Settings,
@@ -61,6 +69,7 @@ pub struct Endpoint {
     sealed: Option<Sealed>, // `None`: plain
     crypto: Arc<dyn Crypto>,
     budget: Arc<Budget>,
+    spawn: Spawn,
     outgoing: Mutex<HashMap<Local, Arc<Held>>>,
     listening: Mutex<Vec<Held>>,
     entrance: Arc<Entrance>,
@@ -93,6 +102,9 @@ impl Endpoint {
             sealed: (!settings.session.is_plain).then_some(sealed),
             crypto,
             budget: Budget::new(budget_bytes),
+            spawn: Arc::new(|task| {
+                tokio::spawn(task);
+            }),
             entrance: Entrance::new(settings.connections_max),
             settings,
             outgoing: Mutex::default(),
@@ -100,6 +112,12 @@ impl Endpoint {
             incoming,
             accepted: AsyncMutex::new(accepted),
         })
+    }
+
+    /// Has its tasks run elsewhere than in the runtime where it is used.
+    pub(crate) fn spawning(mut self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
+        self.spawn = Arc::new(spawn);
+        self
     }
 
     /// Our own key.
@@ -116,11 +134,37 @@ impl Endpoint {
         }
     }
 
+    /// Takes a secured stream that opened with cabo's preface, which was read, and what was read behind it; drives the session
+    /// until its end. For doors where others than cabo's peers come in, too.
+    pub(crate) fn adopt(
+        &self,
+        accepted: Accepted,
+        form: Form,
+        said: Vec<u8>,
+        (scheme, is_secure): (&'static str, bool),
+    ) {
+        let settings = self.record_settings(scheme, is_secure);
+        let (entrance, incoming) = (&self.entrance, self.incoming.clone());
+        records::adopt(accepted, form, said, settings, entrance, incoming);
+    }
+
+    /// Listens on a socket whose port others share: what is no packet of cabo's is theirs.
+    pub(crate) fn share(
+        &self,
+        carrier: Box<dyn Datagrams>,
+        scheme: &'static str,
+        others: Box<dyn Others>,
+    ) {
+        let endpoint = self.start_packets(carrier, scheme, true, Some(others));
+        lock(&self.listening).push(endpoint);
+    }
+
     fn start_packets(
         &self,
         carrier: Box<dyn Datagrams>,
         scheme: &'static str,
         is_listening: bool,
+        others: Option<Box<dyn Others>>,
     ) -> Held {
         let promises = carrier.promises();
         let limits = PathLimits {
@@ -135,7 +179,8 @@ impl Endpoint {
             config.connections_max = self.settings.connections_max;
         }
         config.budget = self.budget.clone();
-        PacketEndpoint::start(carrier, scheme, config, self.crypto.clone(), self.incoming.clone())
+        let (crypto, incoming) = (self.crypto.clone(), self.incoming.clone());
+        PacketEndpoint::start(carrier, scheme, config, crypto, incoming, others, &self.spawn)
     }
 
     fn record_settings(&self, scheme: &'static str, is_secure: bool) -> RecordSettings {
@@ -145,6 +190,7 @@ impl Endpoint {
             budget: self.budget.clone(),
             scheme,
             is_secure,
+            spawn: self.spawn.clone(),
         }
     }
 }

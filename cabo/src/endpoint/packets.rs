@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ use cabo_proto::wire::packet::{ConnectionId, Kind, Packet};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
-use super::{SystemChance, remote, source};
+use super::others::{self, Others};
+use super::{Spawn, SystemChance, remote, source};
 use crate::carrier::{
     Datagrams, Peer, Received, SLOT_BYTES, SLOTS, SendFailure, Transmit, send_failure,
 };
@@ -40,7 +42,9 @@ pub(crate) struct PacketEndpoint {
     scheme: &'static str,
     state: Mutex<State>,
     pokes: Arc<Pokes>,
+    is_closing: AtomicBool,
     incoming: mpsc::Sender<Connection>,
+    presence: Arc<()>, // behind the carrier, and so dropped after it
 }
 
 /// A handle whose end tells the driver to look whether anybody is left.
@@ -54,6 +58,14 @@ impl Deref for Held {
             Some(endpoint) => endpoint,
             None => unreachable!("empty only inside drop"),
         }
+    }
+}
+
+impl Held {
+    /// Ends the carrier with all that is on it. What is returned is gone when the socket is.
+    pub(crate) fn close(self) -> Weak<()> {
+        self.is_closing.store(true, Release);
+        Arc::downgrade(&self.presence)
     }
 }
 
@@ -165,6 +177,8 @@ impl PacketEndpoint {
         config: EndpointConfig,
         crypto: Arc<dyn Crypto>,
         incoming: mpsc::Sender<Connection>,
+        others: Option<Box<dyn Others>>,
+        spawn: &Spawn,
     ) -> Held {
         let door = Door::new(Instant::now(), config, crypto, Box::new(SystemChance));
         let state =
@@ -174,9 +188,11 @@ impl PacketEndpoint {
             scheme,
             state: Mutex::new(state),
             pokes: Arc::default(),
+            is_closing: AtomicBool::new(false),
             incoming,
+            presence: Arc::default(),
         });
-        tokio::spawn(PacketDriver::new(endpoint.clone()));
+        spawn(Box::pin(PacketDriver::new(endpoint.clone(), others)));
         Held(Some(endpoint))
     }
 
@@ -250,6 +266,7 @@ impl PacketEndpoint {
 /// The future that drives one carrier.
 struct PacketDriver {
     endpoint: Arc<PacketEndpoint>,
+    others: Option<Box<dyn Others>>, // `None`: what is not cabo's is dropped
     slots: Vec<BytesMut>,
     received: Vec<Received>,
     out: Vec<u8>,
@@ -266,9 +283,10 @@ struct PacketDriver {
 const ANSWERS_MAX: usize = 256;
 
 impl PacketDriver {
-    fn new(endpoint: Arc<PacketEndpoint>) -> Self {
+    fn new(endpoint: Arc<PacketEndpoint>, others: Option<Box<dyn Others>>) -> Self {
         Self {
             endpoint,
+            others,
             slots: (0..SLOTS).map(|_| BytesMut::zeroed(SLOT_BYTES)).collect(),
             received: vec![Received::default(); SLOTS],
             out: Vec::with_capacity(SLOT_BYTES),
@@ -290,17 +308,36 @@ impl PacketDriver {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => return Poll::Pending,
         };
+        self.give_to_others(count);
         let now = Instant::now();
         let mut state = endpoint.lock();
         for index in 0..count {
             let account = self.received[index];
             let mut slot = std::mem::take(&mut self.slots[index]);
             for datagram in account.packets(&mut slot) {
+                if self.others.is_some() && others::is_foreign(datagram) {
+                    continue; // they have it already
+                }
                 self.route(now, &mut state, &account, datagram);
             }
             self.slots[index] = slot;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Gives out what is not cabo's, if anybody takes it.
+    fn give_to_others(&mut self, count: usize) {
+        let Some(others) = &mut self.others else { return };
+        for (slot, account) in self.slots.iter_mut().zip(&self.received).take(count) {
+            if account.len == 0 {
+                others.receive(account.from, &[]);
+            }
+            for datagram in account.packets(slot) {
+                if others::is_foreign(datagram) {
+                    others.receive(account.from, datagram);
+                }
+            }
+        }
     }
 
     fn route(&mut self, now: Instant, state: &mut State, account: &Received, datagram: &mut [u8]) {
@@ -419,6 +456,11 @@ impl PacketDriver {
             }
             self.answers.pop_front(); // an answer that fails is one that got lost
         }
+        if let Some(others) = &mut self.others
+            && others::flush(&mut **others, &*self.endpoint.carrier, cx).is_pending()
+        {
+            return Poll::Pending;
+        }
         let Some((handle, to, segment)) = self.unsent else { return Poll::Ready(()) };
         let transmit = Transmit { to, contents: &self.out, segment };
         match self.endpoint.carrier.poll_send(cx, &transmit) {
@@ -524,6 +566,11 @@ impl Future for PacketDriver {
                 }
                 Poll::Pending => {}
             }
+            if let Some(others) = &mut this.others
+                && others.poll_work(cx)
+            {
+                is_idle = false;
+            }
             this.handle_timers(Instant::now());
             let is_writable = this.flush(cx).is_ready();
             for _ in 0..this.active.len() {
@@ -540,7 +587,7 @@ impl Future for PacketDriver {
                     Poll::Pending => break,
                 }
             }
-            if this.is_abandoned() {
+            if this.is_abandoned() || this.endpoint.is_closing.load(Acquire) {
                 return Poll::Ready(());
             }
             if is_idle && this.arm(cx).is_pending() {

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::sync::mpsc;
 use tokio::time::{Sleep, timeout, timeout_at};
 
+use super::Spawn;
 use super::entrance::{Entrance, Reason, Ticket};
 use crate::carrier::{Accepted, ByteStream, Connected, Listener, Peer};
 use crate::connection::{Connection, Driver, Machine, Shared};
@@ -48,6 +49,7 @@ pub(crate) struct RecordSettings {
     pub(crate) scheme: &'static str,
     /// The carrier seals.
     pub(crate) is_secure: bool,
+    pub(crate) spawn: Spawn,
 }
 
 impl RecordSettings {
@@ -107,7 +109,7 @@ pub(crate) fn start_client(
     let (config, budget) = (settings.config.clone(), settings.budget.clone());
     let machine = RecordConnection::client(Instant::now(), config, crypto, budget)?;
     let (shared, driver) = drive(&settings, machine, stream, to, peer_user, None, None);
-    tokio::spawn(driver.run());
+    (settings.spawn)(Box::pin(driver.run()));
     Ok(Connection::new(shared))
 }
 
@@ -171,13 +173,13 @@ pub(crate) async fn accept_loop(
                 continue;
             }
         };
-        tokio::spawn(welcome(
+        (settings.spawn)(Box::pin(welcome(
             accepted,
             settings.clone(),
             ticket,
             entrance.clone(),
             incoming.clone(),
-        ));
+        )));
     }
 }
 
@@ -215,6 +217,36 @@ async fn welcome(
         Ok(None) => {}
         Err(_) => tracing::debug!(%from, "a stranger said nothing in time"),
     }
+}
+
+/// A connection whose preface somebody else has read, and `said` behind it.
+pub(crate) fn adopt(
+    accepted: Accepted,
+    form: Form,
+    mut said: Vec<u8>,
+    mut settings: RecordSettings,
+    entrance: &Arc<Entrance>,
+    incoming: mpsc::Sender<Connection>,
+) {
+    settings.config.channel = accepted.channel;
+    if Some(form) != settings.form() {
+        tracing::debug!(from = %accepted.from, ?form, "a peer of another kind");
+        let mut stream = accepted.stream;
+        (settings.spawn)(Box::pin(async move { say_and_end(&mut stream, STRANGER_LINE).await }));
+        return;
+    }
+    let ticket = match entrance.enter(super::source(&accepted.from)) {
+        Ok(ticket) => ticket,
+        Err(reason) => return send_away(entrance, &settings, accepted, reason),
+    };
+    let Accepted { stream, from, peer_user, .. } = accepted;
+    let (now, config, budget) = (Instant::now(), settings.config.clone(), settings.budget.clone());
+    let server = RecordConnection::server(now, config, &*settings.crypto, budget);
+    let Ok(mut machine) = server else { return };
+    machine.handle_bytes(now, &mut said);
+    let (incoming, ticket) = (Some(incoming), Some(ticket));
+    let driver = drive(&settings, machine, stream, from, peer_user, incoming, ticket).1;
+    (settings.spawn)(Box::pin(driver.run()));
 }
 
 /// Reads the preface and decides who it is.
@@ -257,7 +289,8 @@ fn send_away(
 ) {
     let Some(farewell) = entrance.farewell() else { return };
     let mut settings = settings.clone();
-    tokio::spawn(async move {
+    let spawn = settings.spawn.clone();
+    spawn(Box::pin(async move {
         if let Ok(Ok(mut accepted)) = timeout(FAREWELL_TIME, accepted.secured()).await {
             settings.config.channel = accepted.channel;
             if let Some(form) = settings.form() {
@@ -266,7 +299,7 @@ fn send_away(
             }
         }
         drop(farewell);
-    });
+    }));
 }
 
 /// A last word, then the end, without a reset that would destroy it.

@@ -1,4 +1,6 @@
-//! The other end of a conversation with a foreign program, for who prefers to await.
+//! The other end of a conversation, with a cabo peer or a foreign program, for who prefers to await.
+//!
+//! Neighbours: `line` is the way to a cabo peer, and what only those have.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,11 +17,15 @@ use cabo_proto::dialect::value::Fields;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
+use super::house::HouseError;
+use super::line::{self, Line, patiently};
 use super::place::{PlaceError, Way, with_port_of};
-use super::{Message, SendError};
+use super::{Message, MessageError, SendError};
 use crate::address::{Address, AddressError};
 use crate::carrier::open_udp::{LARGEST_BYTES, OpenUdp};
 use crate::carrier::{self, ByteStream};
+use crate::client;
+use crate::connection::Ended;
 
 /// A connection has this long to be made, unless somebody says otherwise.
 pub const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -68,6 +74,21 @@ pub enum ClientError {
     /// What it sent is no message.
     #[error(transparent)]
     Malformed(#[from] CutError),
+    /// What a cabo peer sent is no message.
+    #[error(transparent)]
+    Broken(#[from] MessageError),
+    /// No identity to show to a cabo peer.
+    #[error(transparent)]
+    House(#[from] HouseError),
+    /// No session with a cabo peer.
+    #[error(transparent)]
+    Session(#[from] client::ClientError),
+    /// The session ended.
+    #[error("{0}")]
+    Ended(Arc<Ended>),
+    /// The cabo peer takes no messages.
+    #[error("the server has no messages/1: it serves something else")]
+    NoService,
     /// A message that cannot be sent.
     #[error(transparent)]
     Send(#[from] SendError),
@@ -127,6 +148,7 @@ pub struct Sender {
 enum Source {
     Stream(ReadHalf<Box<dyn ByteStream>>, Vec<u8>),
     Datagrams(Hearing),
+    Session(Arc<Line>),
 }
 
 /// A socket for datagrams, and whose are heard.
@@ -143,6 +165,7 @@ struct Hearing {
 enum Sink {
     Stream(WriteHalf<Box<dyn ByteStream>>),
     Datagrams(Arc<OpenUdp>, SocketAddr),
+    Session(Arc<Line>),
 }
 
 impl Client {
@@ -195,6 +218,18 @@ impl Client {
         let hearing = Hearing { socket: socket.clone(), buffer, only, from: None, first };
         let source = Source::Datagrams(hearing);
         Self::of(source, Sink::Datagrams(socket, to), peer, dialect, watch)
+    }
+
+    pub(super) fn of_line(line: Line, to: carrier::Peer, dialect: Arc<Dialect>) -> Self {
+        let line = Arc::new(line);
+        Self::of(Source::Session(line.clone()), Sink::Session(line), to, dialect, None)
+    }
+
+    /// The same, with somebody who watches from now on: payloads, where the other side is a cabo peer.
+    #[must_use]
+    pub fn watched(mut self, watch: Option<Watch>) -> Self {
+        (self.receiver.watch, self.sender.watch) = (watch.clone(), watch);
+        self
     }
 
     fn of(
@@ -258,6 +293,14 @@ fn is_many(to: SocketAddr) -> bool {
     }
 }
 
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if let Source::Session(line) = &self.source {
+            line.abandon();
+        }
+    }
+}
+
 impl Receiver {
     /// What the server answered, where that is no yes.
     async fn hear_answer(&mut self, hello: &Hello) -> io::Result<Option<Vec<u8>>> {
@@ -305,7 +348,7 @@ impl Receiver {
     /// Who sent the last message, where each may come from somebody else: datagrams that answer one to a group.
     pub fn from(&self) -> Option<carrier::Peer> {
         match &self.source {
-            Source::Stream(..) => None,
+            Source::Stream(..) | Source::Session(_) => None,
             Source::Datagrams(hearing) => hearing.from,
         }
     }
@@ -322,6 +365,12 @@ impl Receiver {
                 tell(&self.watch, Seen::Received(&datagram));
                 let len = self.dialect.cut.trim(&datagram).len();
                 Some(datagram.slice(..len))
+            }
+            Source::Session(line) => {
+                let message = line.next().await?;
+                let bytes = message.as_ref().map(|message| &message.bytes()[..]);
+                tell(&self.watch, bytes.map_or(Seen::ReceivedEnd, Seen::Received));
+                return Ok(message);
             }
         };
         Ok(bytes.map(|bytes| Message::new(bytes, self.dialect.clone())))
@@ -387,6 +436,10 @@ async fn next_of_stream(
 impl Sender {
     /// Sends a message; the cut's header or end mark is added, but for messages that are layouts.
     pub async fn send(&mut self, payload: &[u8]) -> Result<(), ClientError> {
+        if let Sink::Session(line) = &self.sink {
+            tell(&self.watch, Seen::Sent(payload));
+            return Ok(patiently(&line.peer, |peer| peer.send(payload)).await?);
+        }
         let mut out = BytesMut::new();
         let written = self.dialect.write(payload, &Fields::default(), &mut out);
         written.map_err(SendError::from)?;
@@ -399,6 +452,10 @@ impl Sender {
         kind: Option<&str>,
         fields: &Fields,
     ) -> Result<(), ClientError> {
+        if let Sink::Session(line) = &self.sink {
+            tell(&self.watch, Seen::Sent(line::payload_of(fields)));
+            return Ok(patiently(&line.peer, |peer| peer.send_fields(kind, fields)).await?);
+        }
         let encoded = self.dialect.encode(kind, fields, &mut self.counters);
         let bytes = encoded.map_err(SendError::from)?;
         self.write(&bytes).await
@@ -421,6 +478,7 @@ impl Sender {
                 tell(&self.watch, Seen::Sent(bytes));
                 poll_fn(|cx| socket.poll_send(cx, bytes, to)).await?;
             }
+            Sink::Session(line) => patiently(&line.peer, |peer| peer.send(bytes)).await?,
         }
         Ok(())
     }
@@ -433,6 +491,23 @@ impl Sender {
                 write.shutdown().await
             }
             Sink::Datagrams(..) => Ok(()),
+            Sink::Session(line) => {
+                tell(&self.watch, Seen::SentEnd);
+                line.peer.finish();
+                Ok(())
+            }
         }
+    }
+
+    /// The way to a cabo peer.
+    pub(super) fn line(&self) -> Option<&Line> {
+        match &self.sink {
+            Sink::Session(line) => Some(line),
+            Sink::Stream(_) | Sink::Datagrams(..) => None,
+        }
+    }
+
+    pub(super) fn dialect_name(&self) -> String {
+        self.dialect.name.clone()
     }
 }

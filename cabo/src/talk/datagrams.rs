@@ -1,6 +1,7 @@
-//! All peers of one UDP socket: every datagram is a message, and whoever sends one is a peer for a while.
+//! All foreign peers of one UDP socket: every datagram is a message, and whoever sends one is a peer for a while.
 //!
-//! One task, the hall, has the socket. Every peer has a task of its own, in which it is called back: the hall goes on
+//! One task has the socket and the hall: where cabo peers use it, too, that is the endpoint's, which gives the hall what
+//! is not cabo's. Every peer has a task of its own, in which it is called back: the hall goes on
 //! whatever a callback does. Neighbours: `peer` holds what waits to go out, and rings where there is something; `server`
 //! starts one hall a socket.
 
@@ -23,6 +24,7 @@ use super::server::{Handlers, PlaceTaken};
 use super::{Closed, Message, Peer, Settings};
 use crate::carrier;
 use crate::carrier::open_udp::{LARGEST_BYTES, OpenUdp};
+use crate::endpoint::others::Others;
 
 /// A peer that has been silent for so long is forgotten, unless the settings say otherwise.
 const IDLE_TIME: Duration = Duration::from_secs(60);
@@ -199,7 +201,7 @@ struct Known {
 }
 
 /// Whoever speaks to a UDP socket.
-struct Hall {
+pub(super) struct Hall {
     settings: Arc<Settings>,
     handlers: Arc<Handlers>,
     engine: Arc<Engine>,
@@ -208,12 +210,12 @@ struct Hall {
     bell: Arc<Bell>,
     /// Peers with something to send, each once; what it is waits in their own room.
     sending: VecDeque<u64>,
-    /// What the socket has to take next.
+    /// What the socket did not take yet.
     unsent: Option<(SocketAddr, Bytes)>,
     sweep: Interval,
 }
 
-/// A hall with its socket.
+/// A hall with a socket of its own.
 struct Alone {
     socket: OpenUdp,
     hall: Hall,
@@ -225,10 +227,14 @@ impl Alone {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         for _ in 0..TURN {
             let mut is_idle = !self.hall.poll_work(cx);
-            is_idle &= self.poll_send(cx).is_pending() || self.hall.sending.is_empty();
+            if self.poll_send(cx).is_ready() && !self.hall.sending.is_empty() {
+                is_idle = false;
+            }
             let mut part = ReadBuf::new(&mut self.buffer);
             match self.socket.poll_recv(cx, &mut part) {
-                Poll::Ready(Ok(from)) => self.hall.receive(from, part.filled()),
+                Poll::Ready(Ok(from)) => {
+                    self.hall.receive(carrier::Peer::udp(from), part.filled());
+                }
                 // An ICMP message about an earlier datagram: not about the socket.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
@@ -240,50 +246,21 @@ impl Alone {
         Poll::Pending
     }
 
-    /// Sends for one turn: ready where the socket took it.
+    /// Sends what waits for one turn: ready where the socket took it.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURN {
-            let Some((to, datagram)) = self.hall.next() else { break };
-            match self.socket.poll_send(cx, datagram, *to) {
+            let Some((to, datagram)) = self.hall.next_datagram() else { break };
+            match self.socket.poll_send(cx, datagram, to) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(sent) => self.hall.sent(&sent),
+                Poll::Ready(result) => self.hall.sent(result),
             }
         }
         Poll::Ready(())
     }
 }
 
-impl Hall {
-    fn new(settings: Arc<Settings>, handlers: Arc<Handlers>, engine: Arc<Engine>) -> Self {
-        let mut sweep = interval(SWEEP_TIME);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self {
-            settings,
-            handlers,
-            engine,
-            peers: BTreeMap::new(),
-            addresses: BTreeMap::new(),
-            bell: Arc::default(),
-            sending: VecDeque::new(),
-            unsent: None,
-            sweep,
-        }
-    }
-
-    /// Looks who has something to send and, now and then, who is silent; whether it was now.
-    fn poll_work(&mut self, cx: &mut Context<'_>) -> bool {
-        while let Poll::Ready(number) = self.bell.poll(cx) {
-            self.sending.push_back(number);
-        }
-        let is_swept = self.sweep.poll_tick(cx).is_ready();
-        if is_swept {
-            self.forget_silent();
-        }
-        is_swept
-    }
-
-    fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let from = carrier::Peer::udp(from);
+impl Others for Hall {
+    fn receive(&mut self, from: carrier::Peer, datagram: &[u8]) {
         let Some(address) = from.socket_addr() else { return };
         if !self.peers.contains_key(&address) && !self.welcome(address, from) {
             return;
@@ -298,6 +275,41 @@ impl Hall {
         if !known.inbox.put(Event::Message(bytes)) {
             tracing::debug!(%from, "its callbacks take too long: a datagram is lost");
         }
+    }
+
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> bool {
+        while let Poll::Ready(number) = self.bell.poll(cx) {
+            self.sending.push_back(number);
+        }
+        let is_time = self.sweep.poll_tick(cx).is_ready();
+        if is_time {
+            self.forget_silent();
+        }
+        is_time
+    }
+
+    fn next(&mut self) -> Option<(carrier::Peer, &[u8])> {
+        let (to, datagram) = self.next_datagram()?;
+        Some((carrier::Peer::udp(to), datagram))
+    }
+
+    fn sent(&mut self, result: io::Result<()>) {
+        if let (Some((to, datagram)), Err(error)) = (self.unsent.take(), result) {
+            tracing::debug!(%to, %error, bytes = datagram.len(), "a datagram is lost");
+        }
+    }
+}
+
+impl Hall {
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        handlers: Arc<Handlers>,
+        engine: Arc<Engine>,
+    ) -> Self {
+        let mut sweep = interval(SWEEP_TIME);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (peers, addresses, bell, sending) = Default::default();
+        Self { settings, handlers, engine, peers, addresses, bell, sending, unsent: None, sweep }
     }
 
     /// Somebody new; false if there is no room.
@@ -322,8 +334,8 @@ impl Hall {
         true
     }
 
-    /// What the socket has to take next: a datagram of each peer in turn.
-    fn next(&mut self) -> Option<&(SocketAddr, Bytes)> {
+    /// What is to be sent next: a datagram of each peer in turn.
+    fn next_datagram(&mut self) -> Option<(SocketAddr, &[u8])> {
         while self.unsent.is_none() {
             let number = self.sending.pop_front()?;
             let Some(address) = self.addresses.get(&number).copied() else { continue };
@@ -340,15 +352,7 @@ impl Hall {
                 None => {}
             }
         }
-        self.unsent.as_ref()
-    }
-
-    /// The socket took it, or failed to.
-    fn sent(&mut self, sent: &io::Result<()>) {
-        if let (Err(error), Some((to, datagram))) = (sent, &self.unsent) {
-            tracing::debug!(%to, %error, bytes = datagram.len(), "a datagram is lost");
-        }
-        self.unsent = None;
+        self.unsent.as_ref().map(|(to, datagram)| (*to, &datagram[..]))
     }
 
     fn forget_silent(&mut self) {

@@ -1,7 +1,9 @@
-//! Messages with programs that know nothing of cabo, over TCP, TLS, UDP and Unix sockets.
+//! Messages: with cabo peers over every carrier, and with programs that know nothing of cabo over TCP, TLS, UDP and Unix
+//! sockets, at the same ports.
 //!
 //! A [`Server`] has many peers at once and tells callbacks what happens; a [`Client`] is the other end, for who prefers
-//! to await. What a message is, a [`Dialect`] says (`cabo_proto::dialect`): how a stream is cut, what is said first, which
+//! to await. With cabo peers, messages have kinds and may be requests (`messages/1`, services M-11). With foreign
+//! programs a [`Dialect`] says what a message is (`cabo_proto::dialect`): how a stream is cut, what is said first, which
 //! bytes a message has.
 //!
 //! ```no_run
@@ -9,7 +11,7 @@
 //! use cabo::proto::dialect::Dialect;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! Server::bind(["tcp://:5005", "udp://:5005"])?
+//! Server::bind(["tcp://:5005", "udp://:5005", "eth://enp3s0"])?
 //!     .settings(Settings { dialect: Dialect::parse("lines")?.into(), ..Settings::default() })
 //!     .on_receive(|message, peer| {
 //!         let _ = peer.send_back(&message); // an echo; a peer that reads too slowly is not read either
@@ -19,14 +21,32 @@
 //! ```
 //!
 //! [`Callers`] are whoever connects to us, awaited one after another: each is a conversation as a [`Client`] has it.
-//! `peer` is the handle that callbacks get, `stream` drives one peer on a stream carrier, `datagrams` all peers of a UDP
-//! socket, `server` listens, `engine` has the threads and `callback` says on which one is called; `reconnect`, `blocking`
-//! and `streams` are the client in other shapes. Only `carrier` names a socket.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use cabo::talk::Client;
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut client = Client::connect_cabo("udp://192.0.2.1:5555").await?; // or eth:// tcp:// unix:
+//! client.sender.send_as("lamp", b"on").await?; // one way
+//! let answer = client.sender.request("state", b"lamp", Duration::from_secs(2))?.await?;
+//! println!("{}", answer.bytes().escape_ascii()); // peer.reply(&message, "on") at the server
+//! client.close().await;
+//! # Ok(()) }
+//! ```
+//!
+//! `peer` is the handle that callbacks get, `peers` all of them. `server` listens, `sniff` looks who comes, `house` is what
+//! cabo peers are shown. `stream` drives one conversation, whose bytes `words` reads; `session` begins those of cabo
+//! peers, `line` is a client's end of one, `calls` holds their requests, `typed` their structs; `datagrams` has all
+//! foreign peers of a UDP socket. `engine` has the threads and `callback` says on which one is called;
+//! `reconnect`, `blocking` and `streams` are the client in other shapes. Only `carrier` names a socket.
 
 pub mod blocking;
 pub mod callers;
+pub mod calls;
 pub mod client;
 pub mod peer;
+pub mod peers;
 pub mod reconnect;
 pub mod server;
 pub mod streams;
@@ -34,23 +54,38 @@ pub mod streams;
 mod callback;
 mod datagrams;
 mod engine;
+mod house;
+mod inbox;
+mod line;
 mod place;
 mod query;
+mod session;
+mod sniff;
 mod stream;
+mod typed;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cabo_proto::dialect::cut::{Cut, CutError};
-use cabo_proto::dialect::{Decoded, Dialect, NoKind};
+use cabo_proto::dialect::value::{Fields, Value};
+use cabo_proto::dialect::{Decoded, Dialect, NoKind, PAYLOAD};
+use cabo_proto::wire::message::{self, MessageError};
 
+use self::calls::Asked;
+use crate::access::Refusal;
 pub use callers::{Call, Callers};
+pub use calls::{Answer, RequestError};
 pub use client::{Client, ClientError, Seen, Watch};
+pub use house::HouseError;
 pub use peer::{Peer, SendError};
+pub use peers::Peers;
 pub use place::PlaceError;
 pub use reconnect::{Link, Reconnecting};
 pub use server::{BindError, Server};
+pub use typed::TypedError;
 
 /// What a server or client holds its peers to.
 #[derive(Clone, Debug)]
@@ -65,6 +100,8 @@ pub struct Settings {
     pub idle_time: Option<Duration>,
     /// Peers at once; one more is turned away.
     pub peers_max: usize,
+    /// Requests of one cabo peer that wait for an answer at once; one more fails as `busy`.
+    pub requests_max: usize,
     /// What runs on which thread. Results are alike.
     pub threads: Threads,
     /// A callback that has not returned for so long is stuck: it has cost a thread.
@@ -97,6 +134,7 @@ impl Default for Settings {
             slow: Slow::Wait,
             idle_time: None,
             peers_max: 100_000,
+            requests_max: 1024,
             threads: Threads::Cores,
             stuck_time: Duration::from_secs(5),
             stuck_max: 256,
@@ -120,14 +158,25 @@ pub enum Slow {
 pub struct Message {
     bytes: Bytes,
     dialect: Arc<Dialect>,
+    /// Of a cabo peer: its kind, which may be empty.
+    kind: Option<Bytes>,
+    asked: Option<Arc<Asked>>,
 }
 
 impl Message {
     pub(crate) fn new(bytes: Bytes, dialect: Arc<Dialect>) -> Self {
-        Self { bytes, dialect }
+        Self { bytes, dialect, kind: None, asked: None }
     }
 
-    /// All of it, as the cut gave it.
+    fn of_cabo(
+        message: message::Message,
+        dialect: Arc<Dialect>,
+        asked: Option<Arc<Asked>>,
+    ) -> Self {
+        Self { bytes: message.payload, dialect, kind: Some(message.kind), asked }
+    }
+
+    /// All of it, as the cut gave it; of a cabo peer the payload.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
@@ -135,7 +184,7 @@ impl Message {
     /// What [`Peer::send`] takes to send the same: without a header that announces its length.
     pub fn payload(&self) -> Bytes {
         match &self.dialect.cut {
-            Cut::Length(header) if self.dialect.kinds.is_empty() => {
+            Cut::Length(header) if self.dialect.kinds.is_empty() && self.kind.is_none() => {
                 self.bytes.slice(header.size().min(self.bytes.len())..)
             }
             Cut::Length(_) | Cut::Raw | Cut::Lines | Cut::Nul | Cut::Any | Cut::Struct(_) => {
@@ -144,9 +193,52 @@ impl Message {
         }
     }
 
+    /// Its name among messages, as a cabo peer gave it; empty where there is none.
+    pub fn kind(&self) -> &str {
+        let kind = self.kind.as_ref().map(|kind| std::str::from_utf8(kind).unwrap_or_default());
+        kind.unwrap_or_default() // no other than UTF-8 is let in
+    }
+
+    /// Whether its sender waits for an answer ([`Peer::reply`], [`Peer::fail`]). Dropped unanswered, it fails there.
+    pub fn is_request(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Whether its sender no longer waits for the answer, or is gone.
+    pub fn is_cancelled(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.is_cancelled())
+    }
+
+    /// Waits until its sender no longer waits for the answer; for ever where nobody waits for one.
+    pub async fn cancelled(&self) {
+        match &self.asked {
+            Some(asked) => asked.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn asked(&self) -> Option<&Arc<Asked>> {
+        self.asked.as_ref()
+    }
+
     /// Its values, by name.
     pub fn decode(&self) -> Result<Decoded, NoKind> {
-        self.dialect.decode(&self.bytes)
+        if self.kind.is_none() {
+            return self.dialect.decode(&self.bytes);
+        }
+        if self.dialect.kinds.is_empty() {
+            let mut fields = Fields::default();
+            fields.set(PAYLOAD, Value::Bytes(self.bytes.to_vec()));
+            let kind = Some(self.kind().to_owned()).filter(|kind| !kind.is_empty());
+            return Ok(Decoded { kind, fields });
+        }
+        match self.dialect.kinds.iter().find(|kind| kind.name.as_deref() == Some(self.kind())) {
+            Some(kind) => match kind.decode(&self.bytes) {
+                Ok(fields) => Ok(Decoded { kind: kind.name.clone(), fields }),
+                Err(error) => Err(NoKind(vec![(kind.name.clone(), error)])),
+            },
+            None => self.dialect.decode(&self.bytes),
+        }
     }
 }
 
@@ -171,6 +263,15 @@ pub enum Closed {
     /// What it sent is no message.
     #[error(transparent)]
     Malformed(#[from] CutError),
+    /// What a cabo peer sent is no message.
+    #[error(transparent)]
+    Broken(#[from] MessageError),
+    /// A cabo peer who may not enter.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// A cabo peer that opened no stream of messages in time.
+    #[error("opened no stream of messages/1 within {0:?}")]
+    NoMessages(Duration),
     /// It took too little of what was sent to it.
     #[error("took too little of what was sent to it")]
     TooSlow,

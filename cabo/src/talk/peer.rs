@@ -6,16 +6,21 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use cabo_proto::dialect::ComposeError;
 use cabo_proto::dialect::cut::{Cut, WriteError};
 use cabo_proto::dialect::kind::Counters;
-use cabo_proto::dialect::value::Fields;
+use cabo_proto::dialect::value::{Fields, Value};
+use cabo_proto::dialect::{ComposeError, PAYLOAD};
+use cabo_proto::wire::message::{self, Role, Unfit};
 
+use super::calls::{Answer, Calls};
 use super::datagrams::Bell;
 use super::{Message, Settings, Slow, callback};
 use crate::carrier;
+use crate::connection::Connection;
+use crate::keys::Fingerprint;
 
 /// One peer of a server. Cheap to clone; what is sent through any clone goes out in order.
 #[derive(Clone)]
@@ -28,11 +33,21 @@ pub(super) struct Shared {
     from: carrier::Peer,
     scheme: &'static str,
     settings: Arc<Settings>,
+    /// What a cabo peer has besides; none of a foreign program.
+    cabo: Option<Box<Cabo>>,
     state: Mutex<State>,
     /// More than half of its room was used when it was last sent something or looked at; read without the lock.
     is_full: AtomicBool,
     /// What callbacks keep for this peer.
     own: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+struct Cabo {
+    fingerprint: Option<Fingerprint>,
+    calls: Calls,
+    /// We are its client. Whoever is served is heard only as fast as it listens; where both ends did so, each would wait
+    /// for the other.
+    is_server: bool,
 }
 
 #[derive(Default)]
@@ -42,10 +57,16 @@ struct State {
     /// Bytes that the driver took and that the kernel has not taken yet.
     writing_bytes: usize,
     is_closing: bool,
+    /// Nothing more is sent; what comes is still heard.
+    is_finishing: bool,
     is_gone: bool,
     is_too_slow: bool,
+    /// Whoever takes what it says has enough for now.
+    is_held: bool,
     dropped_messages: u64,
     waker: Option<Waker>,
+    /// Who waits for room.
+    waiters: Vec<Waker>,
     /// Where the driver of a datagram peer is told that there is something to do, and whether it has been.
     door: Option<Arc<Bell>>,
     is_announced: bool,
@@ -77,6 +98,18 @@ pub enum SendError {
     /// The message does not go under the cut.
     #[error(transparent)]
     Cut(#[from] WriteError),
+    /// The message is too long for a cabo peer.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// The peer speaks no cabo/1.
+    #[error("only cabo peers have {0}; this one speaks the dialect {1:?}")]
+    Foreign(&'static str, String),
+    /// It was answered already, or nobody waits for the answer any more.
+    #[error("nobody waits for this answer: the request was answered or cancelled")]
+    NotAsked,
+    /// It cannot be written in the compact form of typed messages.
+    #[error("the value has no compact form: {0}")]
+    Typed(postcard::Error),
 }
 
 impl Peer {
@@ -86,10 +119,37 @@ impl Peer {
         scheme: &'static str,
         settings: Arc<Settings>,
     ) -> Self {
+        Self::with(number, from, scheme, settings, None)
+    }
+
+    /// The peer of a session.
+    pub(super) fn of_session(
+        number: u64,
+        connection: &Connection,
+        settings: Arc<Settings>,
+        is_server: bool,
+    ) -> Self {
+        let fingerprint = connection.peer_key().map(Fingerprint::of);
+        let cabo = Box::new(Cabo { fingerprint, calls: Calls::default(), is_server });
+        Self::with(number, connection.from(), connection.carrier(), settings, Some(cabo))
+    }
+
+    fn with(
+        number: u64,
+        from: carrier::Peer,
+        scheme: &'static str,
+        settings: Arc<Settings>,
+        cabo: Option<Box<Cabo>>,
+    ) -> Self {
         let state = Mutex::default();
         let own = Mutex::default();
         let is_full = AtomicBool::new(false);
-        Self { shared: Arc::new(Shared { number, from, scheme, settings, state, is_full, own }) }
+        let shared = Shared { number, from, scheme, settings, cabo, state, is_full, own };
+        Self { shared: Arc::new(shared) }
+    }
+
+    pub(super) fn of(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     /// Counts the peers of a server, from 1.
@@ -107,15 +167,116 @@ impl Peer {
         self.shared.scheme
     }
 
+    /// Whether it speaks cabo/1, and not a dialect.
+    pub fn is_cabo(&self) -> bool {
+        self.shared.cabo.is_some()
+    }
+
+    /// The identity that it has proved; foreign programs have none, nor has who speaks plain.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.shared.cabo.as_ref()?.fingerprint
+    }
+
     /// Sends a message; the cut's header or end mark is added. For a dialect whose messages are layouts, the bytes are
-    /// a whole message.
+    /// a whole message. To a cabo peer it is a one-way message without a kind.
     pub fn send(&self, payload: impl AsRef<[u8]>) -> Result<(), SendError> {
+        if self.is_cabo() {
+            return self.put(Role::OneWay, "", payload.as_ref());
+        }
         let dialect = &self.shared.settings.dialect;
         self.queue(|_, out| Ok(dialect.write(payload.as_ref(), &Fields::default(), out)?))
     }
 
-    /// Sends a message as it came: an echo.
+    /// Sends a one-way message of a kind to a cabo peer.
+    pub fn send_as(&self, kind: &str, payload: impl AsRef<[u8]>) -> Result<(), SendError> {
+        self.needs_cabo("kinds of messages")?;
+        self.put(Role::OneWay, kind, payload.as_ref())
+    }
+
+    /// Answers a message: a request by its reply, anything else by a message.
+    pub fn reply(&self, message: &Message, payload: impl AsRef<[u8]>) -> Result<(), SendError> {
+        match message.asked() {
+            Some(_) => self.answer(message, Role::Reply, message.kind(), payload.as_ref()),
+            None => self.send(payload),
+        }
+    }
+
+    /// Says that there is no answer to a request: why in a word, and for people.
+    pub fn fail(&self, message: &Message, kind: &str, text: &str) -> Result<(), SendError> {
+        self.answer(message, Role::Failed, kind, text.as_bytes())
+    }
+
+    /// Asks a cabo peer, and awaits the answer for so long. Dropping the answer cancels the request.
+    pub fn request(&self, kind: &str, payload: impl AsRef<[u8]>, within: Duration) -> Answer {
+        let sent = self.needs_cabo("requests").and_then(|cabo| {
+            let (id, answered) = cabo.calls.begin();
+            let sent = self.put(Role::Request(id), kind, payload.as_ref());
+            let answer = (self.clone(), id, answered);
+            sent.map(|()| answer).inspect_err(|_| {
+                cabo.calls.answer(id, Err(super::RequestError::Gone)); // it is open no longer
+            })
+        });
+        Answer::new(sent, within)
+    }
+
+    fn answer(
+        &self,
+        message: &Message,
+        role: fn(u64) -> Role,
+        kind: &str,
+        payload: &[u8],
+    ) -> Result<(), SendError> {
+        let asked = message.asked().ok_or(SendError::NotAsked)?;
+        let id = asked.take_answer(&self.shared).ok_or(SendError::NotAsked)?;
+        let limit = self.shared.settings.dialect.limit_bytes;
+        let sent = self.queue(|_, out| {
+            message::put(out, role(id), kind, payload, limit)?;
+            asked.release(&self.shared);
+            Ok(())
+        });
+        sent.inspect_err(|_| asked.give_back())
+    }
+
+    fn needs_cabo(&self, what: &'static str) -> Result<&Cabo, SendError> {
+        let foreign = || SendError::Foreign(what, self.shared.settings.dialect.name.clone());
+        self.shared.cabo.as_deref().ok_or_else(foreign)
+    }
+
+    /// Queues a message of `messages/1` (M-11).
+    fn put(&self, role: Role, kind: &str, payload: &[u8]) -> Result<(), SendError> {
+        let limit = self.shared.settings.dialect.limit_bytes;
+        self.queue(|_, out| Ok(message::put(out, role, kind, payload, limit)?))
+    }
+
+    /// A few bytes about a request, which go out even where the peer has no room: each stands for a request of its own,
+    /// and of those there is a limit.
+    pub(super) fn tell(&self, role: Role, kind: &str) {
+        let mut state = self.shared.lock();
+        if !state.is_gone {
+            let before = state.out.bytes.len();
+            let put = message::put(&mut state.out.bytes, role, kind, b"", 0);
+            debug_assert!(put.is_ok(), "it fits");
+            if self.shared.settings.slow == Slow::DropOldest {
+                let len = state.out.bytes.len() - before;
+                state.out.lens.push_back(len);
+            }
+            state.wake(self.number());
+        }
+    }
+
+    /// The driver looks again whether there is anything to do.
+    pub(super) fn look(&self) {
+        self.shared.lock().wake(self.number());
+    }
+
+    /// Sends a message as it came: an echo. A request is answered with what it carried.
     pub fn send_back(&self, message: &Message) -> Result<(), SendError> {
+        if self.is_cabo() {
+            return match message.asked() {
+                Some(_) => self.answer(message, Role::Reply, message.kind(), message.bytes()),
+                None => self.put(Role::OneWay, message.kind(), message.bytes()),
+            };
+        }
         let cut = &self.shared.settings.dialect.cut;
         self.queue(|_, out| {
             if matches!(cut, Cut::Length(_)) {
@@ -127,13 +288,83 @@ impl Peer {
         })
     }
 
-    /// Sends a message made of named values.
+    /// Sends a message made of named values. To a cabo peer its kind is the dialect's name for it.
     pub fn send_fields(&self, kind: Option<&str>, fields: &Fields) -> Result<(), SendError> {
+        if self.is_cabo() {
+            return self.put_fields(Role::OneWay, kind, fields, || {});
+        }
+        let dialect = &self.shared.settings.dialect;
         self.queue(|counters, out| {
-            let bytes = self.shared.settings.dialect.encode(kind, fields, counters)?;
-            out.extend_from_slice(&bytes);
+            out.extend_from_slice(&dialect.encode(kind, fields, counters)?);
             Ok(())
         })
+    }
+
+    /// Answers a message with one made of named values: a request by its reply.
+    pub fn reply_fields(
+        &self,
+        message: &Message,
+        kind: Option<&str>,
+        fields: &Fields,
+    ) -> Result<(), SendError> {
+        let Some(asked) = message.asked() else { return self.send_fields(kind, fields) };
+        let id = asked.take_answer(&self.shared).ok_or(SendError::NotAsked)?;
+        let sent = self.put_fields(Role::Reply(id), kind, fields, || asked.release(&self.shared));
+        sent.inspect_err(|_| asked.give_back())
+    }
+
+    fn put_fields(
+        &self,
+        role: Role,
+        kind: Option<&str>,
+        fields: &Fields,
+        then: impl FnOnce(),
+    ) -> Result<(), SendError> {
+        let dialect = &self.shared.settings.dialect;
+        self.queue(|counters, out| {
+            let (name, bytes) = match (dialect.kind(kind)?, fields.get(PAYLOAD)) {
+                (Some(found), _) => {
+                    let bytes = found.encode(fields, counters).map_err(ComposeError::from)?;
+                    (found.name.as_deref().unwrap_or_default(), bytes)
+                }
+                (None, Some(Value::Bytes(payload))) => ("", payload.clone()),
+                (None, _) => return Err(ComposeError::NoPayload.into()),
+            };
+            message::put(out, role, name, &bytes, dialect.limit_bytes)?;
+            then();
+            Ok(())
+        })
+    }
+
+    /// Waits until the peer can be sent something again, or is gone.
+    pub async fn room(&self) {
+        std::future::poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            let most = self.shared.settings.outgoing_bytes_max;
+            if state.is_gone || state.is_closing || state.waiting_bytes() < most {
+                return std::task::Poll::Ready(());
+            }
+            if !state.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
+                state.waiters.push(cx.waker().clone());
+            }
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+
+    /// Reads it no further, or does so again.
+    pub(super) fn hold(&self, is_held: bool) {
+        let mut state = self.shared.lock();
+        state.is_held = is_held;
+        self.shared.look_whether_full(&state);
+        state.wake(self.number());
+    }
+
+    /// Says that nothing more is sent to it, once what was sent is out; what it says is still heard.
+    pub(super) fn finish(&self) {
+        let mut state = self.shared.lock();
+        state.is_finishing = true;
+        state.wake(self.number());
     }
 
     /// Lets what was sent go out, then ends the conversation. What it said meanwhile is no longer given out.
@@ -173,7 +404,7 @@ impl Peer {
     ) -> Result<(), SendError> {
         let settings = &self.shared.settings;
         let mut state = self.shared.lock();
-        if state.is_gone || state.is_closing {
+        if state.is_gone || state.is_closing || state.is_finishing {
             return Err(SendError::Gone);
         }
         let waiting = state.waiting_bytes();
@@ -211,6 +442,10 @@ impl Peer {
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }
+
+    pub(super) fn shared_arc(&self) -> &Arc<Shared> {
+        &self.shared
+    }
 }
 
 impl Shared {
@@ -222,6 +457,7 @@ impl Shared {
     pub(super) fn take_outgoing(&self, written: &mut BytesMut) {
         let mut state = self.lock();
         written.clear();
+        state.waiters.drain(..).for_each(Waker::wake);
         std::mem::swap(&mut state.out.bytes, written);
         state.out.lens.clear();
         state.writing_bytes = written.len();
@@ -244,6 +480,11 @@ impl Shared {
         state.is_closing || state.is_too_slow
     }
 
+    /// Requests of a cabo peer, both ways.
+    pub(super) fn calls(&self) -> Option<&Calls> {
+        self.cabo.as_ref().map(|cabo| &cabo.calls)
+    }
+
     /// So many bytes have not gone to the kernel yet.
     pub(super) fn set_writing(&self, bytes: usize) {
         self.lock().writing_bytes = bytes;
@@ -255,7 +496,7 @@ impl Shared {
     }
 
     fn is_datagram(&self) -> bool {
-        matches!(self.from, carrier::Peer::Udp(_))
+        self.cabo.is_none() && matches!(self.from, carrier::Peer::Udp(_))
     }
 
     /// What there is to do; the next send or close wakes the driver.
@@ -267,14 +508,17 @@ impl Shared {
         Work {
             has_outgoing: !state.out.bytes.is_empty() || !state.out.lens.is_empty(),
             is_closing: state.is_closing,
+            is_finishing: state.is_finishing,
             is_too_slow: state.is_too_slow,
             is_full: self.look_whether_full(&state),
         }
     }
 
     fn look_whether_full(&self, state: &State) -> bool {
-        let is_full = self.settings.slow == Slow::Wait
-            && state.waiting_bytes() > self.settings.outgoing_bytes_max / 2;
+        let is_full = state.is_held
+            || (self.settings.slow == Slow::Wait
+                && self.cabo.as_ref().is_none_or(|cabo| !cabo.is_server)
+                && state.waiting_bytes() > self.settings.outgoing_bytes_max / 2);
         self.is_full.store(is_full, Relaxed);
         is_full
     }
@@ -291,6 +535,11 @@ impl Shared {
         state.out = Outgoing::default();
         state.waker = None;
         state.door = None;
+        state.waiters.drain(..).for_each(Waker::wake);
+        drop(state);
+        if let Some(calls) = self.calls() {
+            calls.end();
+        }
     }
 }
 
@@ -299,6 +548,7 @@ impl Shared {
 pub(super) struct Work {
     pub(super) has_outgoing: bool,
     pub(super) is_closing: bool,
+    pub(super) is_finishing: bool,
     pub(super) is_too_slow: bool,
     pub(super) is_full: bool,
 }

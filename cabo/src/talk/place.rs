@@ -15,7 +15,7 @@ use crate::carrier::open_udp::OpenUdp;
 use crate::carrier::tcp::{self, Tcp};
 use crate::carrier::tls::{self, ConnectSettings, Connector, ListenSettings, Tls};
 use crate::carrier::unix::{self, Unix};
-use crate::carrier::{self, ByteStream, Connected, Listener, OpenError};
+use crate::carrier::{self, ByteStream, Connected, Listener, OpenError, calls};
 use crate::error::ResolveError;
 
 /// Why a URL leads to no socket.
@@ -92,6 +92,17 @@ impl Door {
             Self::Datagrams(socket) => carrier::Peer::udp(socket.local()),
         }
     }
+}
+
+/// Whether cabo peers can come to a UDP socket, too: not where it is a group's, or is told of groups, nor where each of
+/// its calls is told of, for the carrier of sessions has others.
+pub(super) fn can_share(host: &HostPort, address: &Address) -> bool {
+    let is_group = match host.host {
+        Host::Ip4(ip) => ip.is_multicast(),
+        Host::Ip6(ip, _) => ip.is_multicast(),
+        Host::Any | Host::Name(_) => false,
+    };
+    !is_group && address.query.iter().len() == 0 && !calls::is_watched()
 }
 
 /// A socket that leads to somebody.

@@ -1,29 +1,38 @@
-//! Listens for foreign programs and tells callbacks what happens.
+//! Listens for cabo peers and for foreign programs, on the same ports, and tells callbacks what happens.
 //!
 //! Every peer is a task with its own deadlines and its own room for what is sent to it: none holds up another. A
 //! callback that panics costs its own peer the conversation alone, and so does one that blocks or never returns, whose
 //! thread is taken from no other (`callback`).
 
-use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Builder;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::callback::{Callbacks, Kind};
-use super::datagrams;
+use super::datagrams::{self, Hall};
 use super::engine::Engine;
-use super::place::{Door, PlaceError, with_port_of};
+use super::house::{House, HouseError};
+use super::peers::Peers;
+use super::place::{Door, PlaceError, can_share, with_port_of};
 use super::stream::Conversation;
-use super::{Closed, Message, Peer, Settings, Threads};
-use crate::address::{Address, AddressError};
-use crate::carrier::{Accepted, Listener};
-use crate::endpoint::listen::with_port;
+use super::{Closed, Message, Peer, Settings, Threads, session, sniff};
+use crate::access::Access;
+use crate::address::{Address, AddressError, Place};
+use crate::carrier::udp::Udp;
+use crate::carrier::{Accepted, Datagrams as _, Listener};
+use crate::endpoint::listen::{open_udp, with_port};
+use crate::endpoint::{self, Endpoint};
+use crate::error::ListenError;
+use crate::gate::Gate;
+use crate::keys::{Fingerprint, Identity};
+use crate::server::Question;
 
 /// Conversations have this long to end when the server goes down.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -46,20 +55,33 @@ pub(super) struct Handlers {
     /// Peers now, and peers ever.
     count: AtomicUsize,
     numbers: AtomicU64,
-    peers: Mutex<BTreeMap<u64, Peer>>,
+    peers: Peers,
     callbacks: Arc<Callbacks>,
+    /// What is called takes no time: it may be called anywhere.
+    is_quick: bool,
     /// Calls of on_refuse that wait or go on.
     refusing: AtomicUsize,
     refused: AtomicU64,
 }
 
-/// A server for foreign programs; see the module.
+/// A server for cabo peers and foreign programs; see the module.
 pub struct Server {
     addresses: Vec<Address>,
     settings: Settings,
+    house: House,
     handlers: Handlers,
     opened: Vec<Door>,
+    /// Sockets that cabo peers share with foreign programs.
+    shared: Vec<Udp>,
+    sessions: Option<Sessions>,
     engine: Option<Running>,
+}
+
+/// Where cabo peers come in, and who of them may.
+#[derive(Clone)]
+struct Sessions {
+    endpoint: Arc<Endpoint>,
+    gate: Arc<Gate>,
 }
 
 /// The threads of a server that listens; with it they stop.
@@ -80,6 +102,12 @@ pub enum BindError {
     /// No socket.
     #[error(transparent)]
     Place(#[from] PlaceError),
+    /// No socket for cabo peers.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// No identity to show to cabo peers.
+    #[error(transparent)]
+    House(#[from] HouseError),
     /// No runtime.
     #[error("the server's threads cannot be started: {0}")]
     Runtime(#[from] std::io::Error),
@@ -98,10 +126,53 @@ impl Server {
         Self {
             addresses,
             settings: Settings::default(),
+            house: House::default(),
             handlers: Handlers::default(),
             opened: Vec::new(),
+            shared: Vec::new(),
+            sessions: None,
             engine: None,
         }
+    }
+
+    /// The identity that cabo peers know this server by; the user's own, unless another is given.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.house.identity = Some(identity);
+        self
+    }
+
+    /// Which cabo peers may enter: `|access| access.open()` lets in anyone. One's own identity always may.
+    #[must_use]
+    pub fn access(mut self, rules: impl FnOnce(Access) -> Access + Send + 'static) -> Self {
+        self.house.rules = Some(Box::new(rules));
+        self
+    }
+
+    /// Asks about cabo peers that are new, where the rules say so.
+    #[must_use]
+    pub fn questions(mut self, questions: mpsc::Sender<Question>) -> Self {
+        self.house.questions = Some(questions);
+        self
+    }
+
+    /// What sessions of cabo peers are made of.
+    #[must_use]
+    pub fn sessions(mut self, settings: endpoint::Settings) -> Self {
+        self.house.settings = settings;
+        self
+    }
+
+    /// Takes no cabo peers: what comes belongs to the dialect, whatever it begins with.
+    #[must_use]
+    pub fn foreign_only(mut self) -> Self {
+        self.house.is_foreign_only = true;
+        self
+    }
+
+    /// Who is there: for tasks beside the callbacks, to list peers and to send to one, some or all.
+    pub fn peers(&self) -> Peers {
+        self.handlers.peers.clone()
     }
 
     /// What peers are held to.
@@ -173,17 +244,62 @@ impl Server {
     /// kind, does none of its work.
     pub async fn listen(&mut self) -> Result<Vec<Address>, BindError> {
         let running = Running(Arc::new(Engine::start(&self.settings)?));
+        self.open_house(&running.0)?;
+        let got = running.0.within(self.open_doors()).await?;
+        self.settings.peers_max = running.0.peers_max(self.settings.peers_max);
+        self.handlers.callbacks = running.0.callbacks().clone();
+        self.engine = Some(running);
+        Ok(got)
+    }
+
+    /// Makes ready for cabo peers. Without an identity there are none, which only a server that needs them minds.
+    fn open_house(&mut self, engine: &Arc<Engine>) -> Result<(), BindError> {
+        let house = std::mem::take(&mut self.house);
+        if house.is_foreign_only {
+            return Ok(());
+        }
+        let weak = Arc::downgrade(engine);
+        match house.open(&self.settings) {
+            Ok((endpoint, gate)) => {
+                let endpoint = Arc::new(endpoint.spawning(move |task| {
+                    if let Some(engine) = weak.upgrade() {
+                        engine.spawn(task);
+                    }
+                }));
+                self.sessions = Some(Sessions { endpoint, gate: Arc::new(gate) });
+            }
+            Err(error) if self.addresses.iter().all(|address| carries_foreign(&address.place)) => {
+                tracing::warn!(%error, "no identity, so no cabo peers: foreign programs alone");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    async fn open_doors(&mut self) -> Result<Vec<Address>, BindError> {
         let mut got = Vec::new();
         for address in &self.addresses {
             address.check_listen()?;
             let address = with_port_of(address, &self.settings.dialect);
-            let door = running.0.within(Door::open(&address)).await?;
-            got.push(with_port(&address, door.local().port()));
-            self.opened.push(door);
+            match (&address.place, &self.sessions) {
+                (Place::Eth { .. }, Some(Sessions { endpoint, .. })) => {
+                    got.push(endpoint.listen(&address).await?.address);
+                }
+                (Place::Udp(host), Some(_)) if can_share(host, &address) => {
+                    let socket = open_udp(host).await?;
+                    got.push(with_port(&address, socket.local().port()));
+                    self.shared.push(socket);
+                }
+                (_, _) => {
+                    let door = Door::open(&address).await?;
+                    got.push(with_port(&address, door.local().port()));
+                    self.opened.push(door);
+                }
+            }
         }
-        self.settings.peers_max = running.0.peers_max(self.settings.peers_max);
-        self.handlers.callbacks = running.0.callbacks().clone();
-        self.engine = Some(running);
+        if let Some(Sessions { endpoint, .. }) = &self.sessions {
+            endpoint.answer_discovery(Fingerprint::hash(endpoint.public_key()));
+        }
         Ok(got)
     }
 
@@ -193,15 +309,32 @@ impl Server {
         let Some(Running(engine)) = &self.engine else { return };
         let (settings, handlers) = (Arc::new(self.settings), Arc::new(self.handlers));
         let (down, is_down) = watch::channel(());
+        if let Some(sessions) = &self.sessions {
+            for socket in self.shared {
+                let hall = Hall::new(settings.clone(), handlers.clone(), engine.clone());
+                let share =
+                    async { sessions.endpoint.share(Box::new(socket), "udp", Box::new(hall)) };
+                engine.within(share).await;
+            }
+            let (welcoming, mut is_down) =
+                (welcome_all(sessions.clone(), &settings, &handlers, engine), is_down.clone());
+            engine.spawn(async move {
+                tokio::select! {
+                    () = welcoming => {}
+                    _ = is_down.changed() => {}
+                }
+            });
+        }
         for opened in self.opened {
             let (settings, handlers) = (settings.clone(), handlers.clone());
             let mut is_down = is_down.clone();
-            let serving = engine.clone();
+            let (serving, sessions) = (engine.clone(), self.sessions.clone());
             engine.spawn(async move {
                 let door = async {
                     match opened {
                         Door::Streams(listener, scheme) => {
-                            accept(listener, scheme, settings, handlers, serving).await;
+                            let inside = Inside { sessions, settings, handlers, engine: serving };
+                            accept(listener, scheme, inside).await;
                         }
                         Door::Datagrams(socket) => {
                             datagrams::serve(socket, settings, handlers, serving).await;
@@ -218,31 +351,63 @@ impl Server {
         shutdown.await;
         down.send_replace(());
         down.closed().await; // the doors are, and the place is free for the next server
-        handlers.lock().values().for_each(Peer::close);
+        if let Some(sessions) = &self.sessions {
+            sessions.endpoint.drain();
+        }
+        handlers.peers.list().iter().for_each(Peer::close);
         let gone = async {
             while handlers.count.load(Relaxed) > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         let _ = tokio::time::timeout(DRAIN_TIME, gone).await; // who has not gone by then is cut off
+        if let Some(sessions) = &self.sessions {
+            sessions.endpoint.close().await;
+        }
+    }
+}
+
+/// What is behind the doors.
+struct Inside {
+    sessions: Option<Sessions>,
+    settings: Arc<Settings>,
+    handlers: Arc<Handlers>,
+    engine: Arc<Engine>,
+}
+
+/// Whether foreign programs can come there.
+fn carries_foreign(place: &Place) -> bool {
+    match place {
+        Place::Tcp(_) | Place::Udp(_) | Place::Tls(_) | Place::Unix(_) => true,
+        Place::Eth { .. } | Place::Redes { .. } | Place::Name(_) => false,
+    }
+}
+
+/// Lets in sessions for as long as anybody asks.
+fn welcome_all(
+    Sessions { endpoint, gate }: Sessions,
+    settings: &Arc<Settings>,
+    handlers: &Arc<Handlers>,
+    engine: &Arc<Engine>,
+) -> impl Future<Output = ()> + use<> {
+    let (settings, handlers, engine) = (settings.clone(), handlers.clone(), engine.clone());
+    async move {
+        loop {
+            let connection = endpoint.accept().await;
+            let (gate, settings, handlers) = (gate.clone(), settings.clone(), handlers.clone());
+            let coming = session::welcome(connection, gate, settings, handlers);
+            if let Err(error) = engine.spawn_peer(coming) {
+                tracing::warn!(%error, "no thread for one more session");
+            }
+        }
     }
 }
 
 /// Accepts for as long as the listener lives.
-async fn accept(
-    listener: Arc<dyn Listener>,
-    scheme: &'static str,
-    settings: Arc<Settings>,
-    handlers: Arc<Handlers>,
-    engine: Arc<Engine>,
-) {
+async fn accept(listener: Arc<dyn Listener>, scheme: &'static str, inside: Inside) {
     loop {
         match poll_fn(|cx| listener.poll_accept(cx)).await {
-            Ok(accepted) => {
-                let number = handlers.next_number();
-                let peer = Peer::new(number, accepted.from, scheme, settings.clone());
-                converse(accepted, peer, &settings, &handlers, &engine);
-            }
+            Ok(accepted) => converse(accepted, scheme, listener.promises().secure, &inside),
             Err(error) => {
                 tracing::error!(%error, "the listener is gone");
                 return;
@@ -251,32 +416,38 @@ async fn accept(
     }
 }
 
-fn converse(
-    accepted: Accepted,
-    peer: Peer,
-    settings: &Arc<Settings>,
-    handlers: &Arc<Handlers>,
-    engine: &Engine,
-) {
+fn converse(accepted: Accepted, scheme: &'static str, is_secure: bool, inside: &Inside) {
+    let Inside { sessions, settings, handlers, engine } = inside;
+    let number = handlers.next_number();
+    let peer = Peer::new(number, accepted.from, scheme, settings.clone());
     let place = match handlers.place(settings) {
         Ok(place) => place,
         Err(full) => return handlers.turned_away(peer, full, engine),
     };
-    let (told, settings, its_handlers) = (peer.clone(), settings.clone(), handlers.clone());
+    let endpoint = sessions.as_ref().map(|sessions| sessions.endpoint.clone());
+    let (settings, handlers, foreign) = (settings.clone(), handlers.clone(), peer.clone());
     let begun = engine.spawn_peer(async move {
-        match accepted.secured().await {
-            Ok(accepted) => {
-                Conversation::new(accepted.stream, told, settings, its_handlers).run().await;
-            }
+        let since = Instant::now();
+        let mut accepted = match accepted.secured().await {
+            Ok(accepted) => accepted,
             Err(error) => {
-                its_handlers.admit().await;
-                its_handlers.refused(&told, &Closed::Unsecured(error));
+                handlers.admit().await;
+                return handlers.refused(&foreign, &Closed::Unsecured(error));
             }
+        };
+        let mut said = Vec::new();
+        if let Some(endpoint) = endpoint
+            && let Some(form) = sniff::preface(&mut accepted.stream, &mut said, &settings).await
+        {
+            drop(place); // it gets one when it has proved who it is
+            return endpoint.adopt(accepted, form, said, (scheme, is_secure));
         }
+        let conversation = Conversation::new(accepted.stream, foreign, settings, handlers);
+        conversation.having_said(said, since).run().await;
         drop(place);
     });
     if let Err(error) = begun {
-        handlers.turned_away(peer, error.into(), engine);
+        inside.handlers.turned_away(peer, error.into(), engine);
     }
 }
 
@@ -294,6 +465,16 @@ impl Drop for PlaceTaken {
 impl Handlers {
     pub(super) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Those of a client: all that comes goes to one place, which takes no time.
+    pub(super) fn of_client(call: impl Fn(Message, &Peer) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { on_receive: Some(Box::new(call)), is_quick: true, ..Self::default() })
+    }
+
+    /// See [`Callbacks::call`].
+    pub(super) fn call<R>(&self, kind: Kind, work: impl FnOnce() -> R) -> R {
+        if self.is_quick { work() } else { self.callbacks.call(kind, work) }
     }
 
     pub(super) fn callbacks(&self) -> &Callbacks {
@@ -317,16 +498,16 @@ impl Handlers {
     }
 
     pub(super) fn connected(&self, peer: &Peer) {
-        self.lock().insert(peer.number(), peer.clone());
+        self.peers.insert(peer);
         if let Some(call) = &self.on_connect {
-            self.callbacks.call(Kind::Connect, || call(peer));
+            self.call(Kind::Connect, || call(peer));
         }
         self.has_room(peer);
     }
 
     pub(super) fn received(&self, message: Message, peer: &Peer) {
         if let Some(call) = &self.on_receive {
-            self.callbacks.call(Kind::Receive, || call(message, peer));
+            self.call(Kind::Receive, || call(message, peer));
         }
     }
 
@@ -338,7 +519,7 @@ impl Handlers {
     pub(super) fn has_room(&self, peer: &Peer) {
         if let Some(call) = &self.on_send
             && peer.waiting_bytes() == 0
-            && let Some(bytes) = self.callbacks.call(Kind::Send, || call(peer))
+            && let Some(bytes) = self.call(Kind::Send, || call(peer))
             && let Err(error) = peer.send(bytes)
         {
             tracing::debug!(%error, ?peer, "what on_send gave cannot be sent");
@@ -346,10 +527,9 @@ impl Handlers {
     }
 
     pub(super) fn closed(&self, peer: &Peer, closed: &Closed) {
-        self.lock().remove(&peer.number());
+        self.peers.remove(peer);
         if let Some(call) = &self.on_close {
-            let called =
-                AssertUnwindSafe(|| self.callbacks.call(Kind::Close, || call(peer, closed)));
+            let called = AssertUnwindSafe(|| self.call(Kind::Close, || call(peer, closed)));
             let _ = catch_unwind(called); // its peer is gone anyway
         }
     }
@@ -357,8 +537,7 @@ impl Handlers {
     pub(super) fn refused(&self, peer: &Peer, closed: &Closed) {
         self.refused.fetch_add(1, Relaxed);
         if let Some(call) = &self.on_refuse {
-            let called =
-                AssertUnwindSafe(|| self.callbacks.call(Kind::Refuse, || call(peer, closed)));
+            let called = AssertUnwindSafe(|| self.call(Kind::Refuse, || call(peer, closed)));
             let _ = catch_unwind(called); // it was turned away anyway
         }
     }
@@ -377,9 +556,5 @@ impl Handlers {
             handlers.refused(&peer, &closed);
             handlers.refusing.fetch_sub(1, Relaxed);
         });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Peer>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

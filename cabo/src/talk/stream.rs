@@ -11,14 +11,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use cabo_proto::dialect::cut::Cutter;
 use cabo_proto::dialect::hello::{Hello, Verdict};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::callback::{Gate, Kind};
+use super::calls::Calls;
 use super::server::Handlers;
-use super::{Closed, Message, Peer, Settings};
+use super::words::Words;
+use super::{Closed, Peer, Settings};
 use crate::carrier::ByteStream;
 
 /// Bytes read at once, onto the stack.
@@ -29,6 +30,8 @@ const TURN_BYTES: usize = 128 * 1024;
 const LAST_BYTES_TIME: Duration = Duration::from_secs(10);
 /// After our end the peer's last bytes are read for this long, so that no reset destroys what it has not read yet.
 const LINGER_TIME: Duration = Duration::from_secs(2);
+/// The same for a cabo peer, to whom what was sent may still be under way, and who leaves when it has it.
+const SESSION_LINGER_TIME: Duration = Duration::from_secs(30);
 
 /// One conversation, from its first byte to its last.
 pub(super) struct Conversation {
@@ -36,10 +39,13 @@ pub(super) struct Conversation {
     peer: Peer,
     settings: Arc<Settings>,
     handlers: Arc<Handlers>,
-    cutter: Cutter,
+    words: Words,
+    /// First bytes that were read to see who it is.
+    said: Vec<u8>,
     writing: BytesMut,
     heard: Instant,
     idle: Option<Pin<Box<Sleep>>>,
+    is_finished: bool,
     is_read_ended: bool,
     /// Whole messages wait until the peer has taken what it was sent.
     is_held: bool,
@@ -53,34 +59,45 @@ impl Conversation {
         settings: Arc<Settings>,
         handlers: Arc<Handlers>,
     ) -> Self {
-        let cutter = Cutter::new(settings.dialect.cut.clone(), settings.dialect.limit_bytes);
         Self {
             stream,
+            words: Words::of(&peer, &settings),
+            said: Vec::new(),
             peer,
-            cutter,
             writing: BytesMut::new(),
             heard: Instant::now(),
             idle: settings.idle_time.map(|time| Box::pin(sleep(time))),
             settings,
             handlers,
+            is_finished: false,
             is_read_ended: false,
             is_held: false,
             gate: Gate::default(),
         }
     }
 
-    /// Runs it. A peer of whom nothing was processed is no more than counted.
-    pub(super) async fn run(mut self) {
-        let hello = self.settings.dialect.hello.clone();
+    /// The same for a peer that has been there since then, and whose first bytes were read already.
+    pub(super) fn having_said(mut self, said: Vec<u8>, since: Instant) -> Self {
+        (self.said, self.heard) = (said, since);
+        self
+    }
+
+    /// Runs it, and says how it ended. A peer of whom nothing was processed is no more than counted.
+    pub(super) async fn run(mut self) -> Closed {
+        let hello = self.settings.dialect.hello.clone().filter(|_| !self.peer.is_cabo());
         if let Some(hello) = hello {
-            match timeout(hello.deadline, self.greet(&hello)).await {
+            let time = hello.deadline.saturating_sub(self.heard.elapsed());
+            // In boxes, so that whoever rests later does not keep their room.
+            match Box::pin(timeout(time, self.greet(&hello))).await {
                 Ok(Ok(())) => {}
-                Ok(Err(refused)) => return self.refuse(&hello, refused).await,
+                Ok(Err(refused)) => return Box::pin(self.refuse(&hello, refused)).await,
                 Err(_) => {
                     let refused = Closed::NoGreeting(hello.deadline);
-                    return self.refuse(&hello, refused).await;
+                    return Box::pin(self.refuse(&hello, refused)).await;
                 }
             }
+        } else {
+            self.words.push(&std::mem::take(&mut self.said));
         }
         self.handlers.admit().await;
         let begun = self.call(|handlers, peer| handlers.connected(peer));
@@ -90,17 +107,18 @@ impl Conversation {
             Err(closed) => closed,
         };
         self.end(&closed).await;
+        closed
     }
 
     /// Reads a client's first words and answers them (D-4.1).
     async fn greet(&mut self, hello: &Hello) -> Result<(), Closed> {
-        let mut said = Vec::new();
+        let mut said = std::mem::take(&mut self.said);
         let mut part = [0; 512];
         loop {
             match hello.judge_client(&said) {
                 Verdict::Welcome(len) => {
                     self.stream.write_all(&hello.accept).await?;
-                    self.cutter.push(said.get(len..).unwrap_or_default());
+                    self.words.push(said.get(len..).unwrap_or_default());
                     return Ok(());
                 }
                 Verdict::Stranger => {
@@ -114,16 +132,17 @@ impl Conversation {
         }
     }
 
-    async fn refuse(mut self, hello: &Hello, refused: Closed) {
+    async fn refuse(mut self, hello: &Hello, refused: Closed) -> Closed {
         self.handlers.admit().await;
         self.handlers.refused(&self.peer, &refused);
         let answer = async {
             self.stream.write_all(&hello.refuse).await?;
             self.stream.shutdown().await?;
-            linger(&mut self.stream).await;
+            linger(&mut self.stream, LINGER_TIME).await;
             io::Result::Ok(())
         };
         let _ = timeout(LINGER_TIME, answer).await; // it has been turned away, whether or not it hears so
+        refused
     }
 
     /// Messages in and bytes out until something ends it.
@@ -141,11 +160,17 @@ impl Conversation {
             if work.is_too_slow {
                 return Poll::Ready(Closed::TooSlow);
             }
-            if work.is_closing || self.is_read_ended {
+            if work.is_closing || (self.is_read_ended && !self.owes_answers()) {
                 return Poll::Ready(Closed::Ended);
             }
             if work.has_outgoing && self.writing.is_empty() {
                 continue;
+            }
+            if work.is_finishing && !self.is_finished && self.writing.is_empty() {
+                self.is_finished = Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
+            }
+            if self.is_read_ended {
+                return self.poll_idle(cx); // until all is answered
             }
             if work.is_full {
                 return self.poll_idle(cx); // it is not read before it takes what it was sent
@@ -171,6 +196,11 @@ impl Conversation {
                 }
             }
         }
+    }
+
+    /// Whether the peer waits for answers, and has not gone.
+    fn owes_answers(&self) -> bool {
+        self.peer.shared().calls().is_some_and(Calls::has_asked)
     }
 
     /// Writes until there is nothing to write.
@@ -202,13 +232,13 @@ impl Conversation {
         let len = part.filled().len();
         if len == 0 {
             self.is_read_ended = true;
-            if let Some(last) = self.cutter.finish()? {
-                self.deliver(last)?;
+            if let Some(last) = self.words.finish(&self.settings.dialect)? {
+                self.call(|handlers, peer| handlers.received(last, peer))?;
             }
             return Poll::Ready(Ok(0));
         }
         self.heard = Instant::now();
-        self.cutter.push(part.filled());
+        self.words.push(part.filled());
         self.deliver_whole()?;
         Poll::Ready(Ok(len))
     }
@@ -216,29 +246,24 @@ impl Conversation {
     /// Gives out what is whole, until what callbacks send fills the peer's room: one read may hold thousands of messages.
     fn deliver_whole(&mut self) -> Result<(), Closed> {
         self.is_held = false;
-        let Some(first) = self.cutter.next_message()? else { return Ok(()) };
-        let Self { handlers, peer, settings, cutter, .. } = self;
+        let Some(first) = self.words.next_message(&self.peer, &self.settings)? else {
+            return Ok(());
+        };
+        let Self { handlers, peer, settings, words, .. } = self;
         let mut next = Some(first);
         let deliver_all = || {
-            while let Some(bytes) = next.take() {
-                handlers.received(Message::new(bytes, settings.dialect.clone()), peer);
+            while let Some(message) = next.take() {
+                handlers.received(message, peer);
                 if peer.shared().is_full() {
                     return Ok(true);
                 }
-                next = cutter.next_message()?;
+                next = words.next_message(peer, settings)?;
             }
             Ok(false)
         };
-        let called = catch_unwind(AssertUnwindSafe(|| {
-            handlers.callbacks().call(Kind::Receive, deliver_all)
-        }));
+        let called = catch_unwind(AssertUnwindSafe(|| handlers.call(Kind::Receive, deliver_all)));
         self.is_held = called.unwrap_or(Err(Closed::Panicked))?;
         Ok(())
-    }
-
-    fn deliver(&self, bytes: bytes::Bytes) -> Result<(), Closed> {
-        let message = Message::new(bytes, self.settings.dialect.clone());
-        self.call(|handlers, peer| handlers.received(message, peer))
     }
 
     /// A callback that panics costs its own peer the conversation, and nobody else anything.
@@ -275,18 +300,19 @@ impl Conversation {
         self.peer.shared().end();
         self.handlers.admit().await;
         self.handlers.closed(&self.peer, closed);
-        if (is_cut || !matches!(closed, Closed::Io(_)))
+        if (is_cut || !matches!(closed, Closed::Io(_) | Closed::Broken(_)))
             && self.stream.shutdown().await.is_ok()
             && !self.is_read_ended
         {
-            linger(&mut self.stream).await;
+            let time = if self.peer.is_cabo() { SESSION_LINGER_TIME } else { LINGER_TIME };
+            linger(&mut self.stream, time).await;
         }
     }
 }
 
 /// Reads and drops what still comes, for a while.
-async fn linger(stream: &mut Box<dyn ByteStream>) {
+async fn linger(stream: &mut Box<dyn ByteStream>, time: Duration) {
     let mut rest = vec![0; 4096];
     let drain = async { while matches!(stream.read(&mut rest).await, Ok(1..)) {} };
-    let _ = timeout(LINGER_TIME, drain).await;
+    let _ = timeout(time, drain).await;
 }

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cabo::address::{Host, Place};
+use cabo::keys::Identity;
 use cabo::proto::dialect::Dialect;
 use cabo::talk::{Server, Settings, Threads};
 use tokio::sync::oneshot;
@@ -85,6 +86,7 @@ impl Drop for Running {
 pub(crate) fn server(dialect: &str, threads: Threads) -> Server {
     Server::bind(["tcp://127.0.0.1:0", "udp://127.0.0.1:0"])
         .unwrap()
+        .identity(Identity::generate().unwrap())
         .settings(Settings { threads, ..settings(dialect) })
 }
 

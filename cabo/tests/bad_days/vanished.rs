@@ -27,7 +27,7 @@ fn to(path: &Path, wanted: Perseverance) -> Reconnecting {
 /// A server that tells what it received.
 fn listening(path: &Path, tell: &Sender<String>) -> Running {
     let tell = tell.clone();
-    let server = Server::bind([url(path)]).unwrap().settings(settings("lines"));
+    let server = Server::bind([url(path)]).unwrap().foreign_only().settings(settings("lines"));
     Running::start(server.on_receive(move |message, peer| {
         tell.send(String::from_utf8_lossy(&message.payload()).into_owned()).unwrap();
         peer.send_back(&message).unwrap();
@@ -141,7 +141,7 @@ fn what_waits_is_bounded_as_it_was_asked_for() {
 #[test]
 fn pauses_grow_while_connections_do_not_last_and_stay_within_their_bounds() {
     let Place { path, _folder, .. } = place();
-    let server = Server::bind([url(&path)]).unwrap().settings(settings("lines"));
+    let server = Server::bind([url(&path)]).unwrap().foreign_only().settings(settings("lines"));
     let _server = Running::start(server.on_connect(|peer| peer.close()));
     let (say, said) = mpsc::channel();
     let _link = to(&path, Perseverance::default())

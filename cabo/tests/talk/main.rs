@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cabo::address::{Address, Host, Place};
+use cabo::keys::Identity;
 use cabo::proto::dialect::Dialect;
 use cabo::talk::{Client, Closed, SendError, Server, Settings, Slow, Threads};
 use tokio::sync::oneshot;
@@ -64,12 +65,17 @@ impl Drop for Running {
     }
 }
 
+/// A server that touches no files of whoever runs the test.
+fn bind<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Server {
+    Server::bind(urls).unwrap().identity(Identity::generate().unwrap())
+}
+
 fn settings(dialect: &str) -> Settings {
     Settings { dialect: Dialect::parse(dialect).unwrap().into(), ..Settings::default() }
 }
 
 fn echo(dialect: &str) -> Server {
-    let server = Server::bind(["tcp://127.0.0.1:0", "udp://127.0.0.1:0"]).unwrap();
+    let server = bind(["tcp://127.0.0.1:0", "udp://127.0.0.1:0"]);
     server.settings(settings(dialect)).on_receive(|message, peer| {
         peer.send_back(&message).unwrap();
     })
@@ -159,7 +165,7 @@ fn what_is_no_message_ends_that_conversation_alone() {
 fn strangers_are_turned_away_before_anything_of_them_is_processed() {
     let (tell, told) = mpsc::channel();
     let received = tell.clone();
-    let server = Server::bind(["tcp://127.0.0.1:0"]).unwrap().settings(settings("tp0"));
+    let server = bind(["tcp://127.0.0.1:0"]).settings(settings("tp0"));
     let server = server
         .on_receive(move |message, _| {
             received.send(format!("{:?}", message.decode().unwrap().kind)).unwrap();
@@ -186,7 +192,7 @@ fn strangers_are_turned_away_before_anything_of_them_is_processed() {
 #[test]
 fn a_callback_that_panics_costs_its_own_client_alone() {
     let (tell, told) = mpsc::channel();
-    let server = Server::bind(["tcp://127.0.0.1:0", "udp://127.0.0.1:0"]).unwrap();
+    let server = bind(["tcp://127.0.0.1:0", "udp://127.0.0.1:0"]);
     let server = server
         .settings(settings("lines"))
         .on_receive(|message, peer| {
@@ -215,7 +221,7 @@ fn a_callback_that_panics_costs_its_own_client_alone() {
 #[test]
 fn answers_larger_than_their_questions_all_arrive() {
     const LINES: usize = 20_000;
-    let server = Server::bind(["tcp://127.0.0.1:0"]).unwrap();
+    let server = bind(["tcp://127.0.0.1:0"]);
     let server = server
         .settings(settings("lines"))
         .on_receive(|_, peer| peer.send(vec![b'x'; 1000]).unwrap());
@@ -232,7 +238,7 @@ fn a_client_that_never_reads_meets_the_policy_and_harms_nobody() {
     for slow in [Slow::Wait, Slow::DropOldest, Slow::Disconnect] {
         let (tell, told) = mpsc::channel();
         let closed = tell.clone();
-        let server = Server::bind(["tcp://127.0.0.1:0"]).unwrap();
+        let server = bind(["tcp://127.0.0.1:0"]);
         let server = server
             .settings(Settings { slow, outgoing_bytes_max: 64 * 1024, ..settings("lines") })
             .on_receive(move |message, peer| {
@@ -270,7 +276,7 @@ fn a_client_that_never_reads_meets_the_policy_and_harms_nobody() {
 /// An echo to a client that writes and does not read stops being read itself: nothing grows.
 #[test]
 fn an_echo_is_not_read_faster_than_it_is_taken() {
-    let server = Server::bind(["tcp://127.0.0.1:0"]).unwrap();
+    let server = bind(["tcp://127.0.0.1:0"]);
     let server = server
         .settings(Settings { outgoing_bytes_max: 256 * 1024, ..settings("raw") })
         .on_receive(|message, peer| peer.send(message.payload()).unwrap());
@@ -296,7 +302,7 @@ fn an_echo_is_not_read_faster_than_it_is_taken() {
 
 #[test]
 fn bytes_are_sent_as_fast_as_they_are_taken() {
-    let server = Server::bind(["tcp://127.0.0.1:0"]).unwrap();
+    let server = bind(["tcp://127.0.0.1:0"]);
     let server = server.settings(settings("raw")).on_send(|peer| {
         let sent = peer.with_state(|sent: &mut usize| {
             *sent += 1;
@@ -336,7 +342,7 @@ fn datagrams_of_every_size_come_back_to_who_sent_them() {
 fn silent_clients_are_left_after_their_time_and_one_too_many_is_turned_away() {
     let (tell, told) = mpsc::channel();
     let refused = tell.clone();
-    let server = Server::bind(["tcp://127.0.0.1:0"]).unwrap();
+    let server = bind(["tcp://127.0.0.1:0"]);
     let server = server
         .settings(Settings {
             idle_time: Some(Duration::from_millis(300)),
@@ -364,7 +370,7 @@ fn a_server_goes_down_with_what_it_sent_and_listens_again_at_once() {
     client.read_exact(&mut answer).unwrap();
     drop(server);
     assert_eq!(read_all(&client), b"", "the end, and no reset");
-    let again = Server::bind([format!("tcp://{at}")]).unwrap();
+    let again = bind([format!("tcp://{at}")]);
     let again = Running::start(again.settings(settings("lines")), 1);
     assert_eq!(again.port(0), at, "in spite of TIME_WAIT");
 }

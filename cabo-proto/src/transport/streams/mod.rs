@@ -322,6 +322,12 @@ impl Streams {
         !self.control.is_empty()
     }
 
+    /// Bytes that a read could give now.
+    pub fn available(&self, id: StreamId) -> usize {
+        let available = self.recv.get(&id).map_or(0, |recv| recv.half.available());
+        usize::try_from(available).unwrap_or(usize::MAX)
+    }
+
     /// Reads into `out`. Credit that this frees goes to the peer.
     pub fn read(
         &mut self,

@@ -98,6 +98,11 @@ impl RecvHalf {
         self.pages.iter().flatten().count()
     }
 
+    /// Bytes that a read could give now.
+    pub(crate) fn available(&self) -> u64 {
+        self.contiguous.saturating_sub(self.read)
+    }
+
     pub(crate) fn is_readable(&self) -> bool {
         let has_news =
             self.contiguous > self.read || self.reset.is_some() || self.fin == Some(self.read);

@@ -84,7 +84,7 @@ pub fn watch(watcher: impl Fn(&Call) + Send + Sync + 'static) -> bool {
     WATCHER.set(Box::new(watcher)).is_ok()
 }
 
-fn is_watched() -> bool {
+pub(crate) fn is_watched() -> bool {
     WATCHER.get().is_some()
 }
 
