@@ -234,7 +234,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Whether a value that was read is the constant, as it would have been written.
-fn is_same(constant: &Value, value: &Value, kind: &Kind) -> bool {
+pub(super) fn is_same(constant: &Value, value: &Value, kind: &Kind) -> bool {
     match (constant, value, kind) {
         (Value::Bytes(constant), Value::Bytes(value), Kind::Text(Count::Fixed(_))) => {
             let (start, rest) = value.split_at(constant.len().min(value.len()));

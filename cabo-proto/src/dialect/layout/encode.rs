@@ -1,5 +1,6 @@
 //! Values to bytes (D-1.5, D-1.10). A field that counts is written as zero, and set when what it counts has been written.
 
+use super::decode::is_same;
 use super::{Code, Count, Item, Kind, Layout, Order, Reference, Unfit, aligned};
 use crate::dialect::value::{Fields, Value};
 
@@ -106,7 +107,7 @@ impl Writer {
         given: Option<&Value>,
     ) -> Result<(), EncodeError> {
         let value = match (&item.constant, given) {
-            (Some(constant), Some(given)) if constant != given => {
+            (Some(constant), Some(given)) if !is_same(constant, given, &item.kind) => {
                 return Err(self.wrong(Miswritten::Constant));
             }
             (Some(constant), _) => Some(constant),
