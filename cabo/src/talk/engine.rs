@@ -1,8 +1,8 @@
 //! The threads of a server, and its tasks, which no stuck thread can keep.
 //!
-//! The loop has one thread more than it may have callbacks, so one is always left. A task that waits in the queue of a
-//! thread whose callback does not return would wait with it: the watch of `callback` then has `Homes::rescue` give
-//! every task that is not running to another thread.
+//! The loop has one thread more than it may have callbacks, so one is always left; it sleeps until it is needed. A task
+//! that waits in the queue of a thread whose callback does not return would wait with it: the watch of `callback` then has
+//! `Homes::rescue` give every task that is not running to another thread.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -13,9 +13,10 @@ use std::sync::atomic::{
     AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
@@ -33,6 +34,8 @@ const PER_PEER_MAX: usize = 4096;
 const PEER_STACK_BYTES: usize = 1024 * 1024;
 /// Threads for what the runtime itself does aside, such as asking for names.
 const ASIDE_THREADS: usize = 16;
+/// How often it is looked whether callbacks have returned that were stuck.
+const SPARE_TIME: Duration = Duration::from_millis(100);
 
 /// Threads with tasks. It stops when it is told to or dropped, and waits for no callback.
 #[derive(Debug)]
@@ -47,7 +50,10 @@ pub(super) struct Engine {
 }
 
 #[derive(Debug)]
-struct Held(Option<Runtime>);
+struct Held {
+    runtime: Option<Runtime>,
+    spare: Arc<Spare>,
+}
 
 impl Engine {
     pub(super) fn start(settings: &Settings) -> io::Result<Self> {
@@ -68,12 +74,17 @@ impl Engine {
         let callbacks = Arc::new(Callbacks::new(loops, stuck_max, settings.stuck_time));
         let homes = Arc::new(Homes::default());
         let handle = runtime.handle().clone();
-        let held = Mutex::new(Some(Arc::new(Held(Some(runtime)))));
+        let spare = Arc::new(Spare::default());
         let rescue = {
-            let (homes, handle) = (homes.clone(), handle.clone());
-            move || homes.rescue(&handle)
+            let (homes, handle, spare) = (homes.clone(), handle.clone(), spare.clone());
+            move || {
+                spare.wake(|state| state.is_needed = true);
+                homes.rescue(&handle);
+            }
         };
         callbacks.start_watch(rescue)?;
+        handle.spawn(spare.clone().keep(Arc::downgrade(&callbacks)));
+        let held = Mutex::new(Some(Arc::new(Held { runtime: Some(runtime), spare })));
         let (cut, _) = watch::channel(false);
         Ok(Self { handle, homes, callbacks, threads: settings.threads, held, cut })
     }
@@ -159,7 +170,7 @@ impl Engine {
 
 impl Held {
     fn block_on(&self, work: impl Future<Output = ()>) {
-        if let Some(runtime) = &self.0 {
+        if let Some(runtime) = &self.runtime {
             runtime.handle().block_on(work);
         }
     }
@@ -167,9 +178,64 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        self.spare.wake(|state| state.is_over = true);
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// The thread that is left when callbacks have all others. Awake, it would be woken by the runtime for nearly every
+/// message, and find that another thread has it; so it sleeps in a task, where the runtime takes it for busy.
+#[derive(Debug, Default)]
+struct Spare {
+    state: Mutex<SpareState>,
+    woken: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct SpareState {
+    is_needed: bool,
+    is_over: bool,
+}
+
+impl Spare {
+    /// Keeps whichever thread polls it asleep, but for as long as a call on the loop is stuck.
+    async fn keep(self: Arc<Self>, callbacks: Weak<Callbacks>) {
+        loop {
+            // What waits behind this task is for others, whom the second of two new tasks wakes to look for it.
+            for _ in 0..2 {
+                tokio::spawn(async {});
+            }
+            if self.sleep_until_needed().is_over {
+                return;
+            }
+            loop {
+                tokio::time::sleep(SPARE_TIME).await;
+                let Some(callbacks) = callbacks.upgrade() else { return };
+                if !callbacks.is_any_stuck_on_loop() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn sleep_until_needed(&self) -> SpareState {
+        let is_unneeded = |state: &mut SpareState| !state.is_needed && !state.is_over;
+        let state = self.lock();
+        let woken = self.woken.wait_while(state, is_unneeded);
+        let mut state = woken.unwrap_or_else(PoisonError::into_inner);
+        let is_over = state.is_over;
+        std::mem::replace(&mut *state, SpareState { is_needed: false, is_over })
+    }
+
+    fn wake(&self, change: impl FnOnce(&mut SpareState)) {
+        change(&mut self.lock());
+        self.woken.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SpareState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

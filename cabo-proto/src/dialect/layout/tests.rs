@@ -114,7 +114,11 @@ fn constants_are_written_and_checked() {
         let padded = layout(text);
         let bytes = padded.encode(&Fields::default()).expect(text);
         let read = padded.decode(&bytes).expect(text);
-        assert_eq!(padded.encode(&read).expect(text), bytes, "{text}: what was read can be written");
+        assert_eq!(
+            padded.encode(&read).expect(text),
+            bytes,
+            "{text}: what was read can be written"
+        );
     }
 }
 

@@ -207,7 +207,7 @@ impl Callbacks {
         }
     }
 
-    fn is_any_stuck_on_loop(&self) -> bool {
+    pub(super) fn is_any_stuck_on_loop(&self) -> bool {
         self.slots.iter().any(|slot| slot.is_stuck.load(Relaxed))
     }
 
