@@ -19,6 +19,8 @@ pub enum Peer {
     Quinn,
     /// quinn with its experimental BBR.
     QuinnBbr,
+    /// `cabo::talk` between cabo peers: `messages/1` in a sealed session.
+    Messages,
     /// The course protocol, with its window of five.
     Redes,
     /// A bare copy loop over a kernel TCP socket.
@@ -69,6 +71,8 @@ pub struct Job {
     pub connect: String,
     /// All that is moved, or the payload of each message.
     pub bytes: u64,
+    /// How many connections a client opens.
+    pub connections: usize,
     /// What a message is, to `cabo::talk`.
     pub dialect: String,
     /// The receiver counts no longer than this.

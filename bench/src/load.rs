@@ -176,13 +176,13 @@ fn measure(
 }
 
 /// A server and the process of its clients.
-pub struct Both {
+struct Both {
     client: Running,
     server: Running,
 }
 
 impl Both {
-    pub fn start(lab: &Lab, carrier: Carrier) -> Result<Self> {
+    fn start(lab: &Lab, carrier: Carrier) -> Result<Self> {
         let path = Path::build(lab, Kind::Veth { mtu_bytes: 1500 }, None)?;
         let (listen, connect) = path.cabo_places(carrier);
         let job = Job {
@@ -193,6 +193,7 @@ impl Both {
             listen,
             connect,
             bytes: 0,
+            connections: 1,
             dialect: String::new(),
             limit_seconds: 600.0,
             datagram_bytes: 0,
@@ -207,7 +208,7 @@ impl Both {
         Ok(Self { client, server })
     }
 
-    pub fn open(&mut self, sessions: usize, bytes_per_second: u64) -> Result<Answer> {
+    fn open(&mut self, sessions: usize, bytes_per_second: u64) -> Result<Answer> {
         ask(&mut self.client, &Order::Open { sessions, bytes_per_second })
     }
 
@@ -230,7 +231,7 @@ impl Both {
         Ok(())
     }
 
-    pub fn weigh(&mut self) -> Result<Answer> {
+    fn weigh(&mut self) -> Result<Answer> {
         ask(&mut self.server, &Order::Weigh)
     }
 }

@@ -294,6 +294,7 @@ fn measure(
                 listen,
                 connect,
                 bytes: mib << 20,
+                connections: 1,
                 dialect: String::new(),
                 limit_seconds,
                 datagram_bytes: entry.datagram_bytes,

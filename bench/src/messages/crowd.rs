@@ -6,11 +6,10 @@ use anyhow::Result;
 
 use super::echo::WARM_UP;
 use super::peers::Entry;
+use super::process::Process;
 use super::table::{Aim, Bound, Column};
 use super::{Bench, Placement, Row};
-use crate::job::Task;
-use crate::load::Both;
-use crate::paths::Carrier;
+use crate::job::{Peer, Task};
 
 const PAYLOAD_BYTES: usize = 64;
 /// Clients have been silent for so long when they are weighed.
@@ -55,14 +54,17 @@ pub fn rows(clients: usize) -> Vec<Row> {
         Row {
             name: "crowd-sealed",
             conditions: format!(
-                "{clients} idle sealed sessions over TCP on veth, of a client of our own"
+                "{clients} cabo peers with messages/1 in sealed sessions over TCP, each answered once and silent then"
             ),
             columns: vec![Column { name: RESIDENT, digits: 2 }, Column { name: HEAP, digits: 2 }],
-            entries: vec![Entry::own("cabo sealed*", crate::job::Peer::Cabo, "")],
+            entries: vec![Entry::own("cabo messages*", Peer::Messages, "raw")],
             aims: |_| {
-                vec![at_most("cabo sealed*", RESIDENT, 16.0), at_most("cabo sealed*", HEAP, 16.0)]
+                let who = "cabo messages*";
+                vec![at_most(who, RESIDENT, 16.0), at_most(who, HEAP, 16.0)]
             },
-            measure: Box::new(measure_sealed),
+            measure: Box::new(|bench, entry, placement| {
+                weigh(bench, entry, placement).map(|weighed| weighed.each.to_vec())
+            }),
             only: Some(super::APART),
         },
     ]
@@ -73,19 +75,12 @@ fn at_most(who: &'static str, column: &'static str, bound: f64) -> Aim {
 }
 
 fn measure(bench: &Bench, entry: &Entry, placement: Placement) -> Result<Vec<f64>> {
-    let mut server = entry.serve(bench, placement, Task::Echo, PAYLOAD_BYTES)?;
-    let heap_before = heap_bytes(&mut server.process)?;
-    let resident_before = server.process.resident_bytes() as f64;
+    let Weighed { server, mut load, each: [resident, heap] } = weigh(bench, entry, placement)?;
     let clients = bench.clients;
-    let mut load = entry.load(bench, &server, placement, Task::Echo, PAYLOAD_BYTES, clients)?;
-    std::thread::sleep(SILENCE);
-    let each = |now: f64, before: f64| (now - before) / 1024.0 / clients as f64;
-    let heap = each(heap_bytes(&mut server.process)?, heap_before);
-    let resident = each(server.process.resident_bytes() as f64, resident_before);
     let tenth = load.order(&format!("echo {} {}", clients / 10, bench.seconds))?;
-    let before = server.process.cpu_seconds();
+    let before = server.cpu_seconds();
     let all = load.order(&format!("echo {clients} {}", LONGER * bench.seconds))?;
-    let spent = server.process.cpu_seconds() - before;
+    let spent = server.cpu_seconds() - before;
     Ok(vec![
         all.requests as f64 / all.seconds,
         all.p99_nanos as f64 * 1e-6,
@@ -97,19 +92,27 @@ fn measure(bench: &Bench, entry: &Entry, placement: Placement) -> Result<Vec<f64
     ])
 }
 
-fn heap_bytes(server: &mut super::process::Process) -> Result<f64> {
-    Ok(server.progress()?.heap_bytes as f64)
+/// A server and its silent clients.
+struct Weighed {
+    server: Process,
+    load: Process,
+    /// KiB of resident memory and of heap for each client.
+    each: [f64; 2],
 }
 
-fn measure_sealed(bench: &Bench, _: &Entry, _: Placement) -> Result<Vec<f64>> {
-    let mut both = Both::start(&bench.lab, Carrier::Tcp)?;
-    let before = both.weigh()?;
-    both.open(bench.clients, 0)?;
+fn weigh(bench: &Bench, entry: &Entry, placement: Placement) -> Result<Weighed> {
+    let mut server = entry.serve(bench, placement, Task::Echo, PAYLOAD_BYTES)?;
+    let before = bytes(&mut server.process)?;
+    let clients = bench.clients;
+    let load = entry.load(bench, &server, placement, Task::Echo, PAYLOAD_BYTES, clients)?;
     std::thread::sleep(SILENCE);
-    let after = both.weigh()?;
-    let each = |now: u64, before: u64| (now as f64 - before as f64) / 1024.0 / bench.clients as f64;
-    Ok(vec![
-        each(after.resident_bytes, before.resident_bytes),
-        each(after.heap_bytes, before.heap_bytes),
-    ])
+    let after = bytes(&mut server.process)?;
+    let each = |of: usize| (after[of] - before[of]) / 1024.0 / clients as f64;
+    Ok(Weighed { server: server.process, load, each: [each(0), each(1)] })
+}
+
+/// Resident memory and heap of a server.
+fn bytes(server: &mut Process) -> Result<[f64; 2]> {
+    let heap = server.progress()?.heap_bytes;
+    Ok([server.resident_bytes() as f64, heap as f64])
 }

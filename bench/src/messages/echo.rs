@@ -41,6 +41,7 @@ fn row(name: &'static str, payload_bytes: usize) -> Row {
             Entry::sockperf(),
             Entry::own("quinn*", Peer::Quinn, ""),
             Entry::own("cabo length*", Peer::Talk, "length:!H"),
+            Entry::own("cabo messages*", Peer::Messages, "raw"),
             Entry::own("cabo sealed stream*", Peer::Cabo, ""),
         ],
         aims,
@@ -58,7 +59,7 @@ fn aims(placement: Placement) -> Vec<Aim> {
         for who in ["cabo raw", "cabo length"] {
             aims.push(Aim { who, column, of: Some("epoll"), bound });
         }
-        let (who, of) = ("cabo sealed stream*", Some("cabo length*"));
+        let (who, of) = ("cabo messages*", Some("cabo length*"));
         aims.push(Aim { who, column, of, bound: Bound::AtMost(1.25) });
     }
     aims

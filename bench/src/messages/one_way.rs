@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::peers::Entry;
 use super::table::{Aim, Bound, Column};
 use super::{Bench, Placement, Row};
-use crate::job::Task;
+use crate::job::{Peer, Task};
 
 const PAYLOAD_BYTES: usize = 64;
 const RATE: &str = "M messages/s";
@@ -28,6 +28,7 @@ pub fn rows() -> Vec<Row> {
                 Entry::talk("cabo length", "length:!H", "length"),
                 Entry::foreign("libzmq", "echo_zmq", "zmq-sink"),
                 Entry::foreign("nng", "echo_nng", "nng-sink"),
+                Entry::own("cabo messages*", Peer::Messages, "raw"),
             ],
             aims: |_| aims(&["cabo struct", "cabo length"]),
             measure: Box::new(measure_in),

@@ -132,7 +132,7 @@ impl Entry {
                 command.args(["server", "--tcp", "-i", ADDRESS, "-p", &PORT.to_string()]);
             }
             Server::Own { .. } => {
-                let job = self.job(Side::Receiver, task, payload_bytes);
+                let job = self.job(Side::Receiver, task, payload_bytes, 0);
                 command = process::side(&host, &job)?;
             }
         }
@@ -159,7 +159,10 @@ impl Entry {
                 command.arg(connections.to_string());
                 command
             }
-            Load::Own => process::side(&server.host, &self.job(Side::Sender, task, payload_bytes))?,
+            Load::Own => {
+                let job = self.job(Side::Sender, task, payload_bytes, connections);
+                process::side(&server.host, &job)?
+            }
         };
         let mut load = Process::start(command, placement.generator)?;
         load.wait_until_ready()?;
@@ -180,7 +183,7 @@ impl Entry {
         Process::start(command, placement.generator)
     }
 
-    fn job(&self, side: Side, task: Task, payload_bytes: usize) -> Job {
+    fn job(&self, side: Side, task: Task, payload_bytes: usize, connections: usize) -> Job {
         let Server::Own { peer, dialect } = self.server else {
             unreachable!("only a server of this program has a job")
         };
@@ -197,6 +200,7 @@ impl Entry {
             listen: place.clone(),
             connect: place,
             bytes: payload_bytes as u64,
+            connections,
             dialect: dialect.into(),
             limit_seconds: 120.0,
             datagram_bytes: 0,

@@ -41,6 +41,7 @@ fn measure(bench: &Bench, _: &Entry, placement: Placement) -> Result<Vec<f64>> {
         listen: interface.clone(),
         connect: interface,
         bytes: FILE_BYTES,
+        connections: 1,
         dialect: String::new(),
         limit_seconds: 60.0,
         datagram_bytes: 0,

@@ -2,17 +2,23 @@
 //! answer the lines of their stdin, as `foreign/common.h` and `foreign/generator.c` do; see `crate::messages`.
 
 use std::io::BufRead as _;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
+use cabo::address::Address;
+use cabo::endpoint::{self, Endpoint};
+use cabo::keys::Identity;
 use cabo::talk::{self, Client};
 use cabo_proto::dialect::Dialect;
-use cabo_proto::dialect::cut::Cut;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::load::weigh;
 use crate::job::{Job, Peer, Task};
@@ -22,6 +28,10 @@ use crate::messages::process::{Progress, Rounds};
 const SOURCE_BYTES: usize = 64 * 1024;
 /// The first part of an order's time that is not measured, as in `generator.c`.
 const WARM_UP: f64 = 0.2;
+/// Handshakes under way at once.
+const AT_ONCE: usize = 50;
+/// Messages sent between two looks at the clock.
+const PUMPED: u64 = 64;
 
 static MESSAGES: AtomicU64 = AtomicU64::new(0);
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -32,7 +42,7 @@ pub(super) fn run(job: &Job) -> Result<()> {
     }
     std::thread::spawn(answer_lines);
     match job.peer {
-        Peer::Talk => serve_talk(job),
+        Peer::Talk | Peer::Messages => serve_talk(job),
         Peer::Tokio => super::runtime()?.block_on(serve_tokio(job)),
         Peer::Quinn => super::runtime()?.block_on(serve_quinn(job)),
         Peer::Cabo | Peer::CaboPlain => super::runtime()?.block_on(serve_session(job)),
@@ -66,6 +76,7 @@ fn serve_talk(job: &Job) -> Result<()> {
         ..talk::Settings::default()
     };
     let server = talk::Server::bind([format!("tcp://{}", job.listen)])?.settings(settings);
+    let server = server.identity(Identity::generate()?).access(|access| access.open());
     let payload = Bytes::from(vec![7; job.bytes as usize]);
     let server = match job.task {
         Task::Sink => server.on_receive(|_, _| count(1)),
@@ -128,91 +139,159 @@ async fn serve_session(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// One connection that asks, and asks again when it is answered.
+/// The client of a server that no generator speaks to.
 async fn ask(job: &Job) -> Result<()> {
     let payload = vec![7; job.bytes as usize];
-    let mut answer = vec![0; payload.len()];
     match job.peer {
         Peer::Talk => {
-            let dialect = Dialect::parse(&job.dialect)?;
-            let is_raw = matches!(dialect.cut, Cut::Raw);
             let url = format!("tcp://{}", job.connect).parse()?;
-            let mut client = Client::connect(&url, dialect.into()).await?;
-            obey(async || {
-                client.sender.send(&payload).await?;
-                let mut len = 0;
-                while len == 0 || (is_raw && len < payload.len()) {
-                    let message = client.receiver.next().await?.context("the server ended it")?;
-                    len += message.bytes().len();
-                }
-                Ok(())
-            })
-            .await
+            let client = Client::connect(&url, Dialect::parse(&job.dialect)?.into()).await?;
+            obey(Talking { client, payload }, Vec::new()).await
         }
+        Peer::Messages => ask_cabo(job, payload).await,
         Peer::Quinn => {
             let (_endpoint, connection) = super::quinn::connect(job).await?;
-            let (mut send, mut recv) = connection.open_bi().await?;
-            obey(async || {
-                send.write_all(&payload).await?;
-                Ok(recv.read_exact(&mut answer).await?)
-            })
-            .await
-        }
-        Peer::Tokio => {
-            let mut stream = TcpStream::connect(&job.connect).await?;
-            stream.set_nodelay(true)?;
-            obey(async || {
-                stream.write_all(&payload).await?;
-                stream.read_exact(&mut answer).await?;
-                Ok(())
-            })
-            .await
+            let (send, recv) = connection.open_bi().await?;
+            obey(Bare::new(send, recv, payload), Vec::new()).await
         }
         Peer::Cabo | Peer::CaboPlain => {
             let endpoint = super::cabo::endpoint(job)?;
             let connection = super::cabo::connect(job, &endpoint).await?;
-            let (mut send, mut recv) =
-                connection.open().await.map_err(|ended| anyhow!("{ended}"))?;
-            obey(async || {
-                send.write_all(&payload).await?;
-                recv.read_exact(&mut answer).await?;
-                Ok(())
-            })
-            .await
+            let (send, recv) = connection.open().await.map_err(|ended| anyhow!("{ended}"))?;
+            obey(Bare::new(send, recv, payload), Vec::new()).await
         }
         _ => bail!("{:?} has no client for messages", job.peer),
     }
 }
 
-/// Obeys `echo 1 SECONDS`, line after line.
-async fn obey(mut round: impl AsyncFnMut() -> Result<()>) -> Result<()> {
-    round().await?; // a connection that works
+/// Cabo peers with `messages/1`, as many as are wanted; the first obeys.
+async fn ask_cabo(job: &Job, payload: Vec<u8>) -> Result<()> {
+    let mut settings = endpoint::Settings::default();
+    settings.session.keep_alive = true;
+    let endpoint = Endpoint::new(&Identity::generate()?, settings)?;
+    let over = Arc::new(cabo::client::Client::new(endpoint, None));
+    let address: Address = format!("tcp://{}", job.connect).parse()?;
+    let is_answered = job.task == Task::Echo;
+    let mut opening = JoinSet::new();
+    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    for _ in 0..job.connections.max(1) {
+        let (over, address, payload) = (over.clone(), address.clone(), payload.clone());
+        let at_once = at_once.clone();
+        opening.spawn(async move {
+            let _turn = at_once.acquire().await;
+            let client = Client::connect_over(&over, &address, talk::Settings::default()).await?;
+            let mut talking = Talking { client, payload };
+            if is_answered {
+                talking.round().await?;
+            }
+            Ok::<_, anyhow::Error>(talking)
+        });
+    }
+    let mut all = opening.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+    let first = all.pop().context("a connection")?;
+    obey(first, all).await
+}
+
+/// Somebody who can ask.
+trait Ask {
+    /// Sends a message and awaits its answer.
+    async fn round(&mut self) -> Result<()>;
+
+    /// Sends a message.
+    async fn send(&mut self) -> Result<()>;
+}
+
+struct Talking {
+    client: Client,
+    payload: Vec<u8>,
+}
+
+impl Ask for Talking {
+    async fn round(&mut self) -> Result<()> {
+        self.send().await?;
+        self.client.receiver.next().await?.context("the server ended it")?;
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<()> {
+        Ok(self.client.sender.send(&self.payload).await?)
+    }
+}
+
+/// Bytes both ways.
+struct Bare<S, R> {
+    send: S,
+    recv: R,
+    payload: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl<S, R> Bare<S, R> {
+    fn new(send: S, recv: R, payload: Vec<u8>) -> Self {
+        Self { send, recv, answer: payload.clone(), payload }
+    }
+}
+
+impl<S: AsyncWrite + Unpin, R: AsyncRead + Unpin> Ask for Bare<S, R> {
+    async fn round(&mut self) -> Result<()> {
+        self.send().await?;
+        self.recv.read_exact(&mut self.answer).await?;
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<()> {
+        Ok(self.send.write_all(&self.payload).await?)
+    }
+}
+
+/// Obeys `echo 1 SECONDS` and `pump SECONDS`, line after line, beside others that are silent.
+async fn obey<A: Ask>(mut asking: A, silent: Vec<A>) -> Result<()> {
     super::say(&"ready");
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
     while let Some(order) = orders.next_line().await? {
         let words: Vec<&str> = order.split(' ').collect();
-        let ["echo", "1", seconds] = words[..] else { bail!("no such order: {order}") };
-        let time = Duration::from_secs_f64(seconds.parse()?);
-        let mut nanos: Vec<u64> = Vec::new();
-        let begin = Instant::now();
-        let (from, until) = (begin + time.mul_f64(WARM_UP), begin + time);
-        let mut now = begin;
-        while now < until {
-            round().await?;
-            let answered = Instant::now();
-            if now >= from {
-                nanos.push((answered - now).as_nanos() as u64);
-            }
-            now = answered;
+        match words[..] {
+            ["echo", "1", seconds] => super::say(&echo(&mut asking, seconds.parse()?).await?),
+            ["pump", seconds] => super::say(&pump(&mut asking, seconds.parse()?).await?),
+            _ => bail!("no such order: {order}"),
         }
-        nanos.sort_unstable();
-        let at = |part: f64| nanos.get((nanos.len() as f64 * part) as usize).copied();
-        super::say(&Rounds {
-            requests: nanos.len() as u64,
-            seconds: (until - from).as_secs_f64(),
-            p50_nanos: at(0.5).unwrap_or_default(),
-            p99_nanos: at(0.99).unwrap_or_default(),
-        });
     }
+    drop(silent);
     Ok(())
+}
+
+async fn echo(asking: &mut impl Ask, seconds: f64) -> Result<Rounds> {
+    let time = Duration::from_secs_f64(seconds);
+    let mut nanos: Vec<u64> = Vec::new();
+    let begin = Instant::now();
+    let (from, until) = (begin + time.mul_f64(WARM_UP), begin + time);
+    let mut now = begin;
+    while now < until {
+        asking.round().await?;
+        let answered = Instant::now();
+        if now >= from {
+            nanos.push((answered - now).as_nanos() as u64);
+        }
+        now = answered;
+    }
+    nanos.sort_unstable();
+    let at = |part: f64| nanos.get((nanos.len() as f64 * part) as usize).copied();
+    Ok(Rounds {
+        requests: nanos.len() as u64,
+        seconds: (until - from).as_secs_f64(),
+        p50_nanos: at(0.5).unwrap_or_default(),
+        p99_nanos: at(0.99).unwrap_or_default(),
+    })
+}
+
+async fn pump(asking: &mut impl Ask, seconds: f64) -> Result<Rounds> {
+    let until = Instant::now() + Duration::from_secs_f64(seconds);
+    let mut requests = 0;
+    while Instant::now() < until {
+        for _ in 0..PUMPED {
+            asking.send().await?;
+        }
+        requests += PUMPED;
+    }
+    Ok(Rounds { requests, seconds, ..Rounds::default() })
 }

@@ -42,7 +42,9 @@ pub fn run(job: &Job) -> Result<()> {
     match (job.peer, job.task) {
         (_, Task::Load) => load::run(job),
         (_, Task::Echo | Task::Sink | Task::Source) => messages::run(job),
-        (Peer::Talk | Peer::Tokio, _) => anyhow::bail!("{:?} has messages alone", job.peer),
+        (Peer::Talk | Peer::Messages | Peer::Tokio, _) => {
+            anyhow::bail!("{:?} has messages alone", job.peer)
+        }
         (Peer::Cabo | Peer::CaboPlain, _) => cabo::run(job),
         (Peer::EthBlast, _) => blast_eth::run(job),
         (Peer::UdpBlast, _) => blast_udp::run(job),
