@@ -8,10 +8,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cabo::access::{Access, AllowFile};
+use cabo::access::{Access, AllowFile, Cidr};
 use cabo::address::Address;
 use cabo::proto::dialect::Dialect;
-use cabo::talk::{Message, Peer, Server, Settings};
+use cabo::talk::{Closed, Foreign, Message, Peer, Server, Settings};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
@@ -21,7 +21,7 @@ use crate::exit::{self, Failure};
 use crate::session;
 use crate::show::log::{LogArgs, SHOWN};
 use crate::show::{json as json_lines, stderr, stdout};
-use crate::talk::calls::{self, cannot_listen};
+use crate::talk::calls::{self, ELSEWHERE_REMEDY, cannot_listen};
 use crate::talk::config::ConfigArgs;
 use crate::talk::converse::is_datagrams;
 use crate::talk::explain::ExplainArgs;
@@ -81,9 +81,13 @@ pub(crate) struct Args {
     /// Let in the cabo peers whose fingerprints stand in this file, one a line
     #[arg(long, value_name = "FILE", conflicts_with_all = ["once", "exec"])]
     allow: Option<PathBuf>,
-    /// Let in any cabo peer
-    #[arg(long, conflicts_with_all = ["allow", "once", "exec"])]
+    /// Let in anyone: foreign programs on other hosts, and any cabo peer
+    #[arg(long, conflicts_with = "allow")]
     open: bool,
+    /// Let in foreign programs from this network, as in 192.168.1.0/24; may be repeated. Without it and --open those on
+    /// this host alone are let in
+    #[arg(long, value_name = "CIDR")]
+    from: Vec<Cidr>,
 }
 
 /// What happened, for whoever watches.
@@ -110,10 +114,12 @@ impl Args {
         self.explain.begin(globals);
         let dialect = self.dialect.dialect()?;
         let reply = self.reply.map(|text| Reply::parse(&text, &dialect)).transpose()?;
+        let foreign = if self.open { Foreign::Anyone } else { Foreign::From(self.from) };
         let settings = Settings {
             dialect: dialect.clone(),
             idle_time: self.idle,
             peers_max: self.max_clients,
+            foreign: foreign.clone(),
             ..Settings::default()
         };
         let addresses: Result<Vec<Address>, _> = self.urls.iter().map(|url| url.parse()).collect();
@@ -124,7 +130,8 @@ impl Args {
         let show_as = self.converse.show;
         if self.once || self.converse.exec.is_some() {
             let is_datagrams = addresses.iter().any(is_datagrams);
-            let holding = self.converse.meant(&dialect, is_datagrams, self.idle, globals)?;
+            let mut holding = self.converse.meant(&dialect, is_datagrams, self.idle, globals)?;
+            holding.foreign = foreign;
             return serve_in_person(addresses, holding, (!self.once).then_some(self.max_clients));
         }
         if let Some(flag) = self.converse.needs_one() {
@@ -230,7 +237,8 @@ fn with_callbacks(
             tell(&on_close, Event::Closed(peer.clone(), why.to_string()));
         })
         .on_refuse(move |peer, why| {
-            tell(&on_refuse, Event::Refused(peer.clone(), why.to_string()));
+            let remedy = if matches!(why, Closed::Elsewhere) { ELSEWHERE_REMEDY } else { "" };
+            tell(&on_refuse, Event::Refused(peer.clone(), format!("{why}{remedy}")));
         })
 }
 

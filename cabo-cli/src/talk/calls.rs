@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cabo::address::Address;
 use cabo::carrier::Peer;
-use cabo::talk::{BindError, Call, Callers, PlaceError};
+use cabo::talk::{BindError, Call, Callers, Closed, PlaceError};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -19,6 +19,9 @@ use crate::show::human::escaped;
 use crate::show::log::SHOWN;
 use crate::show::{json as json_lines, stderr};
 
+/// What lets in whoever was refused for where he is.
+pub(crate) const ELSEWHERE_REMEDY: &str = "; --open lets in anyone, --from a network";
+
 /// Serves one client, then ends. Nobody else is let in as soon as it is there.
 pub(crate) async fn once(address: &Address, holding: &Holding) -> anyhow::Result<()> {
     let globals = holding.manner.globals;
@@ -27,6 +30,14 @@ pub(crate) async fn once(address: &Address, holding: &Holding) -> anyhow::Result
         let watching = holding.watching()?;
         let (call, others) = callers.next().await.map_err(failed)?;
         let from = call.from();
+        if !holding.foreign.admits(&from) {
+            tell_elsewhere(globals, number, &from)?;
+            callers = match others {
+                Some(others) => others,
+                None => listen(address, holding).await?,
+            };
+            continue;
+        }
         match (call.answer(Some(watching.watch())).await, others) {
             (Ok(client), others) => {
                 drop(others);
@@ -63,6 +74,10 @@ pub(crate) async fn each(
                     doors.spawn(others.next());
                 }
                 number += 1;
+                if !holding.foreign.admits(&call.from()) {
+                    tell_elsewhere(globals, number, &call.from())?;
+                    continue;
+                }
                 if programs.len() >= clients_max {
                     let why = format!("there are already {clients_max}");
                     tell(globals, "refused", number, &call.from(), Some(&why))?;
@@ -108,6 +123,12 @@ async fn serve(call: Call, number: u64, holding: Arc<Holding>) -> anyhow::Result
     let held = holding.hold(client, &watching, Script::default()).await;
     let why = held.err().map_or_else(|| "closed".to_owned(), |error| error.to_string());
     tell(globals, "closed", number, &from, Some(&why))
+}
+
+/// Says who was not let in because of where he is.
+fn tell_elsewhere(globals: Globals, number: u64, peer: &Peer) -> anyhow::Result<()> {
+    let why = format!("{}{ELSEWHERE_REMEDY}", Closed::Elsewhere);
+    tell(globals, "refused", number, peer, Some(&why))
 }
 
 /// Says who comes and goes, as `listen` does for its other clients.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cabo::proto::dialect::Dialect;
-use cabo::talk::Client;
+use cabo::talk::{Client, Foreign};
 
 use super::Show;
 use super::converse::{Manner, Script, converse, show_bytes};
@@ -72,6 +72,7 @@ impl ConverseArgs {
                 globals,
             },
             exec,
+            foreign: Foreign::Here,
             replay: self.replay.as_deref().map(Record::read).transpose()?,
             files: Files { dump: self.dump.clone(), record: self.record.clone() },
         })
@@ -94,6 +95,8 @@ impl ConverseArgs {
 pub(crate) struct Holding {
     pub(crate) manner: Manner,
     pub(crate) exec: Option<Exec>,
+    /// Where foreign programs may come from.
+    pub(crate) foreign: Foreign,
     replay: Option<Record>,
     files: Files,
 }

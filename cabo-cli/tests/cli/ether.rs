@@ -12,12 +12,13 @@ fn beside_server(world: &World, script: &str) -> Done {
 
 /// The same after `before`, and with a server started so.
 pub(crate) fn beside(world: &World, before: &str, serve: &str, script: &str) -> Done {
+    let ready = if serve.starts_with("listen") { "listening" } else { "ready" };
     let all = format!(
         r#"{{ {before}; }} || exit 99
         rm -f events # of a server before this one, which was ready too
         "$0" {serve} --json > events 2> errors &
         server=$!
-        while ! grep -q ready events; do kill -0 $server || exit 98; sleep 0.02; done
+        while ! grep -q {ready} events; do kill -0 $server || exit 98; sleep 0.02; done
         {script}
         code=$?
         kill $server && wait $server && exit $code"#

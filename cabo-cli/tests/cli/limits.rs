@@ -52,6 +52,40 @@ fn peers_without_an_identity_come_from_the_networks_of_from_alone() {
     beside(&world, before, &both, &near).good();
 }
 
+/// A foreign program proves nothing about itself: from another host it is let in if that was said, and told so if not.
+#[test]
+fn foreign_programs_on_other_hosts_come_from_the_networks_of_from_alone() {
+    if skip_without(&[Need::Program("unshare"), Need::Program("ip"), Need::Namespaces]) {
+        return;
+    }
+    let world = World::new();
+    let before = "ip link set lo up && ip address add 10.9.0.1/24 dev lo";
+    let listen = |scheme: &str, more: &str| {
+        format!("listen {scheme}://10.9.0.1:77 --as lines --reply echo {more}")
+    };
+    let send =
+        |scheme: &str| format!(r#""$0" send {scheme}://10.9.0.1:77 --as lines --wait 1s hola"#);
+    let program = "listen tcp://10.9.0.1:77 --exec cat".to_owned();
+    for listen in [listen("tcp", ""), listen("tcp", "--from 10.8.0.0/16"), program] {
+        let done = beside(&world, before, &listen, &send("tcp"));
+        assert!(!done.out.contains("hola"), "{listen}: {done:?}");
+        let events = std::fs::read_to_string(world.path("events")).unwrap();
+        assert!(events.contains("refused") && events.contains("--from"), "{listen}: {events}");
+    }
+    let told = beside(&world, before, &listen("tcp", ""), &send("tcp"));
+    assert!(told.out.contains("not let in here"), "{told:?}");
+    let silent = beside(&world, before, &listen("udp", ""), &send("udp"));
+    assert_eq!(silent.good().out, "");
+    for more in ["--from 10.9.0.0/24", "--open"] {
+        for scheme in ["tcp", "udp"] {
+            let done = beside(&world, before, &listen(scheme, more), &send(scheme)).good();
+            assert_eq!(done.out, "hola\n", "{scheme} {more}");
+        }
+    }
+    let done = beside(&world, before, "listen tcp://10.9.0.1:77 --exec cat --open", &send("tcp"));
+    assert_eq!(done.good().out, "hola\n");
+}
+
 #[test]
 fn a_hidden_server_answers_no_question_and_serves_who_knows_it() {
     if skip_without(&[Need::Program("unshare"), Need::Program("ip"), Need::Namespaces]) {

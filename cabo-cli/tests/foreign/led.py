@@ -90,7 +90,7 @@ def groups(cabo):
 
 
 def listen(cabo, url):
-    args = [cabo, "listen", url, "--as", "led", "--json"]
+    args = [cabo, "listen", url, "--as", "led", "--json", "--open"]
     process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert json.loads(process.stdout.readline())["event"] == "listening"
     return process

@@ -5,10 +5,10 @@
 //! whatever a callback does. Neighbours: `peer` holds what waits to go out, and rings where there is something; `server`
 //! starts one hall a socket.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -32,6 +32,8 @@ const IDLE_TIME: Duration = Duration::from_secs(60);
 const SWEEP_TIME: Duration = Duration::from_secs(1);
 /// Datagrams read before anything else gets its turn.
 const TURN: usize = 256;
+/// Hosts that may send nothing, each told of once; of more nobody is told.
+const ELSEWHERE_MAX: usize = 1024;
 /// Datagrams that wait for the callbacks of their peer; the next one is lost, as datagrams may be.
 const INBOX_MAX: usize = 256;
 /// Bytes of them.
@@ -213,6 +215,8 @@ pub(super) struct Hall {
     /// What the socket did not take yet.
     unsent: Option<(SocketAddr, Bytes)>,
     sweep: Interval,
+    /// Hosts from where nobody may come, of whom was told.
+    elsewhere: BTreeSet<IpAddr>,
 }
 
 /// A hall with a socket of its own.
@@ -309,7 +313,19 @@ impl Hall {
         let mut sweep = interval(SWEEP_TIME);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (peers, addresses, bell, sending) = Default::default();
-        Self { settings, handlers, engine, peers, addresses, bell, sending, unsent: None, sweep }
+        let elsewhere = BTreeSet::new();
+        Self {
+            settings,
+            handlers,
+            engine,
+            peers,
+            addresses,
+            bell,
+            sending,
+            unsent: None,
+            sweep,
+            elsewhere,
+        }
     }
 
     /// Somebody new; false if there is no room.
@@ -317,6 +333,14 @@ impl Hall {
         let number = self.handlers.next_number();
         let mut peer = Peer::new(number, from, "udp", self.settings.clone());
         peer.announce_at(self.bell.clone());
+        if !self.settings.foreign.admits(&from) {
+            let is_news =
+                self.elsewhere.len() < ELSEWHERE_MAX && self.elsewhere.insert(address.ip());
+            if is_news {
+                self.handlers.turned_away(peer, Closed::Elsewhere, &self.engine);
+            }
+            return false;
+        }
         let place = match self.handlers.place(&self.settings) {
             Ok(place) => place,
             Err(full) => {

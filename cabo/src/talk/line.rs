@@ -120,6 +120,7 @@ fn ended(closed: Closed) -> Result<(), ClientError> {
         | Closed::NoGreeting(_)
         | Closed::Malformed(_)
         | Closed::Refused(_)
+        | Closed::Elsewhere
         | Closed::NoMessages(_)
         | Closed::TooSlow
         | Closed::TooMany(_)

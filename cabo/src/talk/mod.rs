@@ -75,7 +75,8 @@ use cabo_proto::dialect::{Decoded, Dialect, NoKind, PAYLOAD};
 use cabo_proto::wire::message::{self, MessageError};
 
 use self::calls::Asked;
-use crate::access::Refusal;
+use crate::access::{Cidr, Refusal};
+use crate::carrier;
 pub use callers::{Call, Callers};
 pub use calls::{Answer, RequestError};
 pub use client::{Client, ClientError, Seen, Watch};
@@ -102,6 +103,8 @@ pub struct Settings {
     pub peers_max: usize,
     /// Requests of one cabo peer that wait for an answer at once; one more fails as `busy`.
     pub requests_max: usize,
+    /// Which foreign programs may come.
+    pub foreign: Foreign,
     /// What runs on which thread. Results are alike.
     pub threads: Threads,
     /// A callback that has not returned for so long is stuck: it has cost a thread.
@@ -109,6 +112,33 @@ pub struct Settings {
     /// Stuck callbacks, each with its thread; while there are so many, nobody new is let in. From 1 to 16,384. As many as
     /// that and 256 more may block at once; the callbacks of other peers wait for one of them to return.
     pub stuck_max: usize,
+}
+
+/// Foreign programs that may come. They prove nothing about themselves, so it is where they are that counts.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Foreign {
+    /// Those on this host, by loopback addresses and Unix sockets.
+    Here,
+    /// These, and those in the networks.
+    From(Vec<Cidr>),
+    /// Whoever reaches us.
+    #[default]
+    Anyone,
+}
+
+impl Foreign {
+    /// Whether a program there may come.
+    pub fn admits(&self, from: &carrier::Peer) -> bool {
+        let is_within = |networks: &[Cidr]| {
+            let address = from.socket_addr();
+            address.is_some_and(|at| networks.iter().any(|network| network.contains(at.ip())))
+        };
+        match self {
+            Self::Here => from.is_loopback(),
+            Self::From(networks) => from.is_loopback() || is_within(networks),
+            Self::Anyone => true,
+        }
+    }
 }
 
 /// What runs on which thread of a server.
@@ -135,6 +165,7 @@ impl Default for Settings {
             idle_time: None,
             peers_max: 100_000,
             requests_max: 1024,
+            foreign: Foreign::default(),
             threads: Threads::Cores,
             stuck_time: Duration::from_secs(5),
             stuck_max: 256,
@@ -269,6 +300,9 @@ pub enum Closed {
     /// A cabo peer who may not enter.
     #[error("{0}")]
     Refused(Refusal),
+    /// A foreign program from where none may come.
+    #[error("foreign programs may not come from there")]
+    Elsewhere,
     /// A cabo peer that opened no stream of messages in time.
     #[error("opened no stream of messages/1 within {0:?}")]
     NoMessages(Duration),

@@ -32,6 +32,8 @@ const LAST_BYTES_TIME: Duration = Duration::from_secs(10);
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// The same for a cabo peer, to whom what was sent may still be under way, and who leaves when it has it.
 const SESSION_LINGER_TIME: Duration = Duration::from_secs(30);
+/// What a foreign program hears that may not come from where it is.
+const ELSEWHERE: &[u8] = b"cabo: programs on other hosts are not let in here; --open or --from NETWORK of cabo listen does\n";
 
 /// One conversation, from its first byte to its last.
 pub(super) struct Conversation {
@@ -85,15 +87,19 @@ impl Conversation {
     /// Runs it, and says how it ended. A peer of whom nothing was processed is no more than counted.
     pub(super) async fn run(mut self) -> Closed {
         let hello = self.settings.dialect.hello.clone().filter(|_| !self.peer.is_cabo());
+        if !self.peer.is_cabo() && !self.settings.foreign.admits(&self.peer.from()) {
+            let answer = hello.map_or_else(|| ELSEWHERE.to_vec(), |hello| hello.refuse);
+            return Box::pin(self.refuse(&answer, Closed::Elsewhere)).await;
+        }
         if let Some(hello) = hello {
             let time = hello.deadline.saturating_sub(self.heard.elapsed());
             // In boxes, so that whoever rests later does not keep their room.
             match Box::pin(timeout(time, self.greet(&hello))).await {
                 Ok(Ok(())) => {}
-                Ok(Err(refused)) => return Box::pin(self.refuse(&hello, refused)).await,
+                Ok(Err(refused)) => return Box::pin(self.refuse(&hello.refuse, refused)).await,
                 Err(_) => {
                     let refused = Closed::NoGreeting(hello.deadline);
-                    return Box::pin(self.refuse(&hello, refused)).await;
+                    return Box::pin(self.refuse(&hello.refuse, refused)).await;
                 }
             }
         } else {
@@ -132,11 +138,11 @@ impl Conversation {
         }
     }
 
-    async fn refuse(mut self, hello: &Hello, refused: Closed) -> Closed {
+    async fn refuse(mut self, answer: &[u8], refused: Closed) -> Closed {
         self.handlers.admit().await;
         self.handlers.refused(&self.peer, &refused);
         let answer = async {
-            self.stream.write_all(&hello.refuse).await?;
+            self.stream.write_all(answer).await?;
             self.stream.shutdown().await?;
             linger(&mut self.stream, LINGER_TIME).await;
             io::Result::Ok(())
