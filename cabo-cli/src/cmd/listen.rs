@@ -128,14 +128,16 @@ impl Args {
             addresses.push(configured.anywhere()?);
         }
         let show_as = self.converse.show;
+        if !self.once
+            && let Some(flag) = self.converse.needs_one()
+        {
+            return Err(Failure::usage(format!("{flag} is for one client: add --once")).into());
+        }
         if self.once || self.converse.exec.is_some() {
             let is_datagrams = addresses.iter().any(is_datagrams);
             let mut holding = self.converse.meant(&dialect, is_datagrams, self.idle, globals)?;
             holding.foreign = foreign;
             return serve_in_person(addresses, holding, (!self.once).then_some(self.max_clients));
-        }
-        if let Some(flag) = self.converse.needs_one() {
-            return Err(Failure::usage(format!("{flag} is for one client: add --once")).into());
         }
         let (events, told) = sync_channel(LINES_MAX);
         let room = Shared::default();

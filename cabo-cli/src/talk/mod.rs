@@ -13,7 +13,7 @@ mod record;
 pub(crate) mod reply;
 mod watch;
 
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use cabo::address::{Address, Place};
 use cabo::carrier::OpenError;
+use cabo::config::read_named;
 use cabo::proto::dialect::assign::assign;
 use cabo::proto::dialect::cut::Cut;
 use cabo::proto::dialect::file::FILE_MAX;
@@ -155,14 +156,8 @@ pub(crate) fn read_file(path: &Path) -> Result<Dialect, String> {
 
 /// The text of a file, which is a small one.
 fn read_text(path: &Path) -> Result<String, String> {
-    let in_words = |error: std::io::Error| error.to_string();
-    let open = std::fs::File::open(path).map_err(in_words)?;
-    if !open.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Err("is no file".to_owned());
-    }
-    let mut text = String::new();
-    open.take(FILE_MAX as u64 + 1).read_to_string(&mut text).map_err(in_words)?;
-    Ok(text)
+    let bytes = read_named(path, FILE_MAX as u64).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "is not text in UTF-8".to_owned())
 }
 
 /// A message as it was typed: its kind, where the dialect names its kinds, and its values.

@@ -12,11 +12,11 @@
 //! Over a stream their pieces are compared joined, for a stream has no pieces; datagrams one by one. Neighbour: `watch`
 //! writes the file.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
+use cabo::config::read_named;
 use cabo::talk::client::Receiver;
 use cabo::talk::{Client, ClientError, Seen};
 use tokio::time::timeout;
@@ -65,13 +65,9 @@ impl Record {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let name = escaped(&path.display().to_string());
-        let failed = |error| Failure::usage(format!("--replay {name}: {error}"));
-        let mut text = String::new();
-        let open = File::open(path).map_err(failed)?;
-        open.take(FILE_MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
-        if text.len() as u64 > FILE_MAX_BYTES {
-            return Err(Failure::usage(format!("--replay {name}: is larger than 64 MiB")));
-        }
+        let failed = |error: &dyn Display| Failure::usage(format!("--replay {name}: {error}"));
+        let bytes = read_named(path, FILE_MAX_BYTES).map_err(|error| failed(&error))?;
+        let text = String::from_utf8(bytes).map_err(|_| failed(&"is not text in UTF-8"))?;
         let steps = parse(&text).map_err(|(line, problem)| {
             Failure::usage(format!("--replay {name}, line {line}: {problem}"))
         })?;

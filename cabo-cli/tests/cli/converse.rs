@@ -223,3 +223,25 @@ fn what_makes_no_sense_together_is_one_clear_line() {
     let large = large.stdin(fs::File::open(world.path("large")).unwrap());
     finish(large).failed(2, &["65507", "65508"]);
 }
+
+/// A pipe that nobody writes into would hold up its reader for ever, and no signal would end that.
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_refused_at_once() {
+    let world = World::new();
+    let pipe = world.path("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    let tls = "tls://127.0.0.1:0?cert=pipe&key=pipe";
+    let cases: [&[&str]; 5] = [
+        &["listen", tls],
+        &["connect", "tls://127.0.0.1:1?ca=pipe"],
+        &["listen", "tcp://127.0.0.1:0", "--as", "./pipe"],
+        &["connect", "--as", "tp0", "--config", "pipe"],
+        &["connect", "tcp://127.0.0.1:1", "--replay", "pipe"],
+    ];
+    for args in cases {
+        let done = world.run(args);
+        assert!(done.err.contains("pipe") && done.err.contains("is no file"), "{args:?}: {done:?}");
+    }
+    let program = ["listen", "tcp://127.0.0.1:0", "--exec", "cat", "--dump", "d.txt"];
+    world.run(&program).failed(2, &["--dump", "--once"]);
+}

@@ -5,12 +5,29 @@
 //! symbolic link in that directory, for root may be working in a place that somebody else can write.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 pub use files::Files;
 
 mod files;
+
+/// Reads a whole file that a user named, of at most `max_bytes`. A pipe without a writer, which nothing could wake, and a
+/// device without an end are refused as no files.
+pub fn read_named(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(io::Error::other(format!("is larger than {max_bytes} bytes")));
+    }
+    Ok(bytes)
+}
 
 /// Why one of our own files cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -38,7 +38,8 @@ const LINGER_TIME: Duration = Duration::from_secs(10);
 /// The same for who is turned away.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
 /// What a stranger is told (W-4.1).
-const STRANGER_LINE: &[u8] = b"This port speaks cabo/1; connect with: cabo ls tcp://HOST:PORT\r\n";
+const STRANGER_LINE: &[u8] =
+    b"This port speaks cabo/1; connect with: cabo ls URL, or cabo send URL --as cabo\r\n";
 
 /// What new connections on stream carriers are made of.
 #[derive(Clone)]

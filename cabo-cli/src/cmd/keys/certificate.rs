@@ -58,6 +58,10 @@ impl Args {
         if !self.replace {
             [&certificate, &key].into_iter().try_for_each(|path| must_be_new(path))?;
         }
+        if self.ca.as_ref().is_some_and(|ca| with_ending(ca, ".pem") == certificate) {
+            let text = "the certificate would take the place of the CA that signs it; -o names another file";
+            return Err(Failure::usage(text).into());
+        }
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         let wrong =
             |error: cabo::keys::certificate::CertificateError| Failure::usage(error.to_string());

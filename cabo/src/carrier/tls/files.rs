@@ -2,8 +2,6 @@
 //!
 //! Neighbours: `settings` names the files, `verify` looks at the certificates of servers.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +14,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::settings::{ConnectSettings, ListenSettings, Pair};
 use super::verify::{Trusted, Unverified};
+use crate::config::read_named;
 
 /// A file of certificates is no larger.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -127,17 +126,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-    let file = File::open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(format!("{} is no file", path.display()));
-    }
-    let mut bytes = Vec::new();
-    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    match bytes.len() as u64 > FILE_MAX_BYTES {
-        true => Err(format!("{} is larger than 1 MiB", path.display())),
-        false => Ok(bytes),
-    }
+    read_named(path, FILE_MAX_BYTES).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn roots(certificates: Vec<CertificateDer<'static>>, path: &Path) -> Result<RootCertStore, String> {
