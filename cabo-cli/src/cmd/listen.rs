@@ -11,8 +11,10 @@ use std::time::Duration;
 use cabo::access::{Access, AllowFile, Cidr};
 use cabo::address::Address;
 use cabo::proto::dialect::Dialect;
-use cabo::talk::{Closed, Foreign, Message, Peer, Server, Settings};
+use cabo::proto::dialect::cut::Cut;
+use cabo::talk::{Closed, Foreign, Message, Peer, Rules, Server, Settings};
 use serde_json::{Map, Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -73,7 +75,7 @@ pub(crate) struct Args {
     /// Clients at once; one more is turned away
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     max_clients: usize,
-    /// Serve one client with stdin and stdout as they are, then end
+    /// Serve one client with stdin and stdout as they are, then end; no cabo peers
     #[arg(long, conflicts_with_all = ["reply", "max_clients"])]
     once: bool,
     #[command(flatten)]
@@ -134,6 +136,10 @@ impl Args {
             return Err(Failure::usage(format!("{flag} is for one client: add --once")).into());
         }
         if self.once || self.converse.exec.is_some() {
+            if addresses.iter().any(|address| self.dialect.is_cabo(address)) {
+                let text = "--once and --exec serve foreign programs alone; cabo peers come to listen without them";
+                return Err(Failure::usage(text).into());
+            }
             let is_datagrams = addresses.iter().any(is_datagrams);
             let mut holding = self.converse.meant(&dialect, is_datagrams, self.idle, globals)?;
             holding.foreign = foreign;
@@ -142,7 +148,7 @@ impl Args {
         let (events, told) = sync_channel(LINES_MAX);
         let room = Shared::default();
         let allow = self.allow.as_deref().map(AllowFile::load).transpose()?;
-        let is_open = self.open;
+        let (is_open, has_allow) = (self.open, self.allow.is_some());
         let server = Server::at(addresses).settings(settings).sessions(session::settings(false)?);
         let server = server.access(move |access| {
             let access = if is_open { access.open() } else { access };
@@ -152,7 +158,9 @@ impl Args {
         raise_descriptor_limit();
         block_on(async move {
             let caught = interrupted()?;
+            let mut hang_up = has_allow.then(|| signal(SignalKind::hangup())).transpose()?;
             let listening = server.listen().await.map_err(cannot_listen)?;
+            let rules = server.rules();
             give_up_raw_sockets();
             let (gone, stdout_gone) = oneshot::channel();
             std::thread::spawn(move || {
@@ -168,12 +176,26 @@ impl Args {
                     tokio::select! {
                         () = caught => {}
                         shown = stdout_gone => outcome = shown.ok(),
+                        () = reload_at(&mut hang_up, &rules) => {}
                     }
                 })
                 .await;
             outcome.unwrap_or(Ok(()))?;
             Ok(ExitCode::from(exit::OK))
         })
+    }
+}
+
+/// Reads the --allow file again at each SIGHUP, for ever.
+async fn reload_at(hang_up: &mut Option<Signal>, rules: &Rules) {
+    let Some(hang_up) = hang_up else { return std::future::pending().await };
+    while hang_up.recv().await.is_some() {
+        match rules.reload() {
+            Ok(ended) => {
+                stderr::say(&format!("the --allow file was read again; {ended} sessions ended"))
+            }
+            Err(error) => stderr::say(&format!("{error}; the old list stays in force")),
+        }
     }
 }
 
@@ -395,11 +417,22 @@ fn say_to(dialect: &Dialect, room: &Shared, line: &[u8]) -> Result<(), Failure> 
         room.peers.values().filter(is_meant).cloned().collect()
     };
     if peers.is_empty() {
-        return Err(Failure::usage(format!("there is no client @{}", to.unwrap_or_default())));
+        let who = match (to, lock(room).last) {
+            (None, Some(last)) => {
+                format!("@{last}, who spoke last, has left; @2 text goes to client 2")
+            }
+            (to, _) => format!("there is no client @{}", to.unwrap_or_default()),
+        };
+        return Err(Failure::usage(who));
     }
-    let words = if dialect.kinds.is_empty() { vec![text.to_vec()] } else { talk::words(text)? };
-    let typed = talk::typed(dialect, &words)?;
     for peer in peers {
+        let words = match (&dialect.cut, dialect.kinds.is_empty()) {
+            // As it was typed, for nothing else ends it.
+            (Cut::Raw, true) if !peer.is_cabo() => vec![[text, b"\n"].concat()],
+            (_, true) => vec![text.to_vec()],
+            (_, false) => talk::words(text)?,
+        };
+        let typed = talk::typed(dialect, &words)?;
         if let Err(error) = peer.send_fields(typed.kind.as_deref(), &typed.fields) {
             return Err(Failure::usage(format!("@{}: {error}", peer.number())));
         }

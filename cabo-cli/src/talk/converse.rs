@@ -154,7 +154,10 @@ async fn type_all(mut sender: Sender, script: Script, manner: Manner) -> Result<
             say(&mut sender, dialect, &piece).await
         };
         match sent {
-            Err(failure) if failure.code == exit::USAGE => stderr::say(&failure.text), // it can be typed again
+            // On a terminal it can be typed again; a script has to learn of it.
+            Err(failure) if failure.code == exit::USAGE && std::io::stdin().is_terminal() => {
+                stderr::say(&failure.text);
+            }
             sent => sent?,
         }
     }
@@ -230,7 +233,10 @@ async fn show_all(
                 Some(message) => show(&message, receiver.from(), manner)?,
                 None => return Ok(typed),
             },
-            done = &mut *typing, if !is_typed => typed = Some(done.unwrap_or(Ok(()))),
+            done = &mut *typing, if !is_typed => match done.unwrap_or(Ok(())) {
+                Ok(()) => typed = Some(Ok(())),
+                failed => return Ok(Some(failed)),
+            },
             () = sleep(silence.unwrap_or_default()), if is_typed && silence.is_some() => {
                 return Ok(typed);
             }

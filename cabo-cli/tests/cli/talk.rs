@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::needs::{Need, skip_without};
-use crate::world::{LIMIT, World, finish, wait};
+use crate::world::{LIMIT, World, finish, until, wait};
 
 /// `cabo listen --json`, and what it says.
 pub(crate) struct Listening {
@@ -24,6 +24,11 @@ impl Listening {
     pub(crate) fn start(world: &World, args: &[&str], urls: usize) -> Self {
         let mut command = world.cabo();
         command.args(["listen", "--json"]).args(args);
+        Self::of(&mut command, urls)
+    }
+
+    /// A command that listens and tells in JSON.
+    pub(crate) fn of(command: &mut Command, urls: usize) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         let mut listening = Self { child, lines, ports: Vec::new() };
@@ -306,4 +311,62 @@ fn cabo_peers_and_foreign_programs_are_heard_and_answered_at_one_port() {
     let len = udp.recv(&mut answer).unwrap();
     assert_eq!(&answer[..len], b"re: raw");
     listen.end();
+}
+
+/// What is typed keeps its newline where nothing else ends a message, as at `connect`.
+#[test]
+fn raw_answers_are_lines_and_who_has_left_is_named() {
+    let world = World::new();
+    let mut command = world.cabo();
+    let command = command.args(["listen", "--json", "tcp://127.0.0.1:0"]).stderr(Stdio::piped());
+    let mut listen = Listening::of(command, 1);
+    let mut errors = BufReader::new(listen.child.stderr.take().unwrap());
+    let mut client = listen.tcp();
+    client.write_all(b"ola").unwrap();
+    listen.event("message");
+    let mut keyboard = listen.child.stdin.take().unwrap();
+    keyboard.write_all(b"bom dia\n@1 tarde\n").unwrap();
+    let mut said = [0; 14];
+    client.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"bom dia\ntarde\n");
+    drop(client);
+    listen.event("closed");
+    keyboard.write_all(b"noite\n").unwrap();
+    let mut line = String::new();
+    errors.read_line(&mut line).unwrap();
+    assert!(line.contains("@1, who spoke last, has left"), "{line}");
+    listen.end();
+}
+
+/// SIGHUP, which the words of a refusal ask for.
+#[test]
+fn a_list_of_allowed_peers_is_read_again() {
+    let world = World::new();
+    world.write("friends", b"");
+    let args = ["tcp://127.0.0.1:0", "--allow", "friends", "--reply", "echo"];
+    let mut listen = Listening::start(&world, &args, 1);
+    let url = format!("tcp://{}", listen.ports[0]);
+    let send = || finish(world.cabo_as("ana").args(["send", &url, "--as", "cabo", "hola"]));
+    send().failed(4, &["does not know"]);
+    listen.event("refused");
+    world.write("friends", format!("{}\n", world.fingerprint("ana")).as_bytes());
+    kill_process(Pid::from_child(&listen.child), Signal::HUP).unwrap();
+    let is_let_in = until(|| send().code == Some(0));
+    assert!(is_let_in, "the list was not read again");
+    listen.end();
+}
+
+#[test]
+fn a_script_learns_what_could_not_be_sent() {
+    let world = World::new();
+    let listen = Listening::start(&world, &["tcp://127.0.0.1:0", "--as", "tp0"], 1);
+    let url = format!("tcp://{}", listen.ports[0]);
+    let mut typing = world.cabo();
+    typing.args(["connect", &url, "--as", "tp0"]).stdin(Stdio::piped());
+    let mut child = typing.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"nonsense\n").unwrap();
+    assert_eq!(wait(&mut child).code(), Some(2));
+    listen.end();
+    let alone = ["listen", "tcp://127.0.0.1:0", "--as", "cabo", "--once"];
+    world.run(&alone).failed(2, &["foreign programs alone"]);
 }

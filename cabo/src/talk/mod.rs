@@ -85,7 +85,7 @@ pub use peer::{Peer, SendError};
 pub use peers::Peers;
 pub use place::PlaceError;
 pub use reconnect::{Link, Reconnecting};
-pub use server::{BindError, Server};
+pub use server::{BindError, Rules, Server};
 pub use typed::TypedError;
 
 /// What a server or client holds its peers to.

@@ -23,7 +23,7 @@ use super::peers::Peers;
 use super::place::{Door, PlaceError, can_share, with_port_of};
 use super::stream::Conversation;
 use super::{Closed, Message, Peer, Settings, Threads, session, sniff};
-use crate::access::Access;
+use crate::access::{Access, AllowError};
 use crate::address::{Address, AddressError, Place};
 use crate::carrier::udp::Udp;
 use crate::carrier::{Accepted, Datagrams as _, Listener};
@@ -82,6 +82,29 @@ pub struct Server {
 struct Sessions {
     endpoint: Arc<Endpoint>,
     gate: Arc<Gate>,
+}
+
+/// Which cabo peers may enter a server that listens.
+#[derive(Clone)]
+pub struct Rules {
+    gate: Option<Arc<Gate>>,
+    peers: Peers,
+}
+
+impl Rules {
+    /// Reads the file of allowed peers again, and ends the sessions of those who were removed. Returns how many ended.
+    pub fn reload(&self) -> Result<usize, AllowError> {
+        let Some(gate) = &self.gate else { return Ok(0) };
+        gate.access().reload()?;
+        let is_removed = |peer: &Peer| {
+            let allowed =
+                |print| gate.access().allow_file().is_none_or(|file| file.contains(print));
+            peer.fingerprint().is_some_and(|print| !allowed(print) && !gate.access().is_own(print))
+        };
+        let removed: Vec<Peer> = self.peers.list().into_iter().filter(is_removed).collect();
+        removed.iter().for_each(Peer::close);
+        Ok(removed.len())
+    }
 }
 
 /// The threads of a server that listens; with it they stop.
@@ -173,6 +196,12 @@ impl Server {
     /// Who is there: for tasks beside the callbacks, to list peers and to send to one, some or all.
     pub fn peers(&self) -> Peers {
         self.handlers.peers.clone()
+    }
+
+    /// Which cabo peers may enter, from when it listens on: to be read again while it serves.
+    pub fn rules(&self) -> Rules {
+        let gate = self.sessions.as_ref().map(|sessions| sessions.gate.clone());
+        Rules { gate, peers: self.peers() }
     }
 
     /// What peers are held to.
