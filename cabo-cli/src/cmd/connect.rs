@@ -17,7 +17,7 @@ use crate::talk::explain::ExplainArgs;
 use crate::talk::manner::ConverseArgs;
 use crate::talk::{self, DialectArgs, Way};
 
-/// Talk with a program that knows nothing of cabo, or with a cabo peer: from the keyboard, or in a pipe
+/// Talk with a foreign program or a cabo peer
 ///
 /// What is typed is sent, what comes is shown. The end of stdin ends our half of the stream; the command ends when the
 /// other side ends its own, over UDP when it has been silent for 1 s. Raw bytes go through as they are, other dialects

@@ -28,7 +28,7 @@ const LAB: &str = "CABO_LAB";
 /// Tells those inside on which host they are.
 const HERE: &str = "CABO_LAB_HERE";
 
-/// Hosts on this machine for your own experiments, without root
+/// Hosts on this machine for experiments, without root
 #[derive(Args, Clone, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,

@@ -34,7 +34,7 @@ use crate::talk::{self, DialectArgs, Show};
 /// Lines that wait for stdout; whoever reads it too slowly slows the clients down.
 const LINES_MAX: usize = 1024;
 
-/// Listen for programs that know nothing of cabo and for cabo peers, and show what they say
+/// Take what foreign programs and cabo peers say, and show it
 ///
 /// Any number of clients at once, over TCP, UDP and Unix sockets, cabo peers also over raw Ethernet; both sorts come to
 /// the same port. Of cabo peers only your own identity gets in, unless --allow or --open say more. What is

@@ -19,7 +19,7 @@ use crate::talk::{self, DialectArgs, Way, failed};
 /// How long a stream's answers are waited for, from the last one on.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Send one message to a program that knows nothing of cabo, or to a cabo peer, and show what it answers
+/// Send one message to one of these, and show what it answers
 ///
 /// The message is the words themselves, or `KIND name=value ..` where the dialect has fields; `-` is all of stdin.
 /// Sizes and counters need not be given. After it the stream is ended from our side, and answers are shown until the

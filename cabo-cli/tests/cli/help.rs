@@ -34,6 +34,8 @@ fn the_first_page_shows_groups_and_leaves_out_what_is_seldom_needed() {
     let world = World::new();
     let first = world.run(&["help"]).good().out;
     assert!(first.contains("Files and films:"), "{first}");
+    let widest = first.lines().map(str::len).max();
+    assert!(widest <= Some(80), "a terminal of 80 columns would break a line: {first}");
     assert!(!first.contains("completions"), "{first}");
     let all = world.run(&["help", "--all"]).good().out;
     assert!(all.contains("completions") && all.contains("keys"), "{all}");

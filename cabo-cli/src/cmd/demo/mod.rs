@@ -38,7 +38,7 @@ const PLAY_TIME: Duration = Duration::from_millis(27_500);
 const SCENE_TIME: Duration = Duration::from_millis(28_500);
 const SEED: u64 = 7;
 
-/// Two hosts on this machine, a bad cable between them, and what cabo makes of it
+/// Scenes on two hosts with a bad cable between them: film, sockets
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:

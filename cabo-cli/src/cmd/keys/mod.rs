@@ -20,7 +20,7 @@ use crate::show::{stderr, stdout};
 
 mod certificate;
 
-/// Show the own identity, and the servers that are known again; make certificates for tls://
+/// Show the own identity and known servers; make certificates
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -32,7 +32,7 @@ const LIVE_EVERY: Duration = Duration::from_millis(500);
 const UDP_HEADER_BYTES: usize = 8;
 const TCP_HEADER_BYTES: usize = 32; // with timestamps
 
-/// A bad cable, on purpose: loss, delay, reordering and more between two ends
+/// A bad cable, on purpose: loss, delay, reordering and more
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
