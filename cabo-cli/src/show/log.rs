@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,7 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::human::escaped;
-use super::stderr::Stderr;
+use super::stderr::{self, Stderr};
 use crate::exit::Failure;
 
 /// The target of what a command shows anyway: it goes to the file alone.
@@ -33,20 +34,41 @@ pub(crate) struct LogArgs {
 
 impl LogArgs {
     /// Opens the file, if one was named.
-    pub(crate) fn open(&self) -> Result<Option<File>, Failure> {
+    pub(crate) fn open(&self) -> Result<Option<LogFile>, Failure> {
         let Some(path) = &self.log else { return Ok(None) };
-        let opened = OpenOptions::new().append(true).create(true).open(path);
-        let wrong = |error| {
-            let path = escaped(&path.display().to_string());
-            Failure::usage(format!("--log {path}: {error}"))
-        };
-        opened.map(Some).map_err(wrong)
+        let name = escaped(&path.display().to_string());
+        match OpenOptions::new().append(true).create(true).open(path) {
+            Ok(file) => Ok(Some(LogFile { name, file, has_failed: false })),
+            Err(error) => Err(Failure::usage(format!("--log {name}: {error}"))),
+        }
+    }
+}
+
+/// The file; that it takes no more is said once.
+pub(crate) struct LogFile {
+    name: String,
+    file: File,
+    has_failed: bool,
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes);
+        if let (Err(error), false) = (&written, self.has_failed) {
+            stderr::say(&format!("--log {}: {error}; lines are lost", self.name));
+        }
+        self.has_failed = written.is_err();
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
 /// Starts the log: on stderr from `level` on, in the file from INFO on or from `level`, whichever is more.
-pub(crate) fn start(level: LevelFilter, file: Option<File>) {
-    let colour = anstream::AutoStream::choice(&std::io::stderr());
+pub(crate) fn start(level: LevelFilter, file: Option<LogFile>) {
+    let colour = anstream::AutoStream::choice(&io::stderr());
     let stderr = layer()
         .with_writer(|| Stderr)
         .with_ansi(colour != anstream::ColorChoice::Never)

@@ -271,6 +271,13 @@ fn a_log_file_tells_who_came_what_was_said_and_who_left() {
     let nowhere = world.path("no/such.log");
     let args = ["listen", "tcp://127.0.0.1:0", "--log", nowhere.to_str().unwrap()];
     world.run(&args).failed(2, &["--log", "No such file"]);
+    let mut command = world.cabo();
+    command.args(["listen", "--json", "tcp://127.0.0.1:0", "--log", "/dev/full"]);
+    let mut listen = Listening::of(command.stderr(Stdio::piped()), 1);
+    let mut said = String::new();
+    BufReader::new(listen.child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("/dev/full") && said.contains("No space left"), "{said}");
+    listen.end();
 }
 
 #[test]
