@@ -7,6 +7,8 @@ use super::value::{Fields, Value};
 
 /// Bytes of one message, unless a dialect says otherwise.
 pub const LIMIT_BYTES: usize = 16 * 1024 * 1024;
+/// A message of so many bytes does not share its room with what comes behind it.
+const LARGE_BYTES: usize = 64 * 1024;
 /// Names of the field that announces the bytes after a header, by rank.
 const ANNOUNCING: [&str; 3] = ["size", "length", "len"];
 
@@ -263,14 +265,25 @@ impl Cutter {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Bytes that are kept and were not given out.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The next whole message: without its end mark, with its header.
     #[inline]
     pub fn next_message(&mut self) -> Result<Option<Bytes>, CutError> {
         let Some((size, kept)) = self.next_size()? else { return Ok(None) };
         // The last one takes the room along: a stream that is silent has none.
-        let is_last = size == self.bytes.len();
-        let mut message =
-            if is_last { std::mem::take(&mut self.bytes) } else { self.bytes.split_to(size) };
+        let rest = self.bytes.get(size..).unwrap_or_default();
+        let mut message = if rest.is_empty() {
+            std::mem::take(&mut self.bytes)
+        } else if size >= LARGE_BYTES && rest.len() < size {
+            let rest = BytesMut::from(rest); // which would hold the room of all of it
+            std::mem::replace(&mut self.bytes, rest)
+        } else {
+            self.bytes.split_to(size)
+        };
         message.truncate(kept);
         Ok(Some(message.freeze()))
     }
@@ -370,6 +383,18 @@ mod tests {
 
     /// A cut, a stream, and its messages.
     type Stream = (&'static str, &'static [u8], &'static [&'static [u8]]);
+
+    #[test]
+    fn what_follows_a_large_message_does_not_hold_its_room() {
+        let mut cutter = Cutter::new(cut("lines"), LIMIT_BYTES);
+        cutter.push(&vec![b'x'; LARGE_BYTES]);
+        assert_eq!(cutter.next_message(), Ok(None));
+        cutter.push(b"\nbe\nhind");
+        assert_eq!(cutter.next_message().unwrap().unwrap().len(), LARGE_BYTES);
+        assert!(cutter.bytes.capacity() < LARGE_BYTES, "{}", cutter.bytes.capacity());
+        assert_eq!(cutter.next_message().unwrap().unwrap(), "be");
+        assert_eq!((cutter.next_message(), cutter.unfinished_bytes()), (Ok(None), 4));
+    }
 
     const STREAMS: [Stream; 7] = [
         ("lines", b"ola\nmundo\r\n\n\r\nend\r", &[b"ola", b"mundo", b"", b"", b"end\r"]),

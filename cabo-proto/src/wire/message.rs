@@ -18,6 +18,8 @@ pub const PAYLOAD_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of a kind at most, so that its length is one byte (M-11.3).
 pub const KIND_MAX_BYTES: usize = 63;
 
+/// A message of so many bytes does not share its room with what comes behind it.
+const LARGE_BYTES: usize = 64 * 1024;
 const ONE_WAY: u64 = 0x01;
 const REQUEST: u64 = 0x02;
 const REPLY: u64 = 0x03;
@@ -159,6 +161,11 @@ impl Messages {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Bytes that are kept and were not given out.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The next whole message. One of unknown type is skipped (M-11.5).
     pub fn next_message(&mut self) -> Result<Option<Message>, MessageError> {
         while !self.bytes.is_empty() && self.bytes.len() >= self.wanted {
@@ -169,12 +176,14 @@ impl Messages {
             self.wanted = 0;
             let Some(Parts { role, kind_at, kind_len }) = parts else {
                 self.bytes.advance(end);
+                self.leave_room(end);
                 continue;
             };
             let head = start + kind_at;
             self.bytes.advance(head);
             let kind = self.take(kind_len);
             let payload = self.take(end - head - kind_len);
+            self.leave_room(end);
             return Ok(Some(Message { role, kind, payload }));
         }
         if self.bytes.is_empty() && self.bytes.capacity() > 0 {
@@ -202,6 +211,13 @@ impl Messages {
                 Ok(Some((number, start, start + len)))
             }
             Ok(_) | Err(_) => Err(MessageError::TooLong { bytes: length, limit }),
+        }
+    }
+
+    /// What follows a large message would hold the room of all of it.
+    fn leave_room(&mut self, taken: usize) {
+        if taken >= LARGE_BYTES && self.bytes.len() < taken {
+            self.bytes = BytesMut::from(&self.bytes[..]);
         }
     }
 

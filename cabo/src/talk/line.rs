@@ -112,14 +112,17 @@ fn ended(closed: Closed) -> Result<(), ClientError> {
                 Some(StreamReset(_)) | None => Err(error.into()),
             }
         }
-        Closed::Panicked => Err(io::Error::other(closed.to_string()).into()),
-        Closed::Idle(_) => Err(io::Error::new(io::ErrorKind::TimedOut, closed.to_string()).into()),
+        Closed::Panicked | Closed::NoRoom(_) => Err(io::Error::other(closed.to_string()).into()),
+        Closed::Idle(_) | Closed::Unfinished(_) => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, closed.to_string()).into())
+        }
         Closed::Ended
         | Closed::GoingDown
         | Closed::Stranger(_)
         | Closed::NoGreeting(_)
         | Closed::Malformed(_)
         | Closed::Refused(_)
+        | Closed::Cabo
         | Closed::Elsewhere
         | Closed::NoMessages(_)
         | Closed::TooSlow

@@ -36,7 +36,7 @@
 //! ```
 //!
 //! `peer` is the handle that callbacks get, `peers` all of them. `server` listens, `sniff` looks who comes, `house` is what
-//! cabo peers are shown. `stream` drives one conversation, whose bytes `words` reads; `session` begins those of cabo
+//! cabo peers are shown. `stream` drives one conversation, whose bytes `words` reads and `unfinished` counts; `session` begins those of cabo
 //! peers, `line` is a client's end of one, `calls` holds their requests, `typed` their structs; `datagrams` has all
 //! foreign peers of a UDP socket. `engine` has the threads and `callback` says on which one is called;
 //! `reconnect`, `blocking` and `streams` are the client in other shapes. Only `carrier` names a socket.
@@ -63,6 +63,7 @@ mod session;
 mod sniff;
 mod stream;
 mod typed;
+mod unfinished;
 mod words;
 
 use std::sync::Arc;
@@ -99,6 +100,12 @@ pub struct Settings {
     pub slow: Slow,
     /// A peer that says nothing for so long is left; forever where there is none.
     pub idle_time: Option<Duration>,
+    /// Bytes of messages that are not whole yet, of all peers of a server together; a peer whose message would take them
+    /// over it is closed. The first 64 KiB of a message are not counted.
+    pub unfinished_bytes_max: usize,
+    /// A peer that has begun a message of more than those 64 KiB, and of which not one byte more has come for so long, is
+    /// closed. One that is slow is not.
+    pub message_time: Duration,
     /// Peers at once; one more is turned away.
     pub peers_max: usize,
     /// Requests of one cabo peer that wait for an answer at once; one more fails as `busy`.
@@ -163,6 +170,8 @@ impl Default for Settings {
             outgoing_bytes_max: 1024 * 1024,
             slow: Slow::Wait,
             idle_time: None,
+            unfinished_bytes_max: 256 * 1024 * 1024,
+            message_time: Duration::from_secs(60),
             peers_max: 100_000,
             requests_max: 1024,
             foreign: Foreign::default(),
@@ -300,6 +309,9 @@ pub enum Closed {
     /// A cabo peer who may not enter.
     #[error("{0}")]
     Refused(Refusal),
+    /// It said nothing for a while, was told of as a foreign program, and is a cabo peer: it is told of again as one.
+    #[error("is a cabo peer, and no foreign program")]
+    Cabo,
     /// A foreign program from where none may come.
     #[error("foreign programs may not come from there")]
     Elsewhere,
@@ -312,6 +324,14 @@ pub enum Closed {
     /// It said nothing for the time that it had.
     #[error("said nothing for {0:?}")]
     Idle(Duration),
+    /// Its unfinished message would have taken those of all peers over what they may have together.
+    #[error(
+        "the unfinished messages of all peers may have {0} bytes together, and there was no room for its own"
+    )]
+    NoRoom(usize),
+    /// It began a long message, and then no more of it came.
+    #[error("left a message unfinished and said nothing for {0:?}")]
+    Unfinished(Duration),
     /// Its socket failed.
     #[error("the connection failed: {0}")]
     Io(#[from] std::io::Error),

@@ -21,7 +21,9 @@ use super::engine::Engine;
 use super::house::{House, HouseError};
 use super::peers::Peers;
 use super::place::{Door, PlaceError, can_share, with_port_of};
+use super::sniff::Who;
 use super::stream::Conversation;
+use super::unfinished::Budget;
 use super::{Closed, Message, Peer, Settings, Threads, session, sniff};
 use crate::access::{Access, AllowError};
 use crate::address::{Address, AddressError, Place};
@@ -57,6 +59,8 @@ pub(super) struct Handlers {
     numbers: AtomicU64,
     peers: Peers,
     callbacks: Arc<Callbacks>,
+    /// What unfinished messages of all peers have.
+    budget: Arc<Budget>,
     /// What is called takes no time: it may be called anywhere.
     is_quick: bool,
     /// Calls of on_refuse that wait or go on.
@@ -465,15 +469,29 @@ fn converse(accepted: Accepted, scheme: &'static str, is_secure: bool, inside: &
             }
         };
         let mut said = Vec::new();
-        if let Some(endpoint) = endpoint
-            && let Some(form) = sniff::preface(&mut accepted.stream, &mut said, &settings).await
-        {
-            drop(place); // it gets one when it has proved who it is
-            return endpoint.adopt(accepted, form, said, (scheme, is_secure));
+        let is_admitted = settings.foreign.admits(&accepted.from);
+        let who = match &endpoint {
+            Some(_) => {
+                sniff::preface(&mut accepted.stream, &mut said, &settings, is_admitted).await
+            }
+            None => Who::Foreign,
+        };
+        let form = if let Who::Cabo(form) = who {
+            form
+        } else {
+            let conversation = Conversation::new(accepted.stream, foreign, settings, handlers);
+            let conversation = match who {
+                Who::Silent => conversation.silent(since),
+                Who::Cabo(_) | Who::Foreign => conversation.having_said(said, since),
+            };
+            let Some(cabo) = conversation.run_or_turn().await else { return drop(place) };
+            (accepted.stream, said) = (cabo.stream, cabo.said);
+            cabo.form
+        };
+        drop(place); // it gets one when it has proved who it is
+        if let Some(endpoint) = endpoint {
+            endpoint.adopt(accepted, form, said, (scheme, is_secure));
         }
-        let conversation = Conversation::new(accepted.stream, foreign, settings, handlers);
-        conversation.having_said(said, since).run().await;
-        drop(place);
     });
     if let Err(error) = begun {
         inside.handlers.turned_away(peer, error.into(), engine);
@@ -504,6 +522,10 @@ impl Handlers {
     /// See [`Callbacks::call`].
     pub(super) fn call<R>(&self, kind: Kind, work: impl FnOnce() -> R) -> R {
         if self.is_quick { work() } else { self.callbacks.call(kind, work) }
+    }
+
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     pub(super) fn callbacks(&self) -> &Callbacks {

@@ -80,7 +80,14 @@ pub(super) async fn welcome(
 
 /// Ends a session when all is said; nothing that is still under way is lost while the other side hears it.
 async fn leave(connection: &Connection, closed: &Closed) {
-    let is_over = matches!(closed, Closed::Broken(_) | Closed::TooSlow | Closed::Panicked);
+    let is_over = matches!(
+        closed,
+        Closed::Broken(_)
+            | Closed::TooSlow
+            | Closed::NoRoom(_)
+            | Closed::Unfinished(_)
+            | Closed::Panicked
+    );
     if !is_over {
         let _ = timeout(LEAVING_TIME, connection.closed()).await; // who does not leave is left
     }
@@ -93,7 +100,10 @@ pub(super) fn last_words(closed: &Closed) -> (u64, String) {
     if let Closed::Broken(error) = closed {
         return (NO_MESSAGE, error.to_string());
     }
-    let is_told = matches!(closed, Closed::TooSlow | Closed::Idle(_));
+    let is_told = matches!(
+        closed,
+        Closed::TooSlow | Closed::Idle(_) | Closed::NoRoom(_) | Closed::Unfinished(_)
+    );
     (0, if is_told { closed.to_string() } else { String::new() })
 }
 

@@ -12,12 +12,16 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use cabo_proto::dialect::hello::{Hello, Verdict};
+use cabo_proto::session::records::Opening;
+use cabo_proto::wire::record::Form;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::callback::{Gate, Kind};
 use super::calls::Calls;
 use super::server::Handlers;
+use super::sniff::Late;
+use super::unfinished::Unfinished;
 use super::words::Words;
 use super::{Closed, Peer, Settings};
 use crate::carrier::ByteStream;
@@ -42,8 +46,13 @@ pub(super) struct Conversation {
     settings: Arc<Settings>,
     handlers: Arc<Handlers>,
     words: Words,
+    unfinished: Unfinished,
     /// First bytes that were read to see who it is.
     said: Vec<u8>,
+    /// Its first words may still be a cabo peer's, while nothing was sent to it.
+    late: Option<Box<Late>>,
+    /// They were.
+    form: Option<Form>,
     writing: BytesMut,
     heard: Instant,
     idle: Option<Pin<Box<Sleep>>>,
@@ -52,6 +61,13 @@ pub(super) struct Conversation {
     /// Whole messages wait until the peer has taken what it was sent.
     is_held: bool,
     gate: Gate,
+}
+
+/// What was told of as a foreign program, and turned out to be a cabo peer: its stream, and what it said behind its preface.
+pub(super) struct Turned {
+    pub(super) stream: Box<dyn ByteStream>,
+    pub(super) form: Form,
+    pub(super) said: Vec<u8>,
 }
 
 impl Conversation {
@@ -64,7 +80,10 @@ impl Conversation {
         Self {
             stream,
             words: Words::of(&peer, &settings),
+            unfinished: Unfinished::of(handlers.budget()),
             said: Vec::new(),
+            late: None,
+            form: None,
             peer,
             writing: BytesMut::new(),
             heard: Instant::now(),
@@ -84,8 +103,25 @@ impl Conversation {
         self
     }
 
+    /// The same for one that has said nothing since then, and may be a cabo peer.
+    pub(super) fn silent(mut self, since: Instant) -> Self {
+        (self.late, self.heard) = (Some(Box::default()), since);
+        self
+    }
+
     /// Runs it, and says how it ended. A peer of whom nothing was processed is no more than counted.
     pub(super) async fn run(mut self) -> Closed {
+        self.converse().await
+    }
+
+    /// Runs it until its end, or until it turns out to be a cabo peer's.
+    pub(super) async fn run_or_turn(mut self) -> Option<Turned> {
+        self.converse().await;
+        let Self { stream, said, form, .. } = self;
+        form.map(|form| Turned { stream, form, said })
+    }
+
+    async fn converse(&mut self) -> Closed {
         let hello = self.settings.dialect.hello.clone().filter(|_| !self.peer.is_cabo());
         if !self.peer.is_cabo() && !self.settings.foreign.admits(&self.peer.from()) {
             let answer = hello.map_or_else(|| ELSEWHERE.to_vec(), |hello| hello.refuse);
@@ -138,7 +174,7 @@ impl Conversation {
         }
     }
 
-    async fn refuse(mut self, answer: &[u8], refused: Closed) -> Closed {
+    async fn refuse(&mut self, answer: &[u8], refused: Closed) -> Closed {
         self.handlers.admit().await;
         self.handlers.refused(&self.peer, &refused);
         let answer = async {
@@ -154,7 +190,7 @@ impl Conversation {
     /// Messages in and bytes out until something ends it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         if self.gate.poll(self.handlers.callbacks(), cx).is_pending() {
-            return self.poll_idle(cx);
+            return self.poll_rest(cx);
         }
         self.peer.shared().begin_turn();
         let mut read_bytes = 0;
@@ -173,13 +209,14 @@ impl Conversation {
                 continue;
             }
             if work.is_finishing && !self.is_finished && self.writing.is_empty() {
+                self.settle_foreign();
                 self.is_finished = Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
             }
             if self.is_read_ended {
-                return self.poll_idle(cx); // until all is answered
+                return self.poll_rest(cx); // until all is answered
             }
             if work.is_full {
-                return self.poll_idle(cx); // it is not read before it takes what it was sent
+                return self.poll_rest(cx); // it is not read before it takes what it was sent
             }
             if self.is_held {
                 match self.deliver_whole() {
@@ -195,9 +232,13 @@ impl Conversation {
                 Poll::Ready(Ok(bytes)) => read_bytes += bytes,
                 Poll::Ready(Err(closed)) => return Poll::Ready(closed),
                 Poll::Pending => {
+                    if self.late.as_mut().is_some_and(|late| late.poll_silent(cx).is_ready()) {
+                        self.settle_foreign();
+                        continue;
+                    }
                     // What callbacks sent meanwhile goes out before we rest.
                     if !self.peer.shared().poll_work(cx).has_outgoing || !self.writing.is_empty() {
-                        return self.poll_idle(cx);
+                        return self.poll_more(cx);
                     }
                 }
             }
@@ -217,6 +258,7 @@ impl Conversation {
                 if self.writing.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
+                self.settle_foreign(); // what is sent to it now settles that
             }
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.writing))?;
             if written == 0 {
@@ -236,6 +278,19 @@ impl Conversation {
         let mut part = ReadBuf::uninit(&mut bytes);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
         let len = part.filled().len();
+        if let Some(late) = &mut self.late {
+            self.heard = Instant::now();
+            match late.heard(part.filled()) {
+                Opening::Unknown => {}
+                Opening::Stranger => self.settle_foreign(), // an end is read again
+                Opening::Cabo(form) => {
+                    self.said = self.late.take().map(|late| late.into_said()).unwrap_or_default();
+                    self.form = Some(form);
+                    return Poll::Ready(Err(Closed::Cabo));
+                }
+            }
+            return Poll::Ready(Ok(len));
+        }
         if len == 0 {
             self.is_read_ended = true;
             if let Some(last) = self.words.finish(&self.settings.dialect)? {
@@ -246,7 +301,17 @@ impl Conversation {
         self.heard = Instant::now();
         self.words.push(part.filled());
         self.deliver_whole()?;
+        let max = self.settings.unfinished_bytes_max;
+        self.unfinished.heard(self.words.unfinished_bytes(), max)?;
         Poll::Ready(Ok(len))
+    }
+
+    /// It is no cabo peer, whatever it goes on to say: what it has said is given out next.
+    fn settle_foreign(&mut self) {
+        if let Some(late) = self.late.take() {
+            self.words.push(&late.into_said());
+            self.is_held = true;
+        }
     }
 
     /// Gives out what is whole, until what callbacks send fills the peer's room: one read may hold thousands of messages.
@@ -278,6 +343,21 @@ impl Conversation {
         called.map_err(|_| Closed::Panicked)
     }
 
+    /// Rests until the peer says more of its message.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        let time = self.settings.message_time;
+        if self.unfinished.poll_stalled(cx, time).is_ready() {
+            return Poll::Ready(Closed::Unfinished(time));
+        }
+        self.poll_idle(cx)
+    }
+
+    /// Rests while the peer is not read: it is not its fault that nothing comes.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        self.unfinished.is_not_awaited();
+        self.poll_idle(cx)
+    }
+
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         let (Some(time), Some(idle)) = (self.settings.idle_time, &mut self.idle) else {
             return Poll::Pending;
@@ -293,11 +373,18 @@ impl Conversation {
 
     /// Lets what was sent go out, tells of the end, ends our half, and hears the peer out.
     async fn end(&mut self, closed: &Closed) {
+        self.words = Words::of(&self.peer, &self.settings); // what is not whole now never will be
+        self.unfinished.forget();
         // Who ends TLS without saying so, as ncat does, still hears us.
         let is_cut = matches!(closed, Closed::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof);
         let is_heard = matches!(
             closed,
-            Closed::Ended | Closed::GoingDown | Closed::Idle(_) | Closed::Malformed(_)
+            Closed::Ended
+                | Closed::GoingDown
+                | Closed::Idle(_)
+                | Closed::Malformed(_)
+                | Closed::NoRoom(_)
+                | Closed::Unfinished(_)
         );
         if is_heard || is_cut {
             let last = poll_fn(|cx| self.poll_write(cx));
@@ -306,6 +393,15 @@ impl Conversation {
         self.peer.shared().end();
         self.handlers.admit().await;
         self.handlers.closed(&self.peer, closed);
+        if self.form.is_some() {
+            return; // its stream goes on
+        }
+        // The end of the session tells a cabo peer why, and stops what it still sends.
+        let is_session_over =
+            self.peer.is_cabo() && matches!(closed, Closed::NoRoom(_) | Closed::Unfinished(_));
+        if is_session_over {
+            return;
+        }
         if (is_cut || !matches!(closed, Closed::Io(_) | Closed::Broken(_)))
             && self.stream.shutdown().await.is_ok()
             && !self.is_read_ended

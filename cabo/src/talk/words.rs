@@ -37,6 +37,14 @@ impl Words {
         }
     }
 
+    /// Bytes that have come and are no whole message yet.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        match self {
+            Self::Foreign(cutter) => cutter.unfinished_bytes(),
+            Self::Cabo(messages) => messages.unfinished_bytes(),
+        }
+    }
+
     /// The next message for whoever receives. What concerns our own requests goes where it belongs.
     pub(super) fn next_message(
         &mut self,

@@ -4,4 +4,5 @@
 mod callbacks;
 mod limits;
 mod running;
+mod unfinished;
 mod vanished;

@@ -44,6 +44,30 @@ async fn what_is_not_messages_is_reset_and_does_not_disturb_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_messages_of_cabo_peers_have_the_same_budget() {
+    let (tell, told) = mpsc::channel();
+    let server = open_at(["tcp://127.0.0.1:0"], "raw")
+        .settings(Settings { unfinished_bytes_max: 1024 * 1024, ..settings("raw") })
+        .on_receive(echo)
+        .on_close(move |_, why| {
+            let _ = tell.send(why.to_string()); // the test may be over
+        });
+    let server = Running::start(server).await;
+    let session = stranger().connect(&server.at[0]).await.unwrap().connection;
+    let (mut send, _recv) = session.open().await.unwrap();
+    let _ = send.write_all(b"\x0amessages/1\x01\x80\x20\0\0").await; // 2 MiB
+    let begun = async { while send.write_all(&[0; 65_536]).await.is_ok() {} };
+    soon("the end", begun).await;
+    let why = told.recv_timeout(PATIENCE).unwrap();
+    assert!(why.contains("may have 1048576 bytes together"), "{why}");
+    let mut other = connect(&server.at[0]).await;
+    let long = vec![7; 1024 * 1024];
+    other.sender.send(&long).await.unwrap();
+    assert!(next(&mut other).await.bytes()[..] == long, "there is room again");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_message_ends_the_session_with_the_reason() {
     let (tell, told) = mpsc::channel();
     let kept = std::sync::Mutex::new(Vec::new());

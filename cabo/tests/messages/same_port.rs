@@ -6,10 +6,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use cabo::access::AllowFile;
-use cabo::address::{Host, Place};
+use cabo::address::{Address, Host, Place};
 use cabo::keys::Identity;
 use cabo::talk::{Client, ClientError, Server};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{PATIENCE, Running, connect, echo, next, open_at, settings, soon, stranger, urls};
 
@@ -85,6 +85,100 @@ async fn who_says_nothing_is_a_foreign_program_after_a_moment() {
     let mut hello = [0; 19];
     soon("the greeting", silent.read_exact(&mut hello)).await.unwrap();
     assert_eq!(&hello, b"hello, cabo: false\n");
+    server.stop().await;
+}
+
+/// A lost segment lets the first words come later than silence is taken for a foreign program's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cabo_peer_whose_first_words_come_late_is_one_where_nothing_was_sent_to_it() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let gone = tell.clone();
+    let server = open_at(["tcp://127.0.0.1:0"], "lines")
+        .on_connect(move |peer| tell.send(format!("{}", peer.is_cabo())).unwrap())
+        .on_close(move |peer, why| {
+            let _ = gone.send(format!("{} {why}", peer.is_cabo())); // the test may be over
+        })
+        .on_receive(echo);
+    let server = Running::start(server).await;
+    let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let by: Address = format!("tcp://{}", relay.local_addr().unwrap()).parse().unwrap();
+    let at = socket(&server, 0);
+    let (hear, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let relaying = tokio::spawn(async move {
+        let (mut client, _) = relay.accept().await.unwrap();
+        let mut server = tokio::net::TcpStream::connect(at).await.unwrap();
+        hear.send(soon("silence", told.recv()).await.unwrap()).unwrap();
+        // Even its preface comes in pieces.
+        let mut first = [0; 3];
+        client.read_exact(&mut first).await.unwrap();
+        server.set_nodelay(true).unwrap();
+        server.write_all(&first).await.unwrap();
+        tokio::spawn(async move {
+            while let Some(event) = told.recv().await {
+                let _ = hear.send(event); // the test may be over
+            }
+        });
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await; // until both have left
+    });
+    let mut cabo = connect(&by).await;
+    cabo.sender.send(b"late").await.unwrap();
+    assert_eq!(next(&mut cabo).await.bytes()[..], *b"late");
+    for wanted in ["false", "false is a cabo peer, and no foreign program", "true"] {
+        assert_eq!(soon("an event", heard.recv()).await.unwrap(), wanted);
+    }
+    assert_eq!(server.peers.list().len(), 1);
+    soon("the end", cabo.close()).await;
+    soon("the relay", relaying).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_first_words_of_a_foreign_program_are_its_own_and_what_was_sent_to_it_settles_that() {
+    for greets in [false, true] {
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let server = open_at(["tcp://127.0.0.1:0"], "lines").on_connect(move |peer| {
+            if greets {
+                peer.send("hi").unwrap();
+            }
+            tell.send(peer.is_cabo()).unwrap();
+        });
+        let server = Running::start(server.on_receive(echo)).await;
+        for said in [&b"cabo/1s\n"[..], b"ca", b"cabo\n", b"other\n", b""] {
+            if !greets && said.ends_with(b"s\n") {
+                continue; // which is a cabo peer's
+            }
+            let mut late = tokio::net::TcpStream::connect(socket(&server, 0)).await.unwrap();
+            assert!(!soon("silence", told.recv()).await.unwrap());
+            let greeting_len = if greets { 3 } else { 0 };
+            let mut greeting = vec![0; greeting_len];
+            soon("the greeting", late.read_exact(&mut greeting)).await.unwrap();
+            late.write_all(said).await.unwrap();
+            late.shutdown().await.unwrap();
+            let mut wanted = said.to_vec();
+            if said == b"ca" {
+                wanted.push(b'\n'); // its end ends the line
+            }
+            let mut all = Vec::new();
+            soon("the echo", late.read_to_end(&mut all)).await.unwrap();
+            assert_eq!(all, wanted);
+        }
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_begins_late_as_a_cabo_peer_does_and_does_not_go_on_is_answered() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let server = open_at(["tcp://127.0.0.1:0"], "raw")
+        .on_connect(move |peer| tell.send(peer.is_cabo()).unwrap())
+        .on_receive(echo);
+    let server = Running::start(server).await;
+    let mut late = tokio::net::TcpStream::connect(socket(&server, 0)).await.unwrap();
+    assert!(!soon("silence", told.recv()).await.unwrap());
+    late.write_all(b"cab").await.unwrap();
+    let mut answer = [0; 3];
+    soon("the echo", late.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"cab");
     server.stop().await;
 }
 
