@@ -110,7 +110,7 @@ fn constants_are_written_and_checked() {
     assert_eq!((error.at, error.field.as_str()), (4, "version"));
     let given = Fields::from([("version", int(2))]);
     assert_eq!(hello.encode(&given).expect_err("2").problem, Miswritten::Constant);
-    for text in ["!4s=0x01 ?:is_on=true", "!4s:magic='ca' f:n=2 ?:is_on=true"] {
+    for text in ["!?:has_name=0x01 ?:is_on=true", "!4s:magic='ca' f:n=2 ?:is_on=true"] {
         let padded = layout(text);
         let bytes = padded.encode(&Fields::default()).expect(text);
         let read = padded.decode(&bytes).expect(text);
