@@ -153,6 +153,7 @@ impl Args {
         block_on(async move {
             let caught = interrupted()?;
             let listening = server.listen().await.map_err(cannot_listen)?;
+            calls::tell_foreign_alone(server.foreign_alone(), &self.dialect, globals)?;
             give_up_raw_sockets();
             let (gone, stdout_gone) = oneshot::channel();
             std::thread::spawn(move || {

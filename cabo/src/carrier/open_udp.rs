@@ -37,6 +37,7 @@ pub struct OpenUdp {
     _closing: Closing, // before the socket, which it tells of
     socket: UdpSocket,
     local: SocketAddr,
+    receive_buffer: ReceiveBuffer,
 }
 
 impl OpenUdp {
@@ -74,7 +75,7 @@ impl OpenUdp {
         anywhere::set_families(&socket, address, is_both)?;
         let broadcast = socket.set_broadcast(true);
         calls::option(&socket, "SO_BROADCAST, 1", "broadcasts may leave", broadcast)?;
-        ReceiveBuffer::raise(&socket, RECEIVE_BUFFER_BYTES)?;
+        let receive_buffer = ReceiveBuffer::raise(&socket, RECEIVE_BUFFER_BYTES)?;
         set_multicast(&socket, address, multicast)?;
         if address.ip().is_multicast() {
             let shared = socket.set_reuse_address(true);
@@ -88,12 +89,22 @@ impl OpenUdp {
         }
         let socket = UdpSocket::from_std(socket.into())?;
         let local = socket.local_addr()?;
-        Ok(Self { _closing: closing, socket, local })
+        Ok(Self { _closing: closing, socket, local, receive_buffer })
     }
 
     /// The address that it is bound to.
     pub fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Bytes of packets that arrive at once without loss.
+    pub(super) fn burst_bytes(&self) -> usize {
+        self.receive_buffer.burst_bytes()
+    }
+
+    /// Datagrams that came while the buffer was full.
+    pub(super) fn kernel_drops(&self) -> u64 {
+        sockopt::drops(&self.socket)
     }
 
     /// The next datagram, whole, and who sent it.

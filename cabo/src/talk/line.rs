@@ -121,6 +121,7 @@ fn ended(closed: Closed) -> Result<(), ClientError> {
         | Closed::Malformed(_)
         | Closed::Refused(_)
         | Closed::Elsewhere
+        | Closed::Astray
         | Closed::NoMessages(_)
         | Closed::TooSlow
         | Closed::TooMany(_)
