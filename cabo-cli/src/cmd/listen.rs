@@ -161,6 +161,7 @@ impl Args {
             let mut hang_up = has_allow.then(|| signal(SignalKind::hangup())).transpose()?;
             let listening = server.listen().await.map_err(cannot_listen)?;
             let rules = server.rules();
+            calls::tell_foreign_alone(server.foreign_alone(), &self.dialect, globals)?;
             give_up_raw_sockets();
             let (gone, stdout_gone) = oneshot::channel();
             std::thread::spawn(move || {

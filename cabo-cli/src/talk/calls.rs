@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::converse::Script;
-use super::failed;
 use super::manner::Holding;
+use super::{DialectArgs, failed};
 use crate::cmd::Globals;
 use crate::exit::{self, Failure};
 use crate::show::human::escaped;
@@ -101,6 +101,25 @@ async fn listen(address: &Address, holding: &Holding) -> anyhow::Result<Callers>
         stderr::say(&format!("listening on {}; Ctrl-C ends", callers.at()));
     }
     Ok(callers)
+}
+
+/// Says where no cabo peer can come; an error where nobody else is meant to.
+pub(crate) fn tell_foreign_alone(
+    places: &[Address],
+    dialect: &DialectArgs,
+    globals: Globals,
+) -> Result<(), Failure> {
+    for address in places {
+        let text = format!("cabo peers cannot come to {address}: a session is with one host");
+        if dialect.is_cabo(address) {
+            return Err(Failure::usage(text));
+        }
+        tracing::info!(target: SHOWN, "{text}");
+        if !globals.quiet {
+            stderr::say(&text);
+        }
+    }
+    Ok(())
 }
 
 /// The failure of a server that cannot listen.

@@ -125,6 +125,7 @@ pub(crate) fn failed(error: ClientError) -> Failure {
         ClientError::Io(error) if error.kind() == ErrorKind::UnexpectedEof => exit::INCOMPLETE,
         ClientError::Place(_)
         | ClientError::NoAnswer { .. }
+        | ClientError::NeedsInterface { .. }
         | ClientError::Io(_)
         | ClientError::Session(_) => exit::UNREACHABLE,
         ClientError::Refused { .. }

@@ -207,7 +207,8 @@ fn datagrams_of_every_size_come_with_their_sender_and_go_back() {
 fn what_makes_no_sense_together_is_one_clear_line() {
     let world = World::new();
     world.write("large", &vec![b'x'; LARGEST + 1]);
-    let cases: [(&[&str], i32, &[&str]); 6] = [
+    let cases: [(&[&str], i32, &[&str]); 7] = [
+        (&["listen", "udp://239.192.7.8:0?if=lo", "--as", "cabo"], 2, &["cabo peers cannot come"]),
         (&["listen", "tcp://127.0.0.1:0", "--dump", "x"], 2, &["--dump", "--once"]),
         (&["listen", "tcp://127.0.0.1:0", "unix:x", "--once"], 2, &["--once", "one URL"]),
         (&["listen", "udp://127.0.0.1:0", "--exec", "cat"], 2, &["--exec", "datagrams"]),

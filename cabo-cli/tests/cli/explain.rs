@@ -262,6 +262,29 @@ fn a_server_tells_of_each_call_and_of_no_other() {
 }
 
 #[test]
+fn cabo_peers_come_over_udp_where_calls_are_told_of_too() {
+    let world = World::new();
+    let mut command = world.cabo();
+    command.args(["listen", "udp://127.0.0.1:0", "--explain", "--json", "--reply", "echo"]);
+    let mut listen = Running::start(command);
+    let url = listen.until(|object| object["event"] == "listening")["url"].clone();
+    let url = url.as_str().unwrap();
+    let large = "x".repeat(50_000);
+    for text in ["hola", &large] {
+        thread::scope(|scope| {
+            let sent = scope.spawn(|| world.run(&["send", url, "--as", "cabo", text]).good());
+            let message = listen.until(|object| object["event"] == "message");
+            assert_eq!(message["fields"]["payload"], text);
+            listen.until(|object| object["event"] == "closed"); // all lines are read: none waits for us
+            assert_eq!(sent.join().unwrap().out.trim_end(), text);
+        });
+    }
+    assert!(listen.objects.iter().all(|object| object["event"] != "refused"));
+    assert!(!calls(&listen.objects, "recvfrom").is_empty());
+    assert!(!calls(&listen.objects, "sendto").is_empty());
+}
+
+#[test]
 fn failures_are_told_with_their_error_and_what_came_over_the_wire() {
     let world = World::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -14,6 +14,7 @@ mod errors;
 mod ether;
 mod explain;
 mod get;
+mod groups;
 mod habits;
 mod help;
 mod in_process;

@@ -52,7 +52,9 @@ pub enum OpenError {
         existing: Vec<String>,
     },
     /// The interface has no address that all hear.
-    #[error("interface {name} has no IPv4 broadcast address; `ip address` shows it as brd")]
+    #[error(
+        "interface {name} has no IPv4 network whose stations all hear a broadcast; give it one: ip address add"
+    )]
     NoBroadcast {
         /// The interface.
         name: String,
@@ -119,6 +121,16 @@ pub enum OpenError {
         /// Who refused whom, and why.
         problem: String,
     },
+    /// The system knows no interface for a group or for everybody, and none was named.
+    #[error("{what}: {operation}: {source}; say at which interface: ?if=INTERFACE")]
+    NeedsInterface {
+        /// The carrier and the address.
+        what: String,
+        /// The call that failed.
+        operation: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Any other failure of a system call.
     #[error("{what}: {operation}: {source}")]
     Io {
@@ -166,7 +178,7 @@ impl OpenError {
             Self::TlsRefused { .. } => io::ErrorKind::ConnectionAborted,
             Self::Timeout { .. } => io::ErrorKind::TimedOut,
             Self::Refused { .. } => io::ErrorKind::ConnectionRefused,
-            Self::Io { source, .. } => source.kind(),
+            Self::NeedsInterface { source, .. } | Self::Io { source, .. } => source.kind(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Carriers: the kinds of socket that move bytes, one file each, and what they promise.
 //!
-//! A datagram carrier moves packets and promises nothing ([`Datagrams`]: `memory`, `udp`, `ether`); a stream carrier
+//! A datagram carrier moves packets and promises nothing ([`Datagrams`]: `memory`, `udp`, `told_udp`, `ether`); a stream carrier
 //! moves bytes in order ([`Listener`] and [`ByteStream`]: `memory`, `tcp`, `tls`, `unix`). `fault` and `tap` wrap any datagram
 //! carrier and are carriers. The endpoint above drives them; only this room and the lab name a socket (R3), and what is
 //! above asks for [`Promises`], never for a carrier's name (R4). `tests/carriers/` is the suite that all of them
@@ -35,10 +35,12 @@ mod answer;
 mod anywhere;
 mod resume;
 mod sockopt;
+mod told_udp;
 
 pub use error::{OpenError, SendFailure, send_failure};
 pub(crate) use ether::device::interface_index;
 pub use peer::{InterfaceName, Peer};
+pub(crate) use told_udp::ToldUdp;
 
 /// Bytes that one receive slot must hold: a whole batch that the kernel merged (GRO), or the largest frame of `lo`.
 pub const SLOT_BYTES: usize = 65_536;

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll};
 
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
@@ -37,13 +37,28 @@ pub struct OpenUdp {
     _closing: Closing, // before the socket, which it tells of
     socket: UdpSocket,
     local: SocketAddr,
+    receive_buffer: ReceiveBuffer,
 }
 
 impl OpenUdp {
     /// Listens at `address`; a group is joined. Must be called inside a tokio runtime.
     pub fn listen(address: SocketAddr, multicast: &Multicast) -> Result<Self, OpenError> {
         let what = format!("udp://{address}");
-        Self::bound(address, false, multicast).map_err(|e| OpenError::of(&what, "bind", e))
+        let failed = |operation| {
+            let what = &what;
+            move |source| match needs_interface(&source, address, multicast) {
+                true => OpenError::NeedsInterface { what: what.clone(), operation, source },
+                false => OpenError::of(what, operation, source),
+            }
+        };
+        let mut opened = Self::bound(address, false, multicast).map_err(failed("bind"))?;
+        if address.ip().is_multicast() {
+            let (socket, interface) =
+                (SockRef::from(&opened.socket), interface_of(address, multicast));
+            join(&socket, address, interface).map_err(failed("join the group"))?;
+            opened._closing.joined();
+        }
+        Ok(opened)
     }
 
     /// Listens at `port` of every address of this machine, of both families where there are both.
@@ -70,11 +85,11 @@ impl OpenUdp {
 
     fn bound(address: SocketAddr, is_both: bool, multicast: &Multicast) -> io::Result<Self> {
         let (domain, udp) = (Domain::for_address(address), Some(Protocol::UDP));
-        let (socket, mut closing) = calls::socket(domain, Type::DGRAM, udp, Kind::Udp)?;
+        let (socket, closing) = calls::socket(domain, Type::DGRAM, udp, Kind::Udp)?;
         anywhere::set_families(&socket, address, is_both)?;
         let broadcast = socket.set_broadcast(true);
         calls::option(&socket, "SO_BROADCAST, 1", "broadcasts may leave", broadcast)?;
-        ReceiveBuffer::raise(&socket, RECEIVE_BUFFER_BYTES)?;
+        let receive_buffer = ReceiveBuffer::raise(&socket, RECEIVE_BUFFER_BYTES)?;
         set_multicast(&socket, address, multicast)?;
         if address.ip().is_multicast() {
             let shared = socket.set_reuse_address(true);
@@ -82,18 +97,24 @@ impl OpenUdp {
         }
         socket.set_nonblocking(true)?;
         calls::bind(&socket, &address.into())?;
-        join(&socket, address, multicast)?;
-        if address.ip().is_multicast() {
-            closing.joined();
-        }
         let socket = UdpSocket::from_std(socket.into())?;
         let local = socket.local_addr()?;
-        Ok(Self { _closing: closing, socket, local })
+        Ok(Self { _closing: closing, socket, local, receive_buffer })
     }
 
     /// The address that it is bound to.
     pub fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Bytes of packets that arrive at once without loss.
+    pub(super) fn burst_bytes(&self) -> usize {
+        self.receive_buffer.burst_bytes()
+    }
+
+    /// Datagrams that came while the buffer was full.
+    pub(super) fn kernel_drops(&self) -> u64 {
+        sockopt::drops(&self.socket)
     }
 
     /// The next datagram, whole, and who sent it.
@@ -162,22 +183,40 @@ fn set_multicast(socket: &Socket, address: SocketAddr, multicast: &Multicast) ->
     }
 }
 
-/// Joins the group that the socket is bound to, if it is one, and hears no other.
-fn join(socket: &Socket, address: SocketAddr, multicast: &Multicast) -> io::Result<()> {
-    match address.ip() {
-        IpAddr::V4(group) if group.is_multicast() => {
+/// Joins the group that the socket is bound to, and hears no other.
+fn join(socket: &Socket, address: SocketAddr, interface_index: u32) -> io::Result<()> {
+    let (joined, what, report) = match address.ip() {
+        IpAddr::V4(group) => {
             socket.set_multicast_all_v4(false)?;
-            let interface = InterfaceIndexOrAddress::Index(multicast.interface_index);
-            let joined = socket.join_multicast_v4_n(&group, &interface);
-            let what = format_args!("IP_ADD_MEMBERSHIP, {group}");
-            calls::option(socket, what, "an IGMP report: switches and routers send us it", joined)
+            let interface = InterfaceIndexOrAddress::Index(interface_index);
+            (socket.join_multicast_v4_n(&group, &interface), "IP_ADD_MEMBERSHIP", "an IGMP report")
         }
-        IpAddr::V6(group) if group.is_multicast() => {
+        IpAddr::V6(group) => {
             socket.set_multicast_all_v6(false)?;
-            let joined = socket.join_multicast_v6(&group, multicast.interface_index);
-            let what = format_args!("IPV6_ADD_MEMBERSHIP, {group}");
-            calls::option(socket, what, "an MLD report: switches and routers send us it", joined)
+            (
+                socket.join_multicast_v6(&group, interface_index),
+                "IPV6_ADD_MEMBERSHIP",
+                "an MLD report",
+            )
         }
-        IpAddr::V4(_) | IpAddr::V6(_) => Ok(()),
+    };
+    let meaning = format!("{report}: switches and routers send us it");
+    calls::option(socket, format_args!("{what}, {}", address.ip()), &meaning, joined)
+}
+
+/// The interface at which a group is joined: the one that was named, or that the address itself names.
+fn interface_of(address: SocketAddr, multicast: &Multicast) -> u32 {
+    match address {
+        SocketAddr::V6(address) if multicast.interface_index == 0 => address.scope_id(),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => multicast.interface_index,
     }
+}
+
+/// Whether the system could not choose an interface, and nobody did.
+fn needs_interface(error: &io::Error, address: SocketAddr, multicast: &Multicast) -> bool {
+    let is_without = matches!(
+        error.raw_os_error(),
+        Some(libc::ENODEV | libc::EADDRNOTAVAIL | libc::ENETUNREACH | libc::EINVAL)
+    );
+    is_without && address.ip().is_multicast() && interface_of(address, multicast) == 0
 }

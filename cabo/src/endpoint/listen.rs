@@ -161,7 +161,7 @@ async fn listen_tcp(host: &HostPort) -> Result<Tcp, ListenError> {
 }
 
 /// The socket of a `udp://` URL.
-pub(crate) async fn open_udp(host: &HostPort) -> Result<Udp, ListenError> {
+async fn open_udp(host: &HostPort) -> Result<Udp, ListenError> {
     Ok(match &host.host {
         Host::Any => Udp::open_anywhere(host.port_or_default())?,
         Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => Udp::open(resolve_local(host).await?)?,

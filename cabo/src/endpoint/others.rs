@@ -25,7 +25,7 @@ pub(crate) trait Others: Send {
 }
 
 /// Whether a datagram is nothing that cabo has to do with.
-pub(super) fn is_foreign(datagram: &[u8]) -> bool {
+pub(crate) fn is_foreign(datagram: &[u8]) -> bool {
     datagram.first() != Some(&packet::MARKER) || packet::parse(datagram).is_err()
 }
 

@@ -98,6 +98,14 @@ pub enum ClientError {
         /// Its size.
         bytes: usize,
     },
+    /// The system knows no way to a group or to everybody, and no interface was named.
+    #[error("{place}: sendto: {source}; say by which interface: ?if=INTERFACE")]
+    NeedsInterface {
+        /// Where.
+        place: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The socket failed.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
@@ -282,6 +290,16 @@ impl Client {
 
 fn escaped(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
+}
+
+/// Why a datagram did not leave.
+fn unsent(to: SocketAddr, source: io::Error) -> ClientError {
+    match source.raw_os_error() {
+        Some(libc::ENETUNREACH | libc::ENODEV | libc::EINVAL) if is_many(to) => {
+            ClientError::NeedsInterface { place: format!("udp://{to}"), source }
+        }
+        _ => source.into(),
+    }
 }
 
 /// Whether an address leads to more than one host.
@@ -476,7 +494,8 @@ impl Sender {
                     return Err(ClientError::TooLarge { bytes: bytes.len() });
                 }
                 tell(&self.watch, Seen::Sent(bytes));
-                poll_fn(|cx| socket.poll_send(cx, bytes, to)).await?;
+                let sent = poll_fn(|cx| socket.poll_send(cx, bytes, to)).await;
+                sent.map_err(|error| unsent(to, error))?;
             }
             Sink::Session(line) => patiently(&line.peer, |peer| peer.send(bytes)).await?,
         }

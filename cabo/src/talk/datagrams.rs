@@ -24,7 +24,7 @@ use super::server::{Handlers, PlaceTaken};
 use super::{Closed, Message, Peer, Settings};
 use crate::carrier;
 use crate::carrier::open_udp::{LARGEST_BYTES, OpenUdp};
-use crate::endpoint::others::Others;
+use crate::endpoint::others::{Others, is_foreign};
 
 /// A peer that has been silent for so long is forgotten, unless the settings say otherwise.
 const IDLE_TIME: Duration = Duration::from_secs(60);
@@ -39,15 +39,10 @@ const INBOX_MAX: usize = 256;
 /// Bytes of them.
 const INBOX_BYTES_MAX: usize = 1024 * 1024;
 
-/// Serves a socket for as long as it works.
-pub(super) async fn serve(
-    socket: OpenUdp,
-    settings: Arc<Settings>,
-    handlers: Arc<Handlers>,
-    engine: Arc<Engine>,
-) {
-    let hall = Hall::new(settings, handlers, engine);
-    let mut alone = Alone { socket, hall, buffer: vec![0; LARGEST_BYTES] };
+/// Serves a socket for as long as it works. Where the server takes cabo peers elsewhere, a packet of theirs that comes
+/// here is no message either.
+pub(super) async fn serve(socket: OpenUdp, hall: Hall, is_without_packets: bool) {
+    let mut alone = Alone { socket, hall, buffer: vec![0; LARGEST_BYTES], is_without_packets };
     let error = poll_fn(|cx| alone.poll(cx)).await;
     tracing::error!(%error, "the socket is gone");
 }
@@ -215,8 +210,10 @@ pub(super) struct Hall {
     /// What the socket did not take yet.
     unsent: Option<(SocketAddr, Bytes)>,
     sweep: Interval,
-    /// Hosts from where nobody may come, of whom was told.
+    /// Hosts of which nothing is heard, and of whom was told.
     elsewhere: BTreeSet<IpAddr>,
+    /// Packets of cabo peers that lead nowhere.
+    strays: u64,
 }
 
 /// A hall with a socket of its own.
@@ -224,6 +221,7 @@ struct Alone {
     socket: OpenUdp,
     hall: Hall,
     buffer: Vec<u8>,
+    is_without_packets: bool,
 }
 
 impl Alone {
@@ -236,6 +234,9 @@ impl Alone {
             }
             let mut part = ReadBuf::new(&mut self.buffer);
             match self.socket.poll_recv(cx, &mut part) {
+                Poll::Ready(Ok(from)) if self.is_without_packets && !is_foreign(part.filled()) => {
+                    self.hall.stray(carrier::Peer::udp(from));
+                }
                 Poll::Ready(Ok(from)) => {
                     self.hall.receive(carrier::Peer::udp(from), part.filled());
                 }
@@ -325,6 +326,7 @@ impl Hall {
             unsent: None,
             sweep,
             elsewhere,
+            strays: 0,
         }
     }
 
@@ -334,9 +336,7 @@ impl Hall {
         let mut peer = Peer::new(number, from, "udp", self.settings.clone());
         peer.announce_at(self.bell.clone());
         if !self.settings.foreign.admits(&from) {
-            let is_news =
-                self.elsewhere.len() < ELSEWHERE_MAX && self.elsewhere.insert(address.ip());
-            if is_news {
+            if self.is_news(address) {
                 self.handlers.turned_away(peer, Closed::Elsewhere, &self.engine);
             }
             return false;
@@ -356,6 +356,21 @@ impl Hall {
         let (settings, handlers) = (self.settings.clone(), self.handlers.clone());
         self.engine.spawn(attend(peer, inbox, place, settings, handlers));
         true
+    }
+
+    /// A packet of a cabo peer, where none can come.
+    fn stray(&mut self, from: carrier::Peer) {
+        self.strays = self.strays.saturating_add(1);
+        tracing::debug!(%from, strays = self.strays, "a packet of a cabo peer is dropped");
+        if from.socket_addr().is_some_and(|address| self.is_news(address)) {
+            let peer = Peer::new(self.handlers.next_number(), from, "udp", self.settings.clone());
+            self.handlers.turned_away(peer, Closed::Astray, &self.engine);
+        }
+    }
+
+    /// Whether it is to be told that nothing is heard of this host: once.
+    fn is_news(&mut self, address: SocketAddr) -> bool {
+        self.elsewhere.len() < ELSEWHERE_MAX && self.elsewhere.insert(address.ip())
     }
 
     /// What is to be sent next: a datagram of each peer in turn.

@@ -124,6 +124,7 @@ fn ended(closed: Closed) -> Result<(), ClientError> {
         | Closed::Refused(_)
         | Closed::Cabo
         | Closed::Elsewhere
+        | Closed::Astray
         | Closed::NoMessages(_)
         | Closed::TooSlow
         | Closed::TooMany(_)

@@ -315,6 +315,9 @@ pub enum Closed {
     /// A foreign program from where none may come.
     #[error("foreign programs may not come from there")]
     Elsewhere,
+    /// A cabo peer that came to a group, or to what everybody hears: no session can begin there.
+    #[error("is a cabo peer, and those cannot come to a group; its packets are dropped")]
+    Astray,
     /// A cabo peer that opened no stream of messages in time.
     #[error("opened no stream of messages/1 within {0:?}")]
     NoMessages(Duration),

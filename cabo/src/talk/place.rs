@@ -1,7 +1,7 @@
 //! From a URL to a socket for foreign programs.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ use crate::address::{Address, AddressError, Host, HostPort, Place};
 use crate::carrier::open_udp::OpenUdp;
 use crate::carrier::tcp::{self, Tcp};
 use crate::carrier::tls::{self, ConnectSettings, Connector, ListenSettings, Tls};
+use crate::carrier::udp::Udp;
 use crate::carrier::unix::{self, Unix};
-use crate::carrier::{self, ByteStream, Connected, Listener, OpenError, calls};
+use crate::carrier::{self, ByteStream, Connected, Datagrams, Listener, OpenError, ToldUdp, calls};
 use crate::error::ResolveError;
 
 /// Why a URL leads to no socket.
@@ -94,15 +95,30 @@ impl Door {
     }
 }
 
-/// Whether cabo peers can come to a UDP socket, too: not where it is a group's, or is told of groups, nor where each of
-/// its calls is told of, for the carrier of sessions has others.
-pub(super) fn can_share(host: &HostPort, address: &Address) -> bool {
-    let is_group = match host.host {
-        Host::Ip4(ip) => ip.is_multicast(),
-        Host::Ip6(ip, _) => ip.is_multicast(),
-        Host::Any | Host::Name(_) => false,
-    };
-    !is_group && address.query.iter().len() == 0 && !calls::is_watched()
+/// A UDP socket to which cabo peers can come, too; none where it would be that of a group or of everybody on a link, for
+/// a session is with one. Where calls are told of, it makes those that are.
+pub(super) async fn open_shared(
+    host: &HostPort,
+    address: &Address,
+) -> Result<Option<Box<dyn Datagrams>>, PlaceError> {
+    let wishes = Wishes::of(address, UDP_LISTEN)?;
+    if host.host == Host::Any {
+        let port = host.port_or_default();
+        return Ok(Some(if calls::is_watched() {
+            Box::new(ToldUdp::over(OpenUdp::listen_anywhere(port)?))
+        } else {
+            Box::new(Udp::open_anywhere(port)?)
+        }));
+    }
+    let at = first(wishes.resolve(host).await?)?;
+    if at.ip().is_multicast() || host.host == Host::Ip4(Ipv4Addr::BROADCAST) {
+        return Ok(None);
+    }
+    Ok(Some(if calls::is_watched() {
+        Box::new(ToldUdp::over(OpenUdp::listen(at, &wishes.multicast)?))
+    } else {
+        Box::new(Udp::open(at)?)
+    }))
 }
 
 /// A socket that leads to somebody.

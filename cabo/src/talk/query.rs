@@ -102,6 +102,7 @@ impl Wishes {
             return Ok(vec![(ip, host.port_or_default()).into()]);
         }
         let mut found = resolve_all(host).await?;
+        found.iter_mut().for_each(|address| self.set_scope(address));
         let source = self.from.and_then(|from| from.ip).map(|ip| ip.is_ipv6());
         found.retain(|address| {
             let is = |wanted: Option<bool>| wanted.is_none_or(|ipv6| ipv6 == address.is_ipv6());
@@ -114,6 +115,16 @@ impl Wishes {
         Ok(found)
     }
 
+    /// An IPv6 address that each link has anew is meant at the interface that was named, unless it names one itself.
+    fn set_scope(&self, address: &mut SocketAddr) {
+        if let SocketAddr::V6(address) = address
+            && address.scope_id() == 0
+            && is_of_link(address.ip())
+        {
+            address.set_scope_id(self.multicast.interface_index);
+        }
+    }
+
     /// Our own end towards `to`, where one is asked for.
     pub(super) fn from(&self, to: SocketAddr) -> Option<SocketAddr> {
         self.from.map(|from| {
@@ -124,6 +135,11 @@ impl Wishes {
             (from.ip.unwrap_or_else(any), from.port).into()
         })
     }
+}
+
+/// Link-local addresses, and groups of a link or of this machine's one interface (RFC 4291 2.7).
+fn is_of_link(ip: &Ipv6Addr) -> bool {
+    ip.is_unicast_link_local() || (ip.is_multicast() && matches!(ip.octets()[1] & 0xF, 1 | 2))
 }
 
 impl From {

@@ -20,16 +20,15 @@ use super::datagrams::{self, Hall};
 use super::engine::Engine;
 use super::house::{House, HouseError};
 use super::peers::Peers;
-use super::place::{Door, PlaceError, can_share, with_port_of};
+use super::place::{Door, PlaceError, open_shared, with_port_of};
 use super::sniff::Who;
 use super::stream::Conversation;
 use super::unfinished::Budget;
 use super::{Closed, Message, Peer, Settings, Threads, session, sniff};
 use crate::access::{Access, AllowError};
 use crate::address::{Address, AddressError, Place};
-use crate::carrier::udp::Udp;
-use crate::carrier::{Accepted, Datagrams as _, Listener};
-use crate::endpoint::listen::{open_udp, with_port};
+use crate::carrier::{Accepted, Datagrams, Listener};
+use crate::endpoint::listen::with_port;
 use crate::endpoint::{self, Endpoint};
 use crate::error::ListenError;
 use crate::gate::Gate;
@@ -76,7 +75,8 @@ pub struct Server {
     handlers: Handlers,
     opened: Vec<Door>,
     /// Sockets that cabo peers share with foreign programs.
-    shared: Vec<Udp>,
+    shared: Vec<Box<dyn Datagrams>>,
+    foreign_alone: Vec<Address>,
     sessions: Option<Sessions>,
     engine: Option<Running>,
 }
@@ -157,6 +157,7 @@ impl Server {
             handlers: Handlers::default(),
             opened: Vec::new(),
             shared: Vec::new(),
+            foreign_alone: Vec::new(),
             sessions: None,
             engine: None,
         }
@@ -318,10 +319,17 @@ impl Server {
                 (Place::Eth { .. }, Some(Sessions { endpoint, .. })) => {
                     got.push(endpoint.listen(&address).await?.address);
                 }
-                (Place::Udp(host), Some(_)) if can_share(host, &address) => {
-                    let socket = open_udp(host).await?;
-                    got.push(with_port(&address, socket.local().port()));
-                    self.shared.push(socket);
+                (Place::Udp(host), Some(_)) => {
+                    if let Some(socket) = open_shared(host, &address).await? {
+                        got.push(with_port(&address, socket.local().port()));
+                        self.shared.push(socket);
+                        continue;
+                    }
+                    let door = Door::open(&address).await?;
+                    let address = with_port(&address, door.local().port());
+                    self.foreign_alone.push(address.clone());
+                    got.push(address);
+                    self.opened.push(door);
                 }
                 (_, _) => {
                     let door = Door::open(&address).await?;
@@ -336,6 +344,12 @@ impl Server {
         Ok(got)
     }
 
+    /// Of where it listens, the places to which no cabo peer can come, though it takes them: groups, and what everybody on a
+    /// link hears. Known once it [listens](Self::listen).
+    pub fn foreign_alone(&self) -> &[Address] {
+        &self.foreign_alone
+    }
+
     /// Serves until `shutdown`, then lets what was sent go out; a callback that does not return keeps it for
     /// seconds only. Serves nobody before [`Self::listen`].
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
@@ -345,8 +359,7 @@ impl Server {
         if let Some(sessions) = &self.sessions {
             for socket in self.shared {
                 let hall = Hall::new(settings.clone(), handlers.clone(), engine.clone());
-                let share =
-                    async { sessions.endpoint.share(Box::new(socket), "udp", Box::new(hall)) };
+                let share = async { sessions.endpoint.share(socket, "udp", Box::new(hall)) };
                 engine.within(share).await;
             }
             let (welcoming, mut is_down) =
@@ -370,7 +383,8 @@ impl Server {
                             accept(listener, scheme, inside).await;
                         }
                         Door::Datagrams(socket) => {
-                            datagrams::serve(socket, settings, handlers, serving).await;
+                            let hall = Hall::new(settings, handlers, serving);
+                            datagrams::serve(socket, hall, sessions.is_some()).await;
                         }
                     }
                 };

@@ -77,6 +77,62 @@ async fn datagrams_of_any_size_and_sessions_share_a_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_keeps_no_cabo_peer_from_a_port() {
+    for query in ["ip=4", "if=lo", "if=lo&ttl=3&loop=off"] {
+        let url = format!("udp://127.0.0.1:0?{query}");
+        let server = Running::start(open_at([url], "raw").on_receive(echo)).await;
+        let mut bare = server.at[0].clone();
+        bare.query = Default::default();
+        let mut cabo = connect(&bare).await;
+        cabo.sender.send(b"sealed").await.unwrap();
+        assert_eq!(next(&mut cabo).await.bytes()[..], *b"sealed", "{query}");
+        let foreign = UdpSocket::bind("127.0.0.1:0").unwrap();
+        foreign.set_read_timeout(Some(PATIENCE)).unwrap();
+        foreign.send_to(b"bare", socket(&server, 0)).unwrap();
+        let mut buffer = [0; 9];
+        let got = foreign.recv(&mut buffer).unwrap();
+        assert_eq!(buffer[..got], *b"bare", "{query}");
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_packet_of_cabo_is_no_message_to_a_group() {
+    let packets = UdpSocket::bind("127.0.0.1:0").unwrap();
+    packets.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (over, to) = (stranger(), format!("udp://{}", packets.local_addr().unwrap()));
+    let asking = tokio::spawn(async move {
+        let to = to.parse().unwrap();
+        Client::connect_over(&over, &to, settings("raw")).await.map(drop)
+    });
+    let mut packet = vec![0; 65_536];
+    let len = tokio::task::block_in_place(|| packets.recv(&mut packet)).unwrap();
+    packet.truncate(len);
+    asking.abort();
+
+    let (heard, refused) = (mpsc::channel(), mpsc::channel());
+    let server = open_at(["udp://239.192.7.7:0?if=lo"], "raw")
+        .on_receive(move |message, _| heard.0.send(message.bytes().to_vec()).unwrap())
+        .on_refuse(move |_, why| refused.0.send(why.to_string()).unwrap());
+    let mut server = server;
+    let at = server.listen().await.unwrap();
+    assert_eq!(server.foreign_alone(), at, "it is known that no cabo peer can come");
+    let Place::Udp(host) = &at[0].place else { panic!("a port") };
+    let to = SocketAddr::from(([239, 192, 7, 7], host.port.unwrap()));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve(async { stopped.await.unwrap_or_default() }));
+    packets.send_to(&packet, to).unwrap();
+    packets.send_to(b"\xCB is how it begins", to).unwrap();
+    let (first, why) = tokio::task::block_in_place(|| {
+        (heard.1.recv_timeout(PATIENCE).unwrap(), refused.1.recv_timeout(PATIENCE).unwrap())
+    });
+    assert_eq!(first, b"\xCB is how it begins");
+    assert!(why.contains("cannot come to a group"), "{why}");
+    stop.send(()).unwrap();
+    soon("the end", serving).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_says_nothing_is_a_foreign_program_after_a_moment() {
     let server = open_at(["tcp://127.0.0.1:0"], "lines")
         .on_connect(|peer| peer.send(format!("hello, cabo: {}", peer.is_cabo())).unwrap());

@@ -104,14 +104,30 @@ fn ioctl(
     if code == 0 { Ok(ifreq) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The broadcast address of an interface's first IPv4 network.
+/// The broadcast address of an interface's first IPv4 network: as it was set, or as the network's size says.
 pub(in crate::carrier) fn broadcast_address(name: InterfaceName) -> io::Result<Ipv4Addr> {
     let any = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    let answer = ioctl(&any, name, libc::SIOCGIFBRDADDR)?;
-    // SAFETY: the request fills the field of its name, a port and an address of plain integers.
-    let [_, _, a, b, c, d, ..] = unsafe { answer.ifr_ifru.ifru_broadaddr.sa_data };
-    let ip = Ipv4Addr::from([a, b, c, d].map(|byte| byte as u8));
-    if ip.is_unspecified() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(ip) }
+    let ask = |request| -> io::Result<Ipv4Addr> {
+        let answer = ioctl(&any, name, request)?;
+        // SAFETY: these requests fill one field of addresses: a port and an address of plain integers.
+        let [_, _, a, b, c, d, ..] = unsafe { answer.ifr_ifru.ifru_addr.sa_data };
+        Ok(Ipv4Addr::from([a, b, c, d].map(|byte| byte as u8)))
+    };
+    let set = ask(libc::SIOCGIFBRDADDR)?;
+    if !set.is_unspecified() {
+        return Ok(set);
+    }
+    // SAFETY: the request fills the field of its name, a plain integer.
+    let flags = unsafe { ioctl(&any, name, libc::SIOCGIFFLAGS)?.ifr_ifru.ifru_flags };
+    let computed = broadcast_of(ask(libc::SIOCGIFADDR)?, ask(libc::SIOCGIFNETMASK)?);
+    let can_all_hear = libc::c_int::from(flags) & libc::IFF_BROADCAST != 0;
+    computed.filter(|_| can_all_hear).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+/// The last address of a network; none where that has two addresses or one, which are those of stations (RFC 3021).
+fn broadcast_of(ip: Ipv4Addr, mask: Ipv4Addr) -> Option<Ipv4Addr> {
+    let stations = !u32::from(mask);
+    (stations > 1 && !ip.is_unspecified()).then(|| Ipv4Addr::from(u32::from(ip) | stations))
 }
 
 /// The kernel's number of an interface.
@@ -181,6 +197,21 @@ impl Changes {
                 Err(_would_block) if has_news => return Poll::Ready(()),
                 Err(_would_block) => {}
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_broadcast_address_of_a_network_is_its_last() {
+        let of = |ip: &str, mask: &str| broadcast_of(ip.parse().unwrap(), mask.parse().unwrap());
+        assert_eq!(of("10.9.8.7", "255.255.255.0"), Some([10, 9, 8, 255].into()));
+        assert_eq!(of("10.9.8.7", "255.255.255.128"), Some([10, 9, 8, 127].into()));
+        for mask in ["255.255.255.254", "255.255.255.255"] {
+            assert_eq!(of("10.9.8.7", mask), None, "{mask}");
         }
     }
 }

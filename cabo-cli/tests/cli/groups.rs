@@ -1,0 +1,79 @@
+//! Multicast groups and broadcasts at interfaces that each test makes in a namespace of its own: nobody has to be root.
+
+use std::process::Command;
+
+use crate::needs::{Need, skip_without};
+use crate::world::{World, finish};
+
+fn cannot_make_links() -> bool {
+    skip_without(&[Need::Program("unshare"), Need::Program("ip"), Need::Namespaces])
+}
+
+/// A script in a namespace whose links are what `links` makes; `$0` is cabo.
+fn inside(world: &World, links: &str, script: &str) -> Command {
+    let cabo = world.cabo();
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net", "sh", "-ec"]);
+    command.arg(format!("{links}\n{script}")).arg(cabo.get_program());
+    for (name, value) in cabo.get_envs() {
+        value.map(|value| command.env(name, value));
+    }
+    command.current_dir(world.path(""));
+    command
+}
+
+/// Two ends of a cable whose addresses can be used at once.
+const CABLE: &str = "
+    ip link add v0 type veth peer name v1
+    for end in v0 v1; do echo 0 > /proc/sys/net/ipv6/conf/$end/accept_dad; done
+    ip address add 10.9.8.7/25 dev v0
+    ip link set v0 up; ip link set v1 up";
+
+/// Hears what is sent to `$1` at `$2`, and prints that event.
+const HEAR: &str = r#"
+    hear() {
+        mkfifo said
+        "$0" listen "$2" --open --json > said &
+        exec 3< said
+        read listening <&3
+        "$0" send "$1" hola
+        while read event <&3; do case $event in *'"message"'*) echo "$event"; break;; esac; done
+        kill $!; wait $!; exec 3<&-; rm said
+    }"#;
+
+#[test]
+fn groups_of_a_link_and_broadcasts_are_heard_at_the_interface_that_is_named() {
+    if cannot_make_links() {
+        return;
+    }
+    for (to, at) in [
+        ("udp://[ff02::77]:5034?if=v0", "udp://[ff02::77]:5034?if=v0"),
+        ("udp://[ff02::77]:5034?if=v0", "udp://[ff02::77%v0]:5034"),
+        ("udp://[ff05::77]:5034?if=v0", "udp://[ff05::77]:5034?if=v0"),
+        ("udp://255.255.255.255:5034?if=v0", "udp://255.255.255.255:5034?if=v0"),
+        ("udp://10.9.8.127:5034", "udp://255.255.255.255:5034?if=v0"),
+    ] {
+        let world = World::new();
+        let script = format!("{HEAR}\nhear '{to}' '{at}'");
+        let done = finish(&mut inside(&world, CABLE, &script)).good();
+        assert!(done.out.contains(r#""payload":"hola""#), "{to}, {at}: {}", done.out);
+    }
+}
+
+#[test]
+fn without_a_way_the_call_that_failed_is_named_and_an_interface_is_asked_for() {
+    if cannot_make_links() {
+        return;
+    }
+    for (command, call) in [
+        ("listen udp://239.192.1.1:5034", "join the group: No such device"),
+        ("listen udp://[ff02::77]:5034", "bind: Invalid argument"),
+        ("send udp://239.192.1.1:5034 hola", "sendto: Network is unreachable"),
+        ("send udp://255.255.255.255:5034 hola", "sendto: Network is unreachable"),
+    ] {
+        let world = World::new();
+        let done = finish(&mut inside(&world, "", &format!("exec \"$0\" {command}")));
+        let code = if command.starts_with("send") { 3 } else { 1 };
+        done.failed(code, &[call, "?if=INTERFACE"]);
+    }
+}
