@@ -29,6 +29,7 @@ use crate::talk::converse::is_datagrams;
 use crate::talk::explain::ExplainArgs;
 use crate::talk::manner::{ConverseArgs, Holding};
 use crate::talk::reply::Reply;
+use crate::talk::view::refuse_both;
 use crate::talk::{self, DialectArgs, Show};
 
 /// Lines that wait for stdout; whoever reads it too slowly slows the clients down.
@@ -130,6 +131,7 @@ impl Args {
             addresses.push(configured.anywhere()?);
         }
         let show_as = self.converse.show;
+        refuse_both(show_as, globals)?;
         if !self.once
             && let Some(flag) = self.converse.needs_one()
         {

@@ -308,7 +308,7 @@ fn for_people_it_is_a_line_a_call_beside_what_came() {
     });
     let done = world.run(&["send", &format!("tcp://{place}"), "--explain", "ola"]).good();
     answering.join().unwrap();
-    assert_eq!(done.out, "ola\n");
+    assert_eq!(done.out, "ola");
     let lines: Vec<&str> = done.err.lines().collect();
     let wanted = format!("connect(9, {place}) = EINPROGRESS");
     let (name, rest) = wanted.split_once("(9").unwrap();

@@ -83,7 +83,7 @@ fn an_echo_server_of_threads_or_selectors_answers_us() {
     for kind in ["echo_threads", "echo_selectors"] {
         let server = Foreign::start(SCRIPT, &[kind]);
         let sent = world.run(&["send", &server.url("tcp"), "ol\u{e1}"]).good();
-        assert_eq!(sent.out, "ECHO: ol\u{e1}\n", "{kind}");
+        assert_eq!(sent.out, "ECHO: ol\u{e1}", "{kind}");
         server.end();
         let server = Foreign::start(SCRIPT, &[kind]);
         let piped = piped(&world, &["connect", &server.url("tcp")], b"hola").good();
@@ -192,7 +192,7 @@ fn a_server_restarts_at_once_and_a_taken_port_is_an_error() {
     drop(client);
     let again = Listening::start(&world, &[&url, "--reply", "echo"], 1);
     let sent = world.run(&["send", &url, "hola"]).good();
-    assert_eq!(sent.out, "hola\n");
+    assert_eq!(sent.out, "hola");
     again.end();
 }
 
