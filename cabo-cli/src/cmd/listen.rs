@@ -68,7 +68,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     log: LogArgs,
     /// What every message is answered with: `echo`, or a text in which {} stands for what came
-    #[arg(long, value_name = "echo|TEXT")]
+    #[arg(long, value_name = "echo|TEXT", conflicts_with = "exec")]
     reply: Option<String>,
     /// Leave a client that says nothing for so long
     #[arg(long, value_name = "TIME", value_parser = super::relay::amount::time)]
@@ -76,7 +76,8 @@ pub(crate) struct Args {
     /// Clients at once; one more is turned away
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     max_clients: usize,
-    /// Serve one client with stdin and stdout as they are, then end; no cabo peers
+    /// Serve one client with stdin and stdout as they are, then end; no cabo peers. --dump, --keep-open, --record,
+    /// --replay and --wait need it
     #[arg(long, conflicts_with_all = ["reply", "max_clients"])]
     once: bool,
     #[command(flatten)]

@@ -44,7 +44,7 @@ pub(crate) struct ConverseArgs {
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Say what our side said in a recorded conversation, and fail where the other side answers something else
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["dialect", "config", "keep_open"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dialect", "config", "keep_open", "idle"])]
     replay: Option<PathBuf>,
 }
 
