@@ -67,7 +67,8 @@ pub(crate) struct Args {
     config: ConfigArgs,
     #[command(flatten)]
     log: LogArgs,
-    /// What every message is answered with: `echo`, or a text in which {} stands for what came
+    /// What every message is answered with: `echo`, a text in which each {} stands for what came, or, where messages
+    /// have fields, always the same one: `KIND name=value ..`
     #[arg(long, value_name = "echo|TEXT", conflicts_with = "exec")]
     reply: Option<String>,
     /// Leave a client that says nothing for so long
