@@ -29,7 +29,7 @@ use crate::talk::converse::is_datagrams;
 use crate::talk::explain::ExplainArgs;
 use crate::talk::manner::{ConverseArgs, Holding};
 use crate::talk::reply::Reply;
-use crate::talk::view::refuse_both;
+use crate::talk::view::one_manner;
 use crate::talk::{self, DialectArgs, Show};
 
 /// Lines that wait for stdout; whoever reads it too slowly slows the clients down.
@@ -128,8 +128,8 @@ impl Args {
             ..Settings::default()
         };
         let addresses = addresses(&self.urls, &self.config, &dialect)?;
-        let show_as = self.converse.show;
-        refuse_both(show_as, globals)?;
+        self.explain.own_up(&addresses, &self.dialect, globals);
+        let show_as = one_manner(self.converse.show, globals)?;
         if !self.once
             && let Some(flag) = self.converse.needs_one()
         {

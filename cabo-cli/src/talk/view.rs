@@ -37,7 +37,7 @@ impl View {
         show: Option<Show>,
         globals: Globals,
     ) -> Result<Self, Failure> {
-        refuse_both(show, globals)?;
+        let show = one_manner(show, globals)?;
         Ok(Self {
             show,
             is_json: globals.json,
@@ -111,11 +111,11 @@ impl View {
 }
 
 /// JSON has one shape: how else it were to be shown would be forgotten.
-pub(crate) fn refuse_both(show: Option<Show>, globals: Globals) -> Result<(), Failure> {
+pub(crate) fn one_manner(show: Option<Show>, globals: Globals) -> Result<Option<Show>, Failure> {
     match show {
         Some(_) if globals.json => {
             Err(Failure::usage("--show and --json each say how messages are shown: give one"))
         }
-        Some(_) | None => Ok(()),
+        Some(_) | None => Ok(show),
     }
 }
