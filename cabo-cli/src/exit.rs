@@ -188,7 +188,7 @@ fn of_connect(error: &ConnectError) -> u8 {
 fn next_step(ended: &Ended) -> &'static str {
     match ended {
         Ended::HandshakeTimeout { .. } => {
-            "; does `cabo serve` run there, and does a firewall let it answer?"
+            "; does `cabo serve` or `cabo listen` run there, and does a firewall let it answer?"
         }
         Ended::Version { .. } if only_one_is_plain(ended).is_some() => "",
         Ended::Version { .. } => "; one of the two sides is to be brought up to date",

@@ -12,8 +12,10 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = cmd::Cli::read();
-    match cli.run() {
+    let code = match cli.run() {
         Ok(code) => code,
         Err(error) => exit::report(&error),
-    }
+    };
+    let _ = show::stdout::end_line(); // for the prompt; without a terminal there is nothing to end
+    code
 }

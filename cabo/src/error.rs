@@ -57,7 +57,8 @@ pub enum ConnectError {
     },
     /// Nobody answered on the link.
     #[error(
-        "{place}: nobody serves on this link (asked for {within:?}); start `cabo serve FOLDER` on the other side"
+        "{place}: nobody serves on this link (asked for {within:?}); start \
+         `cabo serve FOLDER` there, or `cabo listen` for messages"
     )]
     NobodyThere {
         /// As it was written.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cabo::access::{Access, AllowFile, Cidr};
+use cabo::access::{Access, AllowFile, Cidr, Refusal};
 use cabo::address::Address;
 use cabo::proto::dialect::Dialect;
 use cabo::proto::dialect::cut::Cut;
@@ -29,6 +29,7 @@ use crate::talk::converse::is_datagrams;
 use crate::talk::explain::ExplainArgs;
 use crate::talk::manner::{ConverseArgs, Holding};
 use crate::talk::reply::Reply;
+use crate::talk::view::one_manner;
 use crate::talk::{self, DialectArgs, Show};
 
 /// Lines that wait for stdout; whoever reads it too slowly slows the clients down.
@@ -66,8 +67,9 @@ pub(crate) struct Args {
     config: ConfigArgs,
     #[command(flatten)]
     log: LogArgs,
-    /// What every message is answered with: `echo`, or a text in which {} stands for what came
-    #[arg(long, value_name = "echo|TEXT")]
+    /// What every message is answered with: `echo`, a text in which each {} stands for what came, or, where messages
+    /// have fields, always the same one: `KIND name=value ..`
+    #[arg(long, value_name = "echo|TEXT", conflicts_with = "exec")]
     reply: Option<String>,
     /// Leave a client that says nothing for so long
     #[arg(long, value_name = "TIME", value_parser = super::relay::amount::time)]
@@ -75,7 +77,8 @@ pub(crate) struct Args {
     /// Clients at once; one more is turned away
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     max_clients: usize,
-    /// Serve one client with stdin and stdout as they are, then end; no cabo peers
+    /// Serve one client with stdin and stdout as they are, then end; no cabo peers. --dump, --keep-open, --record,
+    /// --replay and --wait need it
     #[arg(long, conflicts_with_all = ["reply", "max_clients"])]
     once: bool,
     #[command(flatten)]
@@ -124,12 +127,9 @@ impl Args {
             foreign: foreign.clone(),
             ..Settings::default()
         };
-        let addresses: Result<Vec<Address>, _> = self.urls.iter().map(|url| url.parse()).collect();
-        let mut addresses = addresses.map_err(Failure::from)?;
-        if let (true, Some(configured)) = (addresses.is_empty(), self.config.read(&dialect)?) {
-            addresses.push(configured.anywhere()?);
-        }
-        let show_as = self.converse.show;
+        let addresses = addresses(&self.urls, &self.config, &dialect)?;
+        self.explain.own_up(&addresses, &self.dialect, globals);
+        let show_as = one_manner(self.converse.show, globals)?;
         if !self.once
             && let Some(flag) = self.converse.needs_one()
         {
@@ -154,7 +154,7 @@ impl Args {
             let access = if is_open { access.open() } else { access };
             allow.into_iter().fold(access, Access::with_allow)
         });
-        let mut server = with_callbacks(server, reply, &events, &room);
+        let mut server = with_callbacks(server, reply, &events, &room, self.allow);
         raise_descriptor_limit();
         block_on(async move {
             let caught = interrupted()?;
@@ -185,6 +185,20 @@ impl Args {
             Ok(ExitCode::from(exit::OK))
         })
     }
+}
+
+/// Where to listen: as typed, or where the settings file says.
+fn addresses(
+    urls: &[String],
+    config: &ConfigArgs,
+    dialect: &Dialect,
+) -> anyhow::Result<Vec<Address>> {
+    let addresses: Result<Vec<Address>, _> = urls.iter().map(|url| url.parse()).collect();
+    let mut addresses = addresses.map_err(Failure::from)?;
+    if let (true, Some(configured)) = (addresses.is_empty(), config.read(dialect)?) {
+        addresses.push(configured.anywhere()?);
+    }
+    Ok(addresses)
 }
 
 /// Reads the --allow file again at each SIGHUP, for ever.
@@ -236,6 +250,7 @@ fn with_callbacks(
     reply: Option<Reply>,
     events: &SyncSender<Event>,
     room: &Shared,
+    allow: Option<PathBuf>,
 ) -> Server {
     let tell = |events: &SyncSender<Event>, event| {
         let _ = events.send(event); // stdout is gone, and the server goes down
@@ -262,9 +277,22 @@ fn with_callbacks(
             tell(&on_close, Event::Closed(peer.clone(), why.to_string()));
         })
         .on_refuse(move |peer, why| {
-            let remedy = if matches!(why, Closed::Elsewhere) { ELSEWHERE_REMEDY } else { "" };
-            tell(&on_refuse, Event::Refused(peer.clone(), format!("{why}{remedy}")));
+            tell(&on_refuse, Event::Refused(peer.clone(), refusal(why, allow.as_deref())));
         })
+}
+
+/// Why somebody was refused, and what its operator can do about that.
+fn refusal(why: &Closed, allow: Option<&Path>) -> String {
+    match why {
+        Closed::Elsewhere => format!("{why}{ELSEWHERE_REMEDY}"),
+        Closed::Refused(Refusal::Unknown(print)) => {
+            let remedy = Refusal::Unknown(*print).remedy("cabo listen", allow);
+            format!(
+                "this server does not know {print}; to let it in: {remedy}; --open lets in anyone"
+            )
+        }
+        why => why.to_string(),
+    }
 }
 
 /// Shows what happens until stdout is gone.

@@ -1,7 +1,7 @@
 //! `cabo send`: one message to a cabo peer or a program that knows nothing of cabo.
 
 use std::ffi::OsString;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{Globals, block_on};
 use crate::exit::{self, Failure};
-use crate::show::{json, stdout};
 use crate::talk::explain::ExplainArgs;
-use crate::talk::{self, DialectArgs, Way, failed};
+use crate::talk::view::View;
+use crate::talk::{self, DialectArgs, Show, Way, failed};
 
 /// How long a stream's answers are waited for, from the last one on.
 const WAIT: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ const WAIT: Duration = Duration::from_secs(5);
 ///
 /// The message is the words themselves, or `KIND name=value ..` where the dialect has fields; `-` is all of stdin.
 /// Sizes and counters need not be given. After it the stream is ended from our side, and answers are shown until the
-/// other side ends its own or is silent for the time to wait.
+/// other side ends its own or is silent for the time to wait. Raw bytes go into a pipe as they are, and are text on a terminal.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -44,6 +44,9 @@ pub(crate) struct Args {
     dialect: DialectArgs,
     #[command(flatten)]
     explain: ExplainArgs,
+    /// How answers are shown: raw bytes, text with escapes, or hexadecimal
+    #[arg(long, value_name = "HOW")]
+    show: Option<Show>,
     /// How long to wait for answers: 5 s over streams and not at all over UDP, unless given
     #[arg(long, value_name = "TIME", value_parser = super::relay::amount::time)]
     wait: Option<Duration>,
@@ -74,7 +77,9 @@ impl Args {
         };
         let typed = talk::typed(&dialect, &words)?;
         let is_cabo = self.dialect.is_cabo(&address);
+        self.explain.own_up(std::slice::from_ref(&address), &self.dialect, globals);
         let is_datagram = matches!(address.place, Place::Udp(_)) && !is_cabo;
+        let view = View::new(&dialect, is_datagram, self.show, globals)?;
         let wait = self.wait.unwrap_or(if is_datagram { Duration::ZERO } else { WAIT });
         block_on(async move {
             let way = Way { is_cabo, within: self.timeout, watch: None };
@@ -87,13 +92,7 @@ impl Args {
             client.sender.finish().await.map_err(ClientError::from).map_err(failed)?;
             while let Ok(answer) = timeout(wait, client.receiver.next()).await {
                 let Some(answer) = answer.map_err(failed)? else { break };
-                if globals.json {
-                    json::line(&talk::as_json(&answer).into())?;
-                } else {
-                    let mut out = stdout::styled();
-                    writeln!(out, "{}", talk::shown(&answer))?;
-                    out.flush()?;
-                }
+                view.message(&answer, client.receiver.from())?;
             }
             if is_cabo {
                 client.close().await; // what was sent is with it

@@ -2,8 +2,10 @@
 //!
 //! While a question stands on the terminal, everything else is written above it.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::stdout;
 
 /// Back to the start of the line, and nothing in it.
 const ERASE_LINE: &str = "\r\x1b[2K";
@@ -17,6 +19,9 @@ pub(crate) fn say(text: &str) {
 
 /// Writes these bytes; they end with a line.
 pub(crate) fn write(bytes: &[u8]) {
+    if io::stderr().is_terminal() {
+        let _ = stdout::end_line(); // a stdout that is gone is told by whoever writes messages
+    }
     let question = question();
     let mut whole = Vec::new();
     match &*question {

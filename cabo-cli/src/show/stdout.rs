@@ -1,8 +1,12 @@
 //! What goes to stdout, with errors that say so.
 
 use std::io::{self, StdoutLock, Write};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anstream::AutoStream;
+
+/// Whether a terminal's cursor stands in a line that nobody has ended.
+static IS_IN_LINE: AtomicBool = AtomicBool::new(false);
 
 /// Why nothing more goes to stdout.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +24,21 @@ pub(crate) fn styled() -> Stdout<AutoStream<StdoutLock<'static>>> {
 /// Stdout for bytes as they are.
 pub(crate) fn raw() -> Stdout<StdoutLock<'static>> {
     Stdout(io::stdout().lock())
+}
+
+/// Says where what was written to a terminal has left its cursor.
+pub(crate) fn stands_in_line(is_in_line: bool) {
+    IS_IN_LINE.store(is_in_line, Relaxed);
+}
+
+/// Begins a new line on the terminal, where one was left without its end: for the next message, an error, the prompt.
+pub(crate) fn end_line() -> io::Result<()> {
+    if !IS_IN_LINE.swap(false, Relaxed) {
+        return Ok(());
+    }
+    let mut out = raw();
+    out.write_all(b"\n")?;
+    out.flush()
 }
 
 /// An error of stdout that says so.

@@ -1,9 +1,10 @@
 //! One conversation with stdin and stdout, as `connect` has it and `listen --once`: what is typed goes, what comes is
 //! shown, and rules say when it ends.
 //!
-//! Neighbours: `exec` puts a program in the place of stdin and stdout, `watch` sees what crosses the wire.
+//! Neighbours: `exec` puts a program in the place of stdin and stdout, `view` shows what comes, `watch` sees what crosses
+//! the wire.
 
-use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,21 +12,20 @@ use cabo::address::{Address, Place};
 use cabo::proto::dialect::Dialect;
 use cabo::proto::dialect::cut::Cut;
 use cabo::talk::client::{Receiver, Sender};
-use cabo::talk::{Client, ClientError, Message};
+use cabo::talk::{Client, ClientError};
 use rustix::fs::FileType;
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::config::Gathered;
 use super::failed;
+use super::view::View;
 use super::watch::Activity;
-use super::{Show, Typed, as_json, shown, text, typed, words};
+use super::{Typed, typed, words};
 use crate::cmd::Globals;
 use crate::exit::{self, Failure};
-use crate::show::log::SHOWN;
-use crate::show::{json as json_lines, stderr, stdout};
+use crate::show::{stderr, stdout};
 
 const READ_BYTES: usize = 64 * 1024;
 /// The largest datagram: a longer piece of stdin could not be sent.
@@ -50,7 +50,7 @@ pub(crate) struct Manner {
     pub(crate) wait: Option<Duration>,
     /// The end of stdin does not end our half.
     pub(crate) keep_open: bool,
-    pub(crate) show: Option<Show>,
+    pub(crate) view: View,
     pub(crate) globals: Globals,
 }
 
@@ -178,6 +178,7 @@ fn read_stdin(
     line_max: u64,
 ) {
     let mut stdin = std::io::stdin().lock();
+    let is_typed = std::io::stdin().is_terminal(); // and its echo moves the cursor
     let mut buffer = vec![0; read_max];
     loop {
         let piece = if is_raw {
@@ -192,6 +193,9 @@ fn read_stdin(
                 Failure::usage(format!("a line of stdin is longer than {line_max} bytes"))
             }
             Ok(mut piece) => {
+                if is_typed && piece.ends_with(b"\n") {
+                    stdout::stands_in_line(false);
+                }
                 if !is_raw && piece.last() == Some(&b'\n') {
                     piece.pop();
                 }
@@ -230,7 +234,7 @@ async fn show_all(
         tokio::select! {
             biased; // what has come is shown before its absence is looked for
             message = receiver.next() => match message.map_err(failed)? {
-                Some(message) => show(&message, receiver.from(), manner)?,
+                Some(message) => manner.view.message(&message, receiver.from())?,
                 None => return Ok(typed),
             },
             done = &mut *typing, if !is_typed => match done.unwrap_or(Ok(())) {
@@ -242,42 +246,4 @@ async fn show_all(
             }
         }
     }
-}
-
-fn show(
-    message: &Message,
-    from: Option<cabo::carrier::Peer>,
-    manner: &Manner,
-) -> anyhow::Result<()> {
-    if tracing::enabled!(target: SHOWN, tracing::Level::INFO) {
-        tracing::info!(target: SHOWN, "{}", shown(message));
-    }
-    if manner.globals.json {
-        let mut object = as_json(message);
-        if let Some(from) = from {
-            object.insert("from".to_owned(), json!(from.to_string()));
-        }
-        return Ok(json_lines::line(&object.into())?);
-    }
-    if manner.dialect.cut == Cut::Raw || manner.show.is_some_and(|show| show != Show::Text) {
-        return show_bytes(message.bytes(), manner);
-    }
-    let mut out = stdout::raw();
-    writeln!(out, "{}", shown(message))?;
-    Ok(out.flush()?)
-}
-
-/// Shows what has no dialect: as it is, where nobody says otherwise and stdout is no terminal.
-pub(super) fn show_bytes(bytes: &[u8], manner: &Manner) -> anyhow::Result<()> {
-    let mut out = stdout::raw();
-    match manner.show {
-        Some(Show::Hex) => writeln!(out, "{}", super::hex(bytes))?,
-        Some(Show::Raw) => out.write_all(bytes)?,
-        None if !std::io::stdout().is_terminal() => out.write_all(bytes)?,
-        Some(Show::Text) | None => {
-            let lines = bytes.split(|byte| *byte == b'\n').map(text);
-            out.write_all(lines.collect::<Vec<_>>().join("\n").as_bytes())?;
-        }
-    }
-    Ok(out.flush()?)
 }

@@ -11,9 +11,10 @@ use cabo::proto::dialect::Dialect;
 use cabo::talk::{Client, Foreign};
 
 use super::Show;
-use super::converse::{Manner, Script, converse, show_bytes};
+use super::converse::{Manner, Script, converse};
 use super::exec::Exec;
 use super::record::Record;
+use super::view::View;
 use super::watch::{Files, Watching};
 use crate::cmd::{Globals, relay::amount};
 use crate::exit::Failure;
@@ -43,7 +44,7 @@ pub(crate) struct ConverseArgs {
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Say what our side said in a recorded conversation, and fail where the other side answers something else
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["dialect", "config", "keep_open"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dialect", "config", "keep_open", "idle"])]
     replay: Option<PathBuf>,
 }
 
@@ -68,7 +69,7 @@ impl ConverseArgs {
                 idle,
                 wait: self.wait,
                 keep_open: self.keep_open,
-                show: self.show,
+                view: View::new(dialect, is_datagrams, self.show, globals)?,
                 globals,
             },
             exec,
@@ -120,7 +121,7 @@ impl Holding {
         } else if let Some(record) = &self.replay {
             let wait = manner.wait.unwrap_or(REPLAY_WAIT);
             let is_quiet = manner.globals.quiet;
-            let hear = |bytes: &[u8]| if is_quiet { Ok(()) } else { show_bytes(bytes, manner) };
+            let hear = |bytes: &[u8]| if is_quiet { Ok(()) } else { manner.view.bytes(bytes) };
             record.play(client, manner.is_datagrams, wait, hear).await?;
         } else {
             converse(client, manner, script, activity).await?;

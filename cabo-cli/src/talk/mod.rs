@@ -11,6 +11,7 @@ pub(crate) mod manner;
 pub(crate) mod picture;
 mod record;
 pub(crate) mod reply;
+pub(crate) mod view;
 mod watch;
 
 use std::io::ErrorKind;

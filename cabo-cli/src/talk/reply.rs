@@ -15,8 +15,8 @@ const SLOT: &str = "{}";
 pub(crate) enum Reply {
     /// The message as it came.
     Echo,
-    /// The payload with a text before and a text after it.
-    Around(Vec<u8>, Vec<u8>),
+    /// These pieces of a text, with the payload between each two.
+    Around(Vec<Vec<u8>>),
     /// Always the same.
     Same(Typed),
 }
@@ -24,15 +24,18 @@ pub(crate) enum Reply {
 impl Reply {
     /// `echo`, a text with `{}` for the payload, or a message as it is typed.
     pub(crate) fn parse(text: &str, dialect: &Dialect) -> Result<Self, Failure> {
-        match text.split_once(SLOT) {
+        match (text.contains(SLOT), dialect.kinds.is_empty()) {
             _ if text == "echo" => Ok(Self::Echo),
-            Some(_) if !dialect.kinds.is_empty() => Err(Failure::usage(format!(
-                "--reply: messages of {} have fields, and {SLOT} stands for a payload without any",
+            (true, false) => Err(Failure::usage(format!(
+                "--reply: {SLOT} is not filled in where messages have fields, as those of {} have: it is echo, or a \
+                 message as `cabo send` takes it, KIND name=value .., the same each time",
                 dialect.name
             ))),
-            Some((before, after)) => Ok(Self::Around(before.into(), after.into())),
-            None if dialect.kinds.is_empty() => typed(dialect, &[text.into()]).map(Self::Same),
-            None => typed(dialect, &words(text.as_bytes())?).map(Self::Same),
+            (true, true) => {
+                Ok(Self::Around(text.split(SLOT).map(|piece| piece.as_bytes().to_vec()).collect()))
+            }
+            (false, true) => typed(dialect, &[text.into()]).map(Self::Same),
+            (false, false) => typed(dialect, &words(text.as_bytes())?).map(Self::Same),
         }
     }
 
@@ -40,10 +43,10 @@ impl Reply {
     pub(crate) fn answer(&self, message: &Message, peer: &Peer) -> Result<(), SendError> {
         match self {
             Self::Echo => peer.send_back(message),
-            Self::Around(before, after) => {
+            Self::Around(pieces) => {
                 // A header's other fields are answered as they came.
                 let mut fields = message.decode().map(|decoded| decoded.fields).unwrap_or_default();
-                let payload = [before.as_slice(), &message.payload(), after].concat();
+                let payload = pieces.join(&*message.payload());
                 fields.set(PAYLOAD, Value::Bytes(payload));
                 peer.reply_fields(message, None, &fields)
             }

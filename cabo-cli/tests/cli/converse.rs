@@ -225,6 +225,23 @@ fn what_makes_no_sense_together_is_one_clear_line() {
     finish(large).failed(2, &["65507", "65508"]);
 }
 
+#[test]
+fn a_flag_that_another_one_would_forget_is_refused() {
+    let world = World::new();
+    let url = "tcp://127.0.0.1:1";
+    let cases: [&[&str]; 3] = [
+        &["listen", url, "--exec", "cat", "--reply", "echo"],
+        &["listen", url, "--once", "--reply", "echo"],
+        &["connect", url, "--idle", "1s", "--replay", "x"],
+    ];
+    for args in cases {
+        let done = world.run(args);
+        assert_eq!(done.code, Some(2), "{done:?}");
+        let flags = args.iter().filter(|word| word.starts_with("--"));
+        assert!(flags.into_iter().all(|flag| done.err.contains(flag)), "{done:?}");
+    }
+}
+
 /// A pipe that nobody writes into would hold up its reader for ever, and no signal would end that.
 #[test]
 fn a_pipe_in_the_place_of_a_file_is_refused_at_once() {

@@ -140,6 +140,8 @@ fn a_port_that_another_cabo_has_and_a_silent_link_are_named() {
     taken.failed(1, &["port 77 on eth://lo is in use"]);
     let silent = beside_server(&world, r#""$0" ls eth://lo:78"#);
     silent.failed(3, &["eth://lo", "nobody serves on this link", "cabo serve FOLDER"]);
+    let unheard = beside_server(&world, r#""$0" send eth://lo:78 x"#);
+    unheard.failed(3, &["eth://lo", "nobody serves on this link", "`cabo listen`"]);
     let no_link = beside_server(&world, r#""$0" ls"#);
     no_link.failed(3, &["no Ethernet interface", "cabo ls udp://HOST"]);
 }

@@ -319,6 +319,33 @@ fn failures_are_told_with_their_error_and_what_came_over_the_wire() {
 }
 
 #[test]
+fn what_is_set_for_a_group_is_told_of() {
+    let world = World::new();
+    let url = "udp://239.192.1.1:5005?if=lo&ttl=3&loop=off";
+    let all = objects(&world.run(&["send", url, "--explain", "--json", "ola"]).good().out);
+    for (option, meaning) in [
+        ("IP_MULTICAST_IF, 1", "leaves by that interface"),
+        ("IP_MULTICAST_TTL, 3", "each router takes one off"),
+        ("IP_MULTICAST_LOOP, 0", "nobody here hears it"),
+    ] {
+        let is_it = |call: &&Value| call["arguments"].as_str().unwrap().ends_with(option);
+        let set = calls(&all, "setsockopt").into_iter().find(is_it);
+        says(set.unwrap_or_else(|| panic!("no {option}: {all:#?}")), meaning);
+    }
+}
+
+#[test]
+fn it_says_where_it_tells_nothing() {
+    let world = World::new();
+    for url in ["udp://127.0.0.1:1", "eth://no-such-link"] {
+        let args = ["send", url, "--as", "cabo", "--explain", "--timeout", "10ms", "x"];
+        let done = world.run(&args);
+        let told = format!("--explain tells nothing of cabo's own packets, as at {url}");
+        assert!(done.err.lines().any(|line| line == told), "{done:?}");
+    }
+}
+
+#[test]
 fn for_people_it_is_a_line_a_call_beside_what_came() {
     let world = World::new();
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -331,7 +358,7 @@ fn for_people_it_is_a_line_a_call_beside_what_came() {
     });
     let done = world.run(&["send", &format!("tcp://{place}"), "--explain", "ola"]).good();
     answering.join().unwrap();
-    assert_eq!(done.out, "ola\n");
+    assert_eq!(done.out, "ola");
     let lines: Vec<&str> = done.err.lines().collect();
     let wanted = format!("connect(9, {place}) = EINPROGRESS");
     let (name, rest) = wanted.split_once("(9").unwrap();

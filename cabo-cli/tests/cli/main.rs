@@ -27,6 +27,7 @@ mod quiet;
 mod reading;
 mod redes;
 mod resume;
+mod screen;
 mod starved;
 mod strangers;
 mod streams;

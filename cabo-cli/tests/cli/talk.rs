@@ -289,7 +289,7 @@ fn cabo_peers_and_foreign_programs_are_heard_and_answered_at_one_port() {
     for (scheme, port) in ["tcp", "udp"].into_iter().zip(listen.ports.clone()) {
         let url = format!("{scheme}://{port}");
         let args = ["send", &url, "--as", "cabo", "--wait", "20s", "bom", "dia"];
-        assert_eq!(world.run(&args).good().out, "re: bom dia\n", "{url}");
+        assert_eq!(world.run(&args).good().out, "re: bom dia", "{url}");
         let connected = listen.event("connected");
         assert_eq!(
             (&connected["fingerprint"], &connected["carrier"]),
@@ -304,10 +304,11 @@ fn cabo_peers_and_foreign_programs_are_heard_and_answered_at_one_port() {
         let mut stranger = world.cabo_as("another");
         stranger.args(["send", &url, "--as", "cabo", "--wait", "20s", "x"]);
         finish(&mut stranger).failed(4, &["the server does not know", "--allow"]);
-        assert!(listen.event("refused")["why"].as_str().unwrap().contains("does not know"));
+        let why = listen.event("refused")["why"].as_str().unwrap().to_owned();
+        assert!(why.contains("does not know") && why.contains("cabo listen --allow"), "{why}");
         let foreign = ["send", &url, "--wait", "20s", "foreign"];
         if scheme == "tcp" {
-            assert_eq!(world.run(&foreign).good().out, "re: foreign\n");
+            assert_eq!(world.run(&foreign).good().out, "re: foreign");
             assert!(listen.event("connected").get("fingerprint").is_none());
         }
     }

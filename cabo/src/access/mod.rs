@@ -116,8 +116,8 @@ pub enum Decision {
 pub enum Refusal {
     /// Nobody knows this key.
     #[error(
-        "the server does not know {0}; to let it in, its owner runs: echo {0} >> FILE, the FILE of cabo serve --allow FILE, \
-         and sends the server SIGHUP; or starts cabo serve with --open"
+        "the server does not know {0}; to let it in, its owner runs: echo {0} >> FILE, the FILE of --allow FILE, \
+         and sends the server SIGHUP; or starts it with --open"
     )]
     Unknown(Fingerprint),
     /// Somebody at the server said no.
@@ -139,16 +139,17 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The command that would let this peer in, for the server's own log; `allow_file` is the file that is in use.
-    pub fn remedy(&self, allow_file: Option<&Path>) -> String {
+    /// The command that would let this peer in, for the server's own log; `program` is what runs the server, as
+    /// `cabo serve`, and `allow_file` the file that is in use.
+    pub fn remedy(&self, program: &str, allow_file: Option<&Path>) -> String {
         match (self, allow_file) {
             (Self::Unknown(print) | Self::Denied(print) | Self::Unanswered(print), Some(path)) => {
                 format!("echo {print} >> {}; kill -HUP {}", shell_word(path), std::process::id())
             }
             (Self::Unknown(print) | Self::Denied(print) | Self::Unanswered(print), None) => {
-                format!("echo {print} >> friends.txt; cabo serve --allow friends.txt")
+                format!("echo {print} >> friends.txt; {program} --allow friends.txt")
             }
-            (Self::Nameless(origin), _) => format!("cabo serve --from {}", network(origin)),
+            (Self::Nameless(origin), _) => format!("{program} --from {}", network(origin)),
         }
     }
 }

@@ -182,13 +182,14 @@ fn a_refusal_tells_the_command_that_would_let_the_peer_in() {
     let print = Fingerprint::of(ANA);
     let unknown = Refusal::Unknown(print);
     assert!(unknown.to_string().contains(&format!("echo {print} >> FILE")));
-    let remedy = unknown.remedy(Some(Path::new("/home/a b/friends.txt")));
+    let remedy = unknown.remedy("cabo serve", Some(Path::new("/home/a b/friends.txt")));
     assert_eq!(
         remedy,
         format!("echo {print} >> '/home/a b/friends.txt'; kill -HUP {}", std::process::id())
     );
-    assert!(unknown.remedy(None).ends_with("cabo serve --allow friends.txt"));
+    assert!(unknown.remedy("cabo serve", None).ends_with("; cabo serve --allow friends.txt"));
+    assert!(unknown.remedy("cabo listen", None).ends_with("; cabo listen --allow friends.txt"));
     let nameless = Refusal::Nameless(ip("::ffff:192.0.2.1"));
     assert!(nameless.to_string().ends_with("--from 192.0.2.1 or --open"));
-    assert_eq!(nameless.remedy(None), "cabo serve --from 192.0.2.1");
+    assert_eq!(nameless.remedy("cabo serve", None), "cabo serve --from 192.0.2.1");
 }

@@ -19,6 +19,8 @@ use super::{InterfaceName, OpenError, anywhere};
 /// Bytes of the largest datagram of IPv4; that of IPv6 is smaller.
 pub const LARGEST_BYTES: usize = 65_507;
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+/// What it means that a socket does not hear all groups.
+const OWN_GROUPS: &str = "groups that other sockets joined are not heard";
 
 /// Which interface a multicast group is joined at and sent to.
 #[derive(Clone, Debug, Default)]
@@ -155,53 +157,68 @@ pub fn broadcast_address(interface: &str) -> Result<Ipv4Addr, OpenError> {
 
 /// How far and by which way what is sent to a group goes.
 fn set_multicast(socket: &Socket, address: SocketAddr, multicast: &Multicast) -> io::Result<()> {
+    let is_v4 = address.is_ipv4();
     let index = multicast.interface_index;
-    match address {
-        SocketAddr::V4(_) => {
-            if index != 0 {
-                let request = libc::ip_mreqn {
-                    imr_multiaddr: libc::in_addr { s_addr: 0 },
-                    imr_address: libc::in_addr { s_addr: 0 },
-                    imr_ifindex: i32::try_from(index).unwrap_or_default(),
-                };
-                sockopt::set(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, request)?;
-            }
-            if let Some(ttl) = multicast.ttl {
-                socket.set_multicast_ttl_v4(ttl)?;
-            }
-            multicast.is_looped.map_or(Ok(()), |on| socket.set_multicast_loop_v4(on))
-        }
-        SocketAddr::V6(_) => {
-            if index != 0 {
-                socket.set_multicast_if_v6(index)?;
-            }
-            if let Some(ttl) = multicast.ttl {
-                socket.set_multicast_hops_v6(ttl)?;
-            }
-            multicast.is_looped.map_or(Ok(()), |on| socket.set_multicast_loop_v6(on))
-        }
+    if index != 0 {
+        let set = if is_v4 {
+            let request = libc::ip_mreqn {
+                imr_multiaddr: libc::in_addr { s_addr: 0 },
+                imr_address: libc::in_addr { s_addr: 0 },
+                imr_ifindex: i32::try_from(index).unwrap_or_default(),
+            };
+            sockopt::set(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, request)
+        } else {
+            socket.set_multicast_if_v6(index)
+        };
+        let what = format_args!("{}_MULTICAST_IF, {index}", family(is_v4));
+        calls::option(socket, what, "what is sent to groups leaves by that interface", set)?;
     }
+    if let Some(ttl) = multicast.ttl {
+        let (set, name) = if is_v4 {
+            (socket.set_multicast_ttl_v4(ttl), "TTL")
+        } else {
+            (socket.set_multicast_hops_v6(ttl), "HOPS")
+        };
+        let what = format_args!("{}_MULTICAST_{name}, {ttl}", family(is_v4));
+        calls::option(socket, what, "each router takes one off, and drops it at 0", set)?;
+    }
+    if let Some(is_looped) = multicast.is_looped {
+        let set = if is_v4 {
+            socket.set_multicast_loop_v4(is_looped)
+        } else {
+            socket.set_multicast_loop_v6(is_looped)
+        };
+        let meaning = if is_looped { "receivers here hear it too" } else { "nobody here hears it" };
+        let what = format_args!("{}_MULTICAST_LOOP, {}", family(is_v4), u8::from(is_looped));
+        calls::option(socket, what, meaning, set)?;
+    }
+    Ok(())
+}
+
+/// The family as its options are named.
+fn family(is_v4: bool) -> &'static str {
+    if is_v4 { "IP" } else { "IPV6" }
 }
 
 /// Joins the group that the socket is bound to, and hears no other.
 fn join(socket: &Socket, address: SocketAddr, interface_index: u32) -> io::Result<()> {
-    let (joined, what, report) = match address.ip() {
+    match address.ip() {
         IpAddr::V4(group) => {
-            socket.set_multicast_all_v4(false)?;
+            let all = socket.set_multicast_all_v4(false);
+            calls::option(socket, "IP_MULTICAST_ALL, 0", OWN_GROUPS, all)?;
             let interface = InterfaceIndexOrAddress::Index(interface_index);
-            (socket.join_multicast_v4_n(&group, &interface), "IP_ADD_MEMBERSHIP", "an IGMP report")
+            let joined = socket.join_multicast_v4_n(&group, &interface);
+            let what = format_args!("IP_ADD_MEMBERSHIP, {group}");
+            calls::option(socket, what, "an IGMP report: switches and routers send us it", joined)
         }
         IpAddr::V6(group) => {
-            socket.set_multicast_all_v6(false)?;
-            (
-                socket.join_multicast_v6(&group, interface_index),
-                "IPV6_ADD_MEMBERSHIP",
-                "an MLD report",
-            )
+            let all = socket.set_multicast_all_v6(false);
+            calls::option(socket, "IPV6_MULTICAST_ALL, 0", OWN_GROUPS, all)?;
+            let joined = socket.join_multicast_v6(&group, interface_index);
+            let what = format_args!("IPV6_ADD_MEMBERSHIP, {group}");
+            calls::option(socket, what, "an MLD report: switches and routers send us it", joined)
         }
-    };
-    let meaning = format!("{report}: switches and routers send us it");
-    calls::option(socket, format_args!("{what}, {}", address.ip()), &meaning, joined)
+    }
 }
 
 /// The interface at which a group is joined: the one that was named, or that the address itself names.

@@ -76,7 +76,7 @@ fn show(dir: &ConfigDir, globals: Globals) -> anyhow::Result<()> {
     }
     writeln!(out, "{fingerprint}  {}", crate::session::agent())?;
     stderr::say(&format!(
-        "This line in a file lets you in where `cabo serve --allow FILE` runs. The key is in {}.",
+        "This line in a file lets you in where `cabo serve` or `cabo listen` runs with --allow FILE. The key is in {}.",
         path.display()
     ));
     Ok(())

@@ -8,6 +8,7 @@ use cabo::server::Question;
 use rustix::termios::{QueueSelector, tcflush, tcgetpgrp};
 use tokio::sync::mpsc;
 
+use super::PROGRAM;
 use crate::show::human::escaped;
 use crate::show::stderr;
 
@@ -77,7 +78,7 @@ impl Asker {
         if answer.send(is_welcome).is_err() {
             return stderr::say(&format!("{name} {} has left meanwhile", fingerprint.short()));
         }
-        let remedy = Refusal::Unknown(fingerprint).remedy(self.allow.as_deref());
+        let remedy = Refusal::Unknown(fingerprint).remedy(PROGRAM, self.allow.as_deref());
         stderr::say(&match is_welcome {
             true => format!("let in until this server ends; for good: {remedy}"),
             false => "sent away until this server ends".to_owned(),

@@ -33,6 +33,8 @@ mod tell;
 
 /// Peers beyond the sessions that we take who can be told so at once; the door drops more without a word.
 const TURNED_AWAY_MAX: usize = 256;
+/// What was typed to run it, in commands that let somebody in.
+const PROGRAM: &str = "cabo serve";
 
 /// Serve a folder or a file
 ///

@@ -16,6 +16,7 @@ use cabo::redes::serve::Told;
 use cabo::server::{ServerEvent, SessionInfo};
 use serde_json::{Map, Value, json};
 
+use super::PROGRAM;
 use crate::cmd::Globals;
 use crate::interfaces;
 use crate::show::human::{self, escaped};
@@ -90,7 +91,7 @@ impl Teller {
                 self.session("refused", info, &[("why", refusal.to_string())])
             }
             ServerEvent::Refused(info, refusal) => {
-                let remedy = refusal.remedy(self.allow.as_deref());
+                let remedy = refusal.remedy(PROGRAM, self.allow.as_deref());
                 self.session("refused", info, &[("why", refusal.to_string()), ("remedy", remedy)])
             }
             ServerEvent::TurnedAway(info) => {

@@ -156,7 +156,7 @@ fn servers_of_others_answer_over_old_and_new_tls() {
     }
     let server = socat(&world, "SYSTEM:cat");
     let url = format!("tls://127.0.0.1:{}?ca=ca.pem", server.port);
-    assert_eq!(world.run(&["send", &url, "hola"]).good().out, "hola\n");
+    assert_eq!(world.run(&["send", &url, "hola"]).good().out, "hola");
     world.run(&["send", &url.replace("ca.pem", "other.pem"), "x"]).failed(4, &["ca=FILE"]);
     let url = format!("tls://localhost:{}?ca=ca.pem&name=other.example", server.port);
     world.run(&["send", &url, "x"]).failed(4, &["not for other.example"]);

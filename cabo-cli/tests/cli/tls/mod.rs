@@ -100,7 +100,7 @@ fn a_server_is_talked_with_that_proves_its_name() {
         format!("tls://localhost:{port}?ca=host.pem&name=127.0.0.1"),
         format!("{url}?ca=ca.pem&name=localhost&verify=yes"),
     ] {
-        assert_eq!(world.run(&["send", &good, "hola"]).good().out, "hola\n", "{good}");
+        assert_eq!(world.run(&["send", &good, "hola"]).good().out, "hola", "{good}");
         assert_eq!(listen.event("message")["carrier"], "tls");
         assert_eq!(listen.event("closed")["why"], "closed", "it said close_notify");
     }
@@ -140,7 +140,7 @@ fn a_server_that_is_not_the_one_meant_is_refused_in_one_line_and_told_nothing() 
         let by_name = world.run(&["send", &format!("{url}?ca={file}"), "hola"]);
         match outcome {
             Some(word) => drop(by_name.failed(4, &[word])),
-            None => assert_eq!(by_name.good().out, "hola\n"),
+            None => assert_eq!(by_name.good().out, "hola"),
         }
         let wanted = outcome.unwrap_or("signed by nobody who is trusted");
         world.run(&["send", &format!("{url}?ca=ca.pem"), "hola"]).failed(4, &[wanted]);
@@ -163,7 +163,7 @@ fn clients_show_a_certificate_where_the_server_asks_for_it() {
         assert_eq!(refused["event"], "refused", "and nothing else of it: {refused}");
     }
     let own = format!("{url}&cert=ana.pem&key=ana.key");
-    assert_eq!(world.run(&["send", &own, "hola"]).good().out, "hola\n");
+    assert_eq!(world.run(&["send", &own, "hola"]).good().out, "hola");
     listen.end();
 }
 
