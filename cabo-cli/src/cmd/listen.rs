@@ -283,16 +283,14 @@ fn with_callbacks(
 
 /// Why somebody was refused, and what its operator can do about that.
 fn refusal(why: &Closed, allow: Option<&Path>) -> String {
-    match why {
-        Closed::Elsewhere => format!("{why}{ELSEWHERE_REMEDY}"),
-        Closed::Refused(Refusal::Unknown(print)) => {
-            let remedy = Refusal::Unknown(*print).remedy("cabo listen", allow);
-            format!(
-                "this server does not know {print}; to let it in: {remedy}; --open lets in anyone"
-            )
-        }
-        why => why.to_string(),
+    if let Closed::Refused(Refusal::Unknown(print)) = why {
+        let remedy = Refusal::Unknown(*print).remedy("cabo listen", allow);
+        return format!(
+            "this server does not know {print}; to let it in: {remedy}; --open lets in anyone"
+        );
     }
+    let remedy = if matches!(why, Closed::Elsewhere) { ELSEWHERE_REMEDY } else { "" };
+    format!("{why}{remedy}")
 }
 
 /// Shows what happens until stdout is gone.

@@ -12,6 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{Globals, block_on};
 use crate::exit::{self, Failure};
+use crate::show::stderr;
 use crate::talk::explain::ExplainArgs;
 use crate::talk::view::View;
 use crate::talk::{self, DialectArgs, Show, Way, failed};
@@ -47,7 +48,8 @@ pub(crate) struct Args {
     /// How answers are shown: raw bytes, text with escapes, or hexadecimal
     #[arg(long, value_name = "HOW")]
     show: Option<Show>,
-    /// How long to wait for answers: 5 s over streams and not at all over UDP, unless given
+    /// How long to wait for answers: 5 s over streams and not at all over UDP, unless given. Where none comes, stderr says
+    /// so
     #[arg(long, value_name = "TIME", value_parser = super::relay::amount::time)]
     wait: Option<Duration>,
     /// Give up connecting after so long
@@ -90,8 +92,17 @@ impl Args {
                 .await
                 .map_err(failed)?;
             client.sender.finish().await.map_err(ClientError::from).map_err(failed)?;
-            while let Ok(answer) = timeout(wait, client.receiver.next()).await {
+            let mut is_silent = true;
+            let is_awaited = !is_datagram || !wait.is_zero();
+            while is_awaited {
+                let Ok(answer) = timeout(wait, client.receiver.next()).await else {
+                    if let (true, Some(_), false) = (is_silent, self.wait, globals.quiet) {
+                        stderr::say(&format!("no answer within {wait:?}"));
+                    }
+                    break;
+                };
                 let Some(answer) = answer.map_err(failed)? else { break };
+                is_silent = false;
                 view.message(&answer, client.receiver.from())?;
             }
             if is_cabo {

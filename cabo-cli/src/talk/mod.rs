@@ -127,6 +127,7 @@ pub(crate) fn failed(error: ClientError) -> Failure {
         ClientError::Place(_)
         | ClientError::NoAnswer { .. }
         | ClientError::NeedsInterface { .. }
+        | ClientError::NobodyListens { .. }
         | ClientError::Io(_)
         | ClientError::Session(_) => exit::UNREACHABLE,
         ClientError::Refused { .. }

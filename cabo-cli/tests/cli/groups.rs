@@ -1,5 +1,6 @@
-//! Multicast groups and broadcasts at interfaces that each test makes in a namespace of its own: nobody has to be root.
+//! Where datagrams lead: groups, broadcasts and closed ports, in namespaces that each test makes: nobody has to be root.
 
+use std::net::UdpSocket;
 use std::process::Command;
 
 use crate::needs::{Need, skip_without};
@@ -75,5 +76,28 @@ fn without_a_way_the_call_that_failed_is_named_and_an_interface_is_asked_for() {
         let done = finish(&mut inside(&world, "", &format!("exec \"$0\" {command}")));
         let code = if command.starts_with("send") { 3 } else { 1 };
         done.failed(code, &[call, "?if=INTERFACE"]);
+    }
+}
+
+#[test]
+fn a_closed_port_is_told_by_its_host_and_silence_by_us() {
+    let world = World::new();
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let url = format!("udp://{}", silent.local_addr().unwrap());
+    let done = world.run(&["send", &url, "--wait", "100ms", "hola"]).good();
+    assert_eq!((&*done.out, done.err.trim_end()), ("", "no answer within 100ms"));
+    assert_eq!(world.run(&["send", &url, "hola"]).good().err, "", "it was not asked to wait");
+
+    if cannot_make_links() {
+        return;
+    }
+    let closed =
+        "nobody listens at udp://127.0.0.1:5034: the host answered that the port is closed";
+    for script in [
+        r#"exec "$0" send udp://127.0.0.1:5034 --wait 60s hola"#,
+        r#"exec "$0" send 'udp://127.0.0.1:5034?from=:4000' --wait 60s hola"#,
+        r#"echo hola | "$0" connect udp://127.0.0.1:5034 --wait 60s"#,
+    ] {
+        finish(&mut inside(&world, "ip link set lo up", script)).failed(3, &[closed]);
     }
 }

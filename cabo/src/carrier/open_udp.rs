@@ -4,11 +4,12 @@
 //! system calls, and tells of them.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll};
 
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
-use tokio::io::ReadBuf;
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::UdpSocket;
 
 use super::calls::{self, Closing, Kind};
@@ -40,6 +41,7 @@ pub struct OpenUdp {
     socket: UdpSocket,
     local: SocketAddr,
     receive_buffer: ReceiveBuffer,
+    is_connected: bool,
 }
 
 impl OpenUdp {
@@ -70,11 +72,13 @@ impl OpenUdp {
             .map_err(|e| OpenError::of(&format!("udp://:{port}"), "bind", e))
     }
 
-    /// Opens a socket that sends to `to`, and hears whoever answers; at `from`, where that is given.
+    /// Opens a socket that sends to `to`, at `from` where that is given. Where that is one host it is connected: nobody else
+    /// is heard, and what the host says of a closed port comes as an error. Else it hears whoever answers.
     pub fn towards(
         to: SocketAddr,
         from: Option<SocketAddr>,
         multicast: &Multicast,
+        is_one_host: bool,
     ) -> Result<Self, OpenError> {
         let any: SocketAddr = match to {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -82,7 +86,13 @@ impl OpenUdp {
         };
         let what = format!("udp://{}", from.unwrap_or(to));
         let opened = Self::bound(from.unwrap_or(any), false, multicast);
-        opened.map_err(|e| OpenError::of(&what, "open", e))
+        let mut opened = opened.map_err(|e| OpenError::of(&what, "open", e))?;
+        if is_one_host {
+            let connected = calls::connect(&SockRef::from(&opened.socket), &to.into(), Kind::Udp);
+            connected.map_err(|e| OpenError::of(&format!("udp://{to}"), "connect", e))?;
+            opened.is_connected = true;
+        }
+        Ok(opened)
     }
 
     fn bound(address: SocketAddr, is_both: bool, multicast: &Multicast) -> io::Result<Self> {
@@ -101,12 +111,17 @@ impl OpenUdp {
         calls::bind(&socket, &address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let local = socket.local_addr()?;
-        Ok(Self { _closing: closing, socket, local, receive_buffer })
+        Ok(Self { _closing: closing, socket, local, receive_buffer, is_connected: false })
     }
 
     /// The address that it is bound to.
     pub fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Whether it leads to one host alone.
+    pub fn is_connected(&self) -> bool {
+        self.is_connected
     }
 
     /// Bytes of packets that arrive at once without loss.
@@ -130,6 +145,31 @@ impl OpenUdp {
         let len = into.filled().len().saturating_sub(had);
         calls::received(&self.socket, asked, len, &from);
         from
+    }
+
+    /// What comes instead of datagrams: an error that the system tells of at a connected socket. Whoever waits to read
+    /// alone is not woken by it.
+    pub async fn error(&self) -> io::Error {
+        loop {
+            if let Err(error) = self.socket.ready(Interest::ERROR).await {
+                return error;
+            }
+            let peeked = self.socket.try_io(Interest::ERROR, || {
+                let mut nothing = [MaybeUninit::uninit(); 1];
+                SockRef::from(&self.socket).peek_from(&mut nothing)?;
+                Err::<SocketAddr, _>(io::ErrorKind::WouldBlock.into()) // a datagram, which is for who reads
+            });
+            match peeked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {} // forgotten, so the next look waits
+                Err(error) => {
+                    let code = error.raw_os_error();
+                    calls::received(&self.socket, 1, 0, &Poll::Ready(Err(error)));
+                    return code
+                        .map_or_else(|| io::ErrorKind::Other.into(), io::Error::from_raw_os_error);
+                }
+                Ok(_) => {}
+            }
+        }
     }
 
     /// Sends one datagram.

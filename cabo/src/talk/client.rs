@@ -4,7 +4,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::house::HouseError;
 use super::line::{self, Line, patiently};
-use super::place::{PlaceError, Way, with_port_of};
+use super::place::{PlaceError, Way, is_many, with_port_of};
 use super::{Message, MessageError, SendError};
 use crate::address::{Address, AddressError};
 use crate::carrier::open_udp::{LARGEST_BYTES, OpenUdp};
@@ -106,6 +106,12 @@ pub enum ClientError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Nobody listens at the port of a host.
+    #[error("nobody listens at {place}: the host answered that the port is closed")]
+    NobodyListens {
+        /// Where.
+        place: String,
+    },
     /// The socket failed.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
@@ -163,6 +169,7 @@ enum Source {
 struct Hearing {
     socket: Arc<OpenUdp>,
     buffer: Vec<u8>,
+    to: SocketAddr,
     /// Nobody else; all where the datagrams go to a group or to everybody.
     only: Option<carrier::Peer>,
     from: Option<carrier::Peer>,
@@ -222,8 +229,8 @@ impl Client {
         watch: Option<Watch>,
     ) -> Self {
         let (buffer, peer) = (vec![0; LARGEST_BYTES], carrier::Peer::udp(to));
-        let only = (!is_many(to)).then_some(peer);
-        let hearing = Hearing { socket: socket.clone(), buffer, only, from: None, first };
+        let only = (first.is_some() || socket.is_connected()).then_some(peer);
+        let hearing = Hearing { socket: socket.clone(), buffer, to, only, from: None, first };
         let source = Source::Datagrams(hearing);
         Self::of(source, Sink::Datagrams(socket, to), peer, dialect, watch)
     }
@@ -292,22 +299,20 @@ fn escaped(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
-/// Why a datagram did not leave.
-fn unsent(to: SocketAddr, source: io::Error) -> ClientError {
+/// Whether a socket tells of the way that an earlier datagram took, which a later one may pass.
+fn is_of_way(error: &io::Error) -> bool {
+    let passing = [libc::EMSGSIZE, libc::EHOSTUNREACH, libc::EPROTO];
+    error.raw_os_error().is_some_and(|code| passing.contains(&code))
+}
+
+/// Why datagrams do not get to `to`.
+fn lost(to: SocketAddr, source: io::Error) -> ClientError {
     match source.raw_os_error() {
         Some(libc::ENETUNREACH | libc::ENODEV | libc::EINVAL) if is_many(to) => {
             ClientError::NeedsInterface { place: format!("udp://{to}"), source }
         }
+        Some(libc::ECONNREFUSED) => ClientError::NobodyListens { place: format!("udp://{to}") },
         _ => source.into(),
-    }
-}
-
-/// Whether an address leads to more than one host.
-fn is_many(to: SocketAddr) -> bool {
-    match to.ip() {
-        // The broadcast address of a network looks like any other; its last byte is 255 in all but odd ones.
-        IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast() || ip.octets()[3] == u8::MAX,
-        IpAddr::V6(ip) => ip.is_multicast(),
     }
 }
 
@@ -396,14 +401,23 @@ impl Receiver {
 }
 
 impl Hearing {
-    async fn next(&mut self) -> io::Result<Bytes> {
+    async fn next(&mut self) -> Result<Bytes, ClientError> {
         if let Some(first) = self.first.take() {
             self.from = self.only;
             return Ok(first);
         }
         loop {
             let mut part = ReadBuf::new(&mut self.buffer);
-            let from = poll_fn(|cx| self.socket.poll_recv(cx, &mut part)).await?;
+            let came = tokio::select! {
+                biased;
+                came = poll_fn(|cx| self.socket.poll_recv(cx, &mut part)) => came,
+                error = self.socket.error(), if self.socket.is_connected() => Err(error),
+            };
+            let from = match came {
+                Ok(from) => from,
+                Err(error) if is_of_way(&error) => continue,
+                Err(error) => return Err(lost(self.to, error)),
+            };
             let from = carrier::Peer::udp(from);
             if self.only.is_none_or(|only| only == from) {
                 self.from = Some(from);
@@ -494,8 +508,11 @@ impl Sender {
                     return Err(ClientError::TooLarge { bytes: bytes.len() });
                 }
                 tell(&self.watch, Seen::Sent(bytes));
-                let sent = poll_fn(|cx| socket.poll_send(cx, bytes, to)).await;
-                sent.map_err(|error| unsent(to, error))?;
+                let mut sent = poll_fn(|cx| socket.poll_send(cx, bytes, to)).await;
+                if sent.as_ref().is_err_and(is_of_way) {
+                    sent = poll_fn(|cx| socket.poll_send(cx, bytes, to)).await; // that may be of the one before
+                }
+                sent.map_err(|error| lost(to, error))?;
             }
             Sink::Session(line) => patiently(&line.peer, |peer| peer.send(bytes)).await?,
         }

@@ -1,7 +1,7 @@
 //! From a URL to a socket for foreign programs.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +121,15 @@ pub(super) async fn open_shared(
     }))
 }
 
+/// Whether an address leads to more than one host.
+pub(super) fn is_many(to: SocketAddr) -> bool {
+    match to.ip() {
+        // The broadcast address of a network looks like any other; its last byte is 255 in all but odd ones.
+        IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast() || ip.octets()[3] == u8::MAX,
+        IpAddr::V6(ip) => ip.is_multicast(),
+    }
+}
+
 /// A socket that leads to somebody.
 pub(super) enum Way {
     Stream(Box<dyn ByteStream>, carrier::Peer),
@@ -151,7 +160,9 @@ impl Way {
             Place::Udp(host) => {
                 let wishes = Wishes::of(address, UDP_CONNECT)?;
                 let to = first(wishes.resolve(host).await?)?;
-                let socket = OpenUdp::towards(to, wishes.from(to), &wishes.multicast)?;
+                let is_one_host = !is_many(to) && host.host != Host::Ip4(Ipv4Addr::BROADCAST);
+                let (from, multicast) = (wishes.from(to), &wishes.multicast);
+                let socket = OpenUdp::towards(to, from, multicast, is_one_host)?;
                 Ok(Self::Datagrams(socket, to))
             }
             Place::Eth { .. } | Place::Redes { .. } | Place::Name(_) => {

@@ -156,6 +156,9 @@ pub(super) fn connect(
     match (kind, result) {
         (Kind::Unix, Ok(_)) => "no wire: it waits for the server's accept".into(),
         (Kind::Unix, Err(code)) => failed(code),
+        (Kind::Udp, Ok(_)) => {
+            format!("{NOTHING}; datagrams of others are left out, and a closed port is told of")
+        }
         (Kind::Tcp | Kind::Udp, Ok(_) | Err(libc::EINPROGRESS)) => {
             match socket.local_addr().ok().and_then(|local| local.as_socket()) {
                 Some(local) if is_chosen => {
