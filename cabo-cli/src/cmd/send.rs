@@ -92,18 +92,23 @@ impl Args {
                 .await
                 .map_err(failed)?;
             client.sender.finish().await.map_err(ClientError::from).map_err(failed)?;
-            let mut is_silent = true;
-            let is_awaited = !is_datagram || !wait.is_zero();
-            while is_awaited {
-                let Ok(answer) = timeout(wait, client.receiver.next()).await else {
-                    if let (true, Some(_), false) = (is_silent, self.wait, globals.quiet) {
-                        stderr::say(&format!("no answer within {wait:?}"));
+            let (mut is_silent, mut is_over) = (true, is_datagram && wait.is_zero());
+            while !is_over {
+                match timeout(wait, client.receiver.next()).await {
+                    Ok(answer) => match answer.map_err(failed)? {
+                        Some(answer) => {
+                            is_silent = false;
+                            view.message(&answer, client.receiver.from())?;
+                        }
+                        None => is_over = true,
+                    },
+                    Err(_) => {
+                        is_over = true;
+                        if is_silent && self.wait.is_some() && !globals.quiet {
+                            stderr::say(&format!("no answer within {wait:?}"));
+                        }
                     }
-                    break;
-                };
-                let Some(answer) = answer.map_err(failed)? else { break };
-                is_silent = false;
-                view.message(&answer, client.receiver.from())?;
+                }
             }
             if is_cabo {
                 client.close().await; // what was sent is with it
