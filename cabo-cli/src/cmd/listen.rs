@@ -285,9 +285,7 @@ fn with_callbacks(
 fn refusal(why: &Closed, allow: Option<&Path>) -> String {
     if let Closed::Refused(Refusal::Unknown(print)) = why {
         let remedy = Refusal::Unknown(*print).remedy("cabo listen", allow);
-        return format!(
-            "this server does not know {print}; to let it in: {remedy}; --open lets in anyone"
-        );
+        return format!("this server does not know {print}; to let it in: {remedy}");
     }
     let remedy = if matches!(why, Closed::Elsewhere) { ELSEWHERE_REMEDY } else { "" };
     format!("{why}{remedy}")
