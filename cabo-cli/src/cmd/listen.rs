@@ -136,10 +136,7 @@ impl Args {
             return Err(Failure::usage(format!("{flag} is for one client: add --once")).into());
         }
         if self.once || self.converse.exec.is_some() {
-            if addresses.iter().any(|address| self.dialect.is_cabo(address)) {
-                let text = "--once and --exec serve foreign programs alone; cabo peers come to listen without them";
-                return Err(Failure::usage(text).into());
-            }
+            foreign_alone(&addresses, &self.dialect)?;
             let is_datagrams = addresses.iter().any(is_datagrams);
             let mut holding = self.converse.meant(&dialect, is_datagrams, self.idle, globals)?;
             holding.foreign = foreign;
@@ -185,6 +182,16 @@ impl Args {
             Ok(ExitCode::from(exit::OK))
         })
     }
+}
+
+/// What serves in person has no sessions.
+fn foreign_alone(addresses: &[Address], dialect: &DialectArgs) -> Result<(), Failure> {
+    if addresses.iter().any(|address| dialect.is_cabo(address)) {
+        return Err(Failure::usage(
+            "--once and --exec serve foreign programs alone; cabo peers come to listen without them",
+        ));
+    }
+    Ok(())
 }
 
 /// Where to listen: as typed, or where the settings file says.
