@@ -1,7 +1,8 @@
 //! Carriers: the kinds of socket that move bytes, one file each, and what they promise.
 //!
 //! A datagram carrier moves packets and promises nothing ([`Datagrams`]: `memory`, `udp`, `told_udp`, `ether`); a stream
-//! carrier moves bytes in order ([`Listener`] and [`ByteStream`]: `memory`, `tcp`, `tls`, `unix`). `fault` and `tap` wrap any datagram
+//! carrier moves bytes in order ([`Listener`] and [`ByteStream`]: `memory`, `tcp`, `tls`, `unix`). `fault` and
+//! `tap` wrap any datagram
 //! carrier and are carriers. The endpoint above drives them; only this room and the lab name a socket (R3), and what is
 //! above asks for [`Promises`], never for a carrier's name (R4). `tests/carriers/` is the suite that all of them
 //! pass.

@@ -37,7 +37,8 @@
 //!
 //! `peer` is the handle that callbacks get, `peers` all of them. `server` listens, `sniff` looks who comes, `house` is what
 //! cabo peers are shown. `stream` drives one conversation, whose bytes `words` reads and `unfinished` counts; `session`
-//! begins those of cabo peers, `line` is a client's end of one, `calls` holds their requests, `typed` their structs; `datagrams` has all
+//! begins those of cabo peers, `line` is a client's end of one, `calls` holds their requests, `typed` their
+//! structs; `datagrams` has all
 //! foreign peers of a UDP socket. `engine` has the threads and `callback` says on which one is called;
 //! `reconnect`, `blocking` and `streams` are the client in other shapes. Only `carrier` names a socket.
 

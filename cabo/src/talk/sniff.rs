@@ -17,7 +17,8 @@ use super::Settings;
 use crate::carrier::ByteStream;
 
 /// Who has said nothing for so long is told of as a foreign program, which may wait to be spoken to: a cabo peer begins
-/// with its preface at once, but a segment that was lost comes later than this. A dialect whose clients speak first has its own time.
+/// with its preface at once, but a segment that was lost comes later than this. A dialect whose clients speak
+/// first has its own time.
 const SILENCE_TIME: Duration = Duration::from_millis(250);
 /// Who may only come as a cabo peer has as long for its first bytes as for its handshake.
 const FIRST_WORDS_TIME: Duration = Duration::from_secs(10);
