@@ -19,7 +19,7 @@ pub use queue::{Full, Queue, Refused};
 /// ```
 /// # use {cabo_proto::retry::BackOff, std::time::Duration};
 /// let mut back_off = BackOff::new(Duration::from_millis(100), Duration::from_secs(30));
-/// assert_eq!(back_off.next_pause(u64::MAX), Duration::from_millis(100));
+/// assert_eq!(back_off.next_pause(0), Duration::from_millis(50)); // half of 100 ms
 /// assert_eq!(back_off.next_pause(0), Duration::from_millis(100)); // half of 200 ms
 /// ```
 #[derive(Clone, Debug)]
