@@ -29,7 +29,7 @@ fn a_bad_command_line_says_what_to_type_instead() {
             3,
             &["no.such.host.invalid", "cannot find the host"],
         ),
-        (&["ls", "tls://h"], 2, &["does not run over tls", "write udp://"]),
+        (&["ls", "tls://127.0.0.1:1"], 3, &["127.0.0.1:1", "connection refused"]),
         (&["ls", "//kitchen"], 2, &["//kitchen: names are not looked up", "`cabo ls`"]),
         (
             &["get", "tcp://127.0.0.1:1/a", "-o", "served/a.txt/"],
@@ -40,7 +40,7 @@ fn a_bad_command_line_says_what_to_type_instead() {
         (&["serve", "/dev/null"], 1, &["/dev/null", "neither a folder nor a regular file"]),
         (&["serve", "served", "--on", "udp://h/item"], 2, &["not on an item"]),
         (&["serve", "served", "--on", "//kitchen"], 2, &["a name is for clients"]),
-        (&["serve", "served", "--on", "tls://:5556"], 2, &["does not listen on tls"]),
+        (&["serve", "served", "--on", "tls://:5556"], 2, &["certificate", "?cert=FILE&key=FILE"]),
         (&["serve", "served", "--on", "eth://nosuchif0"], 1, &["no interface \"nosuchif0\"", "lo"]),
         (
             &["serve", "served", "--on", "tcp://192.0.2.1:0"],
