@@ -247,11 +247,6 @@ impl Access {
         self.answers.insert(peer, is_welcome);
     }
 
-    /// Whether this is our own fingerprint.
-    pub fn is_own(&self, fingerprint: Fingerprint) -> bool {
-        Fingerprint::of(self.own) == fingerprint
-    }
-
     /// Reads the `--allow` file again; where that fails, the old list stays in force.
     pub fn reload(&mut self) -> Result<(), AllowError> {
         if let Some(file) = &mut self.allow {

@@ -18,9 +18,11 @@ use cabo_proto::wire::message::{self, Role, Unfit};
 use super::calls::{Answer, Calls};
 use super::datagrams::Bell;
 use super::{Message, Settings, Slow, callback};
+use crate::access::Origin;
 use crate::carrier;
 use crate::connection::Connection;
-use crate::keys::Fingerprint;
+use crate::gate::origin;
+use crate::keys::{Fingerprint, PublicKey};
 
 /// One peer of a server. Cheap to clone; what is sent through any clone goes out in order.
 #[derive(Clone)]
@@ -43,7 +45,8 @@ pub(super) struct Shared {
 }
 
 struct Cabo {
-    fingerprint: Option<Fingerprint>,
+    key: Option<PublicKey>,
+    origin: Origin,
     calls: Calls,
     /// We are its client. Whoever is served is heard only as fast as it listens; where both ends did so, each would wait
     /// for the other.
@@ -129,8 +132,8 @@ impl Peer {
         settings: Arc<Settings>,
         is_server: bool,
     ) -> Self {
-        let fingerprint = connection.peer_key().map(Fingerprint::of);
-        let cabo = Box::new(Cabo { fingerprint, calls: Calls::default(), is_server });
+        let (key, origin) = (connection.peer_key(), origin(connection));
+        let cabo = Box::new(Cabo { key, origin, calls: Calls::default(), is_server });
         Self::with(number, connection.from(), connection.carrier(), settings, Some(cabo))
     }
 
@@ -174,7 +177,12 @@ impl Peer {
 
     /// The identity that it has proved; foreign programs have none, nor has who speaks plain.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
-        self.shared.cabo.as_ref()?.fingerprint
+        self.shared.cabo.as_ref()?.key.map(Fingerprint::of)
+    }
+
+    /// Who a cabo peer is and from where it comes, for the rules of access.
+    pub(super) fn entrant(&self) -> Option<(Option<PublicKey>, Origin)> {
+        self.shared.cabo.as_ref().map(|cabo| (cabo.key, cabo.origin))
     }
 
     /// Sends a message; the cut's header or end mark is added. For a dialect whose messages are layouts, the bytes are

@@ -25,7 +25,7 @@ use super::sniff::Who;
 use super::stream::Conversation;
 use super::unfinished::Budget;
 use super::{Closed, Message, Peer, Settings, Threads, session, sniff};
-use crate::access::{Access, AllowError};
+use crate::access::{Access, AllowError, Decision};
 use crate::address::{Address, AddressError, Place};
 use crate::carrier::{Accepted, Datagrams, Listener};
 use crate::endpoint::listen::with_port;
@@ -101,9 +101,8 @@ impl Rules {
         let Some(gate) = &self.gate else { return Ok(0) };
         gate.access().reload()?;
         let is_removed = |peer: &Peer| {
-            let allowed =
-                |print| gate.access().allow_file().is_none_or(|file| file.contains(print));
-            peer.fingerprint().is_some_and(|print| !allowed(print) && !gate.access().is_own(print))
+            let judge = |(key, origin)| gate.access().judge(key, origin);
+            matches!(peer.entrant().map(judge), Some(Decision::Refuse(_)))
         };
         let removed: Vec<Peer> = self.peers.list().into_iter().filter(is_removed).collect();
         removed.iter().for_each(Peer::close);
