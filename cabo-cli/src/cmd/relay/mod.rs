@@ -17,11 +17,10 @@ use cabo::address::{Address, Host, HostPort, Place};
 use cabo::relay::{LinkStats, Relay, RelayError, RelayHandle, RelayStats};
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use self::flags::CableFlags;
-use super::{Globals, give_up_raw_sockets};
+use super::{Globals, give_up_raw_sockets, interrupted};
 use crate::exit::{self, Failure};
 use crate::show::{stderr, stdout};
 
@@ -65,7 +64,7 @@ impl RelayArgs {
             relay = relay.with_trace(create(path)?);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let signals = runtime.block_on(async { Signals::new() })?; // before anybody knows that it runs
+        let caught = runtime.block_on(async { interrupted() })?; // before anybody knows that it runs
         let here = relay.local_addr();
         if !globals.quiet {
             let from = here.map_or_else(|| self.a.clone(), |here| format!("{} at {here}", self.a));
@@ -73,7 +72,7 @@ impl RelayArgs {
         }
         let running = Running::start(relay)?;
         let is_live = !globals.json && !globals.quiet;
-        let stats = runtime.block_on(running.until_over(signals, self.lasting, is_live))?;
+        let stats = runtime.block_on(running.until_over(caught, self.lasting, is_live))?;
         let mut out = stdout::styled();
         if globals.json {
             writeln!(out, "{}", summary_json(&stats))?;
@@ -123,7 +122,7 @@ impl Running {
     /// Runs until a signal, until the time is over, or until the relay cannot go on.
     async fn until_over(
         mut self,
-        mut signals: Signals,
+        caught: impl Future<Output = ()>,
         lasting: Option<Duration>,
         is_live: bool,
     ) -> anyhow::Result<RelayStats> {
@@ -141,11 +140,10 @@ impl Running {
                 let _ = over.await; // the sender only ever goes away
             }
         };
-        tokio::pin!(time_is_over, relay_is_over);
+        tokio::pin!(caught, time_is_over, relay_is_over);
         loop {
             tokio::select! {
-                _ = signals.terminated.recv() => break,
-                _ = signals.interrupted.recv() => break,
+                () = &mut caught => break,
                 () = &mut time_is_over => break,
                 () = &mut relay_is_over => break,
                 _ = live.tick(), if is_live => write_live(&self.handle.stats()),
@@ -155,19 +153,6 @@ impl Running {
             stderr::overwrite("");
         }
         Ok(self.stop()?)
-    }
-}
-
-/// What ends a relay early.
-struct Signals {
-    terminated: Signal,
-    interrupted: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let terminated = signal(SignalKind::terminate())?;
-        Ok(Self { terminated, interrupted: signal(SignalKind::interrupt())? })
     }
 }
 
