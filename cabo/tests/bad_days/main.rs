@@ -4,5 +4,6 @@
 mod callbacks;
 mod limits;
 mod running;
+mod scanned;
 mod unfinished;
 mod vanished;
