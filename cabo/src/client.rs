@@ -7,7 +7,7 @@ use cabo_proto::session::crypto::PublicKey;
 
 use crate::address::Address;
 use crate::connection::Connection;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Task};
 use crate::error::ConnectError;
 use crate::keys::Fingerprint;
 use crate::keys::known::{Acquaintance, ChangedServer, Known, KnownError};
@@ -47,6 +47,11 @@ impl Client {
     /// A client over `endpoint`. Without `known` it neither remembers nor compares.
     pub fn new(endpoint: Endpoint, known: Option<Known>) -> Self {
         Self { endpoint, known }
+    }
+
+    /// Has its sockets opened anew, and its tasks run, elsewhere than in the runtime where it is used.
+    pub(crate) fn spawning(self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
+        Self { endpoint: self.endpoint.spawning(spawn), ..self }
     }
 
     /// The endpoint below.

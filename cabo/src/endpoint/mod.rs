@@ -117,6 +117,7 @@ impl Endpoint {
     /// Has its tasks run elsewhere than in the runtime where it is used.
     pub(crate) fn spawning(mut self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
         self.spawn = Arc::new(spawn);
+        self.outgoing = Mutex::default(); // a socket belongs to the runtime in which it was opened
         self
     }
 

@@ -12,6 +12,11 @@
 //! let mut client = Client::connect("tcp://localhost:5005", Dialect::parse("lines")?)?;
 //! let answer = client.request("hola", Duration::from_secs(5))?;
 //! println!("{:?}", answer.payload());
+//! client.close()?;
+//!
+//! let mut client = Client::connect_cabo("udp://192.0.2.1:5555")?; // a cabo peer: sealed, over eth:// too
+//! let answer = client.request_as("state", "lamp", Duration::from_secs(5))?;
+//! # drop(answer);
 //! # Ok(()) }
 //! ```
 
@@ -27,11 +32,12 @@ use cabo_proto::dialect::Dialect;
 use cabo_proto::dialect::value::Fields;
 
 use super::engine::Engine;
-use super::{ClientError, Message, client};
+use super::house::own_client;
+use super::{ClientError, Message, Peer, RequestError, Settings, client};
 use crate::address::Address;
-use crate::carrier;
+use crate::{carrier, client as sessions};
 
-/// What is sent has this long to be taken by the kernel; a server that reads nothing for so long is given up.
+/// What is sent has this long to be taken; a server that reads nothing for so long is given up.
 const SEND_TIME: Duration = Duration::from_secs(30);
 
 /// Why a call did not do what it should.
@@ -46,6 +52,9 @@ pub enum BlockingError {
     /// The server ended its stream.
     #[error("the server has ended the conversation")]
     Ended,
+    /// A request has no answer; the conversation goes on.
+    #[error(transparent)]
+    Request(#[from] RequestError),
     /// A message could not be sent in time, or only a part of it: the conversation is over.
     #[error("the server took too little within {0:?}")]
     NotTaken(Duration),
@@ -54,10 +63,13 @@ pub enum BlockingError {
     Threads(#[source] io::Error),
 }
 
-/// A conversation with a server, by calls that block.
+/// A conversation with a server, by calls that block. [`Client::close`] waits until a cabo peer has all that was sent;
+/// where it is dropped instead, what was sent last goes out if the process lives on.
 pub struct Client {
     receiver: client::Receiver,
-    sender: Option<client::Sender>,
+    sender: client::Sender,
+    /// Nothing more is sent.
+    is_over: bool,
     to: carrier::Peer,
 }
 
@@ -73,11 +85,31 @@ impl Client {
         Ok(Self::of(client.map_err(BlockingError::Threads)??))
     }
 
-    /// A conversation that was begun otherwise.
+    /// Connects to a cabo peer at a URL of any carrier, as the user that this is, and knows it again by its key.
+    pub fn connect_cabo(url: impl AsRef<str>) -> Result<Self, BlockingError> {
+        let address: Address = url.as_ref().parse().map_err(ClientError::from)?;
+        let over = own_client().map_err(ClientError::from)?;
+        Self::connect_over(over, &address, Settings::default())
+    }
+
+    /// Connects to a cabo peer by a client of sessions, which has an identity and knows servers. The dialect of the
+    /// settings says what payloads hold.
+    pub fn connect_over(
+        over: sessions::Client,
+        address: &Address,
+        settings: Settings,
+    ) -> Result<Self, BlockingError> {
+        let engine = Engine::of_clients().map_err(BlockingError::Threads)?;
+        let over = over.spawning(engine.spawner());
+        let client = wait(client::Client::connect_on(engine, &over, address, settings));
+        Ok(Self::of(client.map_err(BlockingError::Threads)??))
+    }
+
+    /// A conversation that was begun otherwise. One with a cabo peer lasts as long as the runtime in which it was begun.
     pub fn of(client: client::Client) -> Self {
         let to = client.to();
         let (receiver, sender) = client.split();
-        Self { receiver, sender: Some(sender), to }
+        Self { receiver, sender, is_over: false, to }
     }
 
     /// Whom we reached.
@@ -85,9 +117,19 @@ impl Client {
         self.to
     }
 
+    /// The other side, where it is a cabo peer: to answer its requests, among others.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.sender.peer()
+    }
+
     /// Sends a message; the cut's header or end mark is added, but for messages that are layouts.
     pub fn send(&mut self, payload: impl AsRef<[u8]>) -> Result<(), BlockingError> {
         self.send_by(async |sender| sender.send(payload.as_ref()).await)
+    }
+
+    /// Sends a one-way message of a kind to a cabo peer.
+    pub fn send_as(&mut self, kind: &str, payload: impl AsRef<[u8]>) -> Result<(), BlockingError> {
+        self.send_by(async |sender| sender.send_as(kind, payload.as_ref()).await)
     }
 
     /// Sends a message made of named values.
@@ -107,32 +149,60 @@ impl Client {
         }
     }
 
-    /// Sends a message and returns the next one, for protocols in which that is the answer.
+    /// Asks a cabo peer and returns its answer. Of a foreign program the next message is returned, for protocols in which
+    /// that is the answer.
     pub fn request(
         &mut self,
         payload: impl AsRef<[u8]>,
         within: Duration,
     ) -> Result<Message, BlockingError> {
+        if self.peer().is_some() {
+            return self.request_as("", payload, within);
+        }
         self.send(payload)?;
         self.recv(within)
+    }
+
+    /// Asks a cabo peer by a message of a kind. Messages that come meanwhile wait for [`Self::recv`].
+    pub fn request_as(
+        &mut self,
+        kind: &str,
+        payload: impl AsRef<[u8]>,
+        within: Duration,
+    ) -> Result<Message, BlockingError> {
+        let asking = self.sender.ask(kind, payload.as_ref(), within);
+        match wait_for(asking, within).map_err(BlockingError::Threads)? {
+            Some(answer) => Ok(answer?),
+            None => Err(RequestError::Deadline(within).into()),
+        }
     }
 
     /// Says that nothing more comes from here; the server may go on.
     pub fn finish(&mut self) -> Result<(), BlockingError> {
         self.send_by(async |sender| Ok(sender.finish().await?))?;
-        self.sender = None;
+        self.is_over = true;
         Ok(())
+    }
+
+    /// Ends the conversation, and waits until a cabo peer has all that was sent.
+    pub fn close(self) -> Result<(), BlockingError> {
+        let Self { receiver, mut sender, .. } = self;
+        drop(receiver);
+        let closed = wait_for(sender.close(), SEND_TIME).map_err(BlockingError::Threads)?;
+        closed.ok_or(BlockingError::NotTaken(SEND_TIME))
     }
 
     fn send_by(
         &mut self,
         send: impl AsyncFnOnce(&mut client::Sender) -> Result<(), ClientError>,
     ) -> Result<(), BlockingError> {
-        let Some(sender) = &mut self.sender else { return Err(BlockingError::Ended) };
-        match wait_for(send(sender), SEND_TIME).map_err(BlockingError::Threads)? {
+        if self.is_over {
+            return Err(BlockingError::Ended);
+        }
+        match wait_for(send(&mut self.sender), SEND_TIME).map_err(BlockingError::Threads)? {
             Some(sent) => Ok(sent?),
             None => {
-                self.sender = None; // a part of a message may have gone
+                self.is_over = true; // a part of a message may have gone
                 Err(BlockingError::NotTaken(SEND_TIME))
             }
         }

@@ -1,6 +1,10 @@
-//! Whoever connects to us, one after another, for who prefers to await: each is a conversation as a client has it.
+//! Foreign programs that come to one socket, one after another, for who prefers to await: each is a conversation as a
+//! client has it.
 //!
-//! Neighbours: `client` is the conversation, `server` is for many at once.
+//! No cabo peers come here: a session needs an identity to show and rules by which it is let in, and over UDP its packets
+//! share a socket with everybody else's, where here the first who sends gets the socket whole. A server has all that, and
+//! [`Server::guests`](super::Server::guests) awaits its peers of both sorts in the same way. Neighbours: `client` is the
+//! conversation, `guests` and `server` are for many at once.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;

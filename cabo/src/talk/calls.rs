@@ -269,6 +269,14 @@ impl Answer {
     pub(super) fn unsent(error: SendError, within: Duration) -> Self {
         Self::new(Err(error), within)
     }
+
+    /// Why the request was not sent, where it was not.
+    pub(super) fn refusal(&self) -> Option<&SendError> {
+        match &self.state {
+            Awaited::Unsent(error) => Some(error),
+            Awaited::Open { .. } | Awaited::Over => None,
+        }
+    }
 }
 
 impl Future for Answer {

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use super::callback::{self, Callbacks};
 use super::{Settings, Threads};
+use crate::endpoint::Task;
 
 /// Event loops at most, whatever was asked for.
 const LOOPS_MAX: usize = 1024;
@@ -130,6 +131,12 @@ impl Engine {
     /// Runs it on the loop.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.homes.spawn(Box::pin(work), &self.handle);
+    }
+
+    /// What does that for others.
+    pub(super) fn spawner(self: &Arc<Self>) -> impl Fn(Task) + Send + Sync + 'static + use<> {
+        let engine = self.clone();
+        move |task| engine.spawn(task)
     }
 
     /// Runs the conversation with a peer: on the loop, or on a thread of its own.

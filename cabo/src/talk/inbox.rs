@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::{Closed, Message, Peer};
+use crate::carrier;
 
 /// Bytes that wait, and what each message counts for besides its own; nothing more is read beyond it.
 const FULL_BYTES: usize = 1024 * 1024;
@@ -37,10 +38,12 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a message of `peer`; nobody is there for it where the inbox was abandoned.
+    /// Takes a message of `peer`; nobody is there for it where the inbox was abandoned. A datagram is lost while the inbox
+    /// is full, as datagrams may be: nothing holds up whoever sends them.
     pub(super) fn put(&self, message: Message, peer: &Peer) {
+        let is_datagram = !peer.is_cabo() && matches!(peer.from(), carrier::Peer::Udp(_));
         let mut state = self.lock();
-        if state.is_abandoned {
+        if state.is_abandoned || (is_datagram && state.is_held) {
             return;
         }
         state.bytes += weight(&message);

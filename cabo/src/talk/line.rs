@@ -1,6 +1,7 @@
 //! A client's way to a cabo peer: its end of a session of messages (M-11), and what only such a client can do.
 //!
-//! Neighbours: `client` is the conversation; `session` is a server's end.
+//! Neighbours: `client` is the conversation; `session` is a server's end, `guests` a server's conversations as a client has
+//! its own.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,16 +17,18 @@ use tokio::task::JoinHandle;
 
 use super::calls::{Answer, Calls};
 use super::client::{Client, ClientError, Receiver, Sender};
+use super::engine::Engine;
 use super::house::own_client;
 use super::inbox::Inbox;
 use super::place::with_port_of;
 use super::server::Handlers;
 use super::session::{Both, SERVICE, last_words};
 use super::stream::Conversation;
-use super::{Closed, Message, Peer, SendError, Settings};
+use super::{Closed, Message, Peer, RequestError, SendError, Settings};
 use crate::address::Address;
 use crate::client;
 use crate::connection::Connection;
+use crate::endpoint::Task;
 use crate::request::opening;
 use crate::server::UNKNOWN_SERVICE;
 use crate::stream::{SessionEnded, StreamReset};
@@ -37,8 +40,12 @@ pub(super) struct Line {
     left: watch::Receiver<bool>,
 }
 
-/// Opens the stream of messages of a client, and starts its conversation.
-async fn call(connection: Connection, settings: Settings) -> Result<Line, ClientError> {
+/// Opens the stream of messages of a client, and starts its conversation by `spawn`.
+async fn call(
+    connection: Connection,
+    settings: Settings,
+    spawn: impl FnOnce(Task),
+) -> Result<Line, ClientError> {
     let settings = Arc::new(settings);
     let (send, recv) = connection.open().await.map_err(ClientError::Ended)?;
     let mut stream = Both { send, recv };
@@ -51,17 +58,22 @@ async fn call(connection: Connection, settings: Settings) -> Result<Line, Client
     let peer = Peer::of_session(handlers.next_number(), &connection, settings.clone(), true);
     let conversation = Conversation::new(Box::new(stream), peer.clone(), settings, handlers);
     let into = inbox.clone();
-    tokio::spawn(async move {
+    spawn(Box::pin(async move {
         let closed = conversation.run().await;
         let (code, why) = last_words(&closed);
         into.end(closed);
         connection.say_goodbye(code, &why).await;
         let _ = tell.send(true); // nobody waits for it
-    });
+    }));
     Ok(Line { peer, inbox, left })
 }
 
 impl Line {
+    /// A server's way to a peer of its own, of whichever sort.
+    pub(super) fn of_guest(peer: Peer, inbox: Arc<Inbox>, left: watch::Receiver<bool>) -> Self {
+        Self { peer, inbox, left }
+    }
+
     /// Ends the conversation; the server need not go on with what was asked.
     fn hang_up(&self) {
         for id in self.peer.shared().calls().map(Calls::give_up).unwrap_or_default() {
@@ -102,6 +114,7 @@ impl Line {
 fn ended(closed: Closed) -> Result<(), ClientError> {
     match closed {
         Closed::Broken(error) => Err(error.into()),
+        Closed::Malformed(error) => Err(error.into()),
         Closed::Io(error) => {
             let inner = error.get_ref();
             if let Some(SessionEnded(ended)) = inner.and_then(|inner| inner.downcast_ref()) {
@@ -113,20 +126,18 @@ fn ended(closed: Closed) -> Result<(), ClientError> {
             }
         }
         Closed::Panicked | Closed::NoRoom(_) => Err(io::Error::other(closed.to_string()).into()),
-        Closed::Idle(_) | Closed::Unfinished(_) => {
+        Closed::Idle(_) | Closed::Unfinished(_) | Closed::TooSlow => {
             Err(io::Error::new(io::ErrorKind::TimedOut, closed.to_string()).into())
         }
         Closed::Ended
         | Closed::GoingDown
         | Closed::Stranger(_)
         | Closed::NoGreeting(_)
-        | Closed::Malformed(_)
         | Closed::Refused(_)
         | Closed::Cabo
         | Closed::Elsewhere
         | Closed::Astray
         | Closed::NoMessages(_)
-        | Closed::TooSlow
         | Closed::TooMany(_)
         | Closed::Stuck(_)
         | Closed::Unsecured(_) => Ok(()),
@@ -171,11 +182,31 @@ impl Client {
 
     /// Speaks in a session that there is already.
     pub async fn over(connection: Connection, settings: Settings) -> Result<Self, ClientError> {
-        let (dialect, to) = (settings.dialect.clone(), connection.from());
-        Ok(Self::of_line(call(connection, settings).await?, to, dialect))
+        Self::begin(connection, settings, |task| drop(tokio::spawn(task))).await
     }
 
-    /// The other side, where it is a cabo peer: what is sent through any clone goes out in order.
+    /// The same as [`Self::connect_over`], with all its tasks on `engine`.
+    pub(super) async fn connect_on(
+        engine: Arc<Engine>,
+        over: &client::Client,
+        address: &Address,
+        settings: Settings,
+    ) -> Result<Self, ClientError> {
+        let address = with_port_of(address, &settings.dialect);
+        let connection = over.connect(&address).await?.connection;
+        Self::begin(connection, settings, engine.spawner()).await
+    }
+
+    async fn begin(
+        connection: Connection,
+        settings: Settings,
+        spawn: impl FnOnce(Task),
+    ) -> Result<Self, ClientError> {
+        let (dialect, to) = (settings.dialect.clone(), connection.from());
+        Ok(Self::of_line(call(connection, settings, spawn).await?, to, dialect))
+    }
+
+    /// The other side, where it is a cabo peer or a guest of ours: what is sent through any clone goes out in order.
     pub fn peer(&self) -> Option<&Peer> {
         self.sender.peer()
     }
@@ -216,7 +247,34 @@ impl Sender {
         Ok(self.needs_cabo("requests")?.request(kind, payload, within))
     }
 
-    /// The other side, where it is a cabo peer.
+    /// The same as soon as there is room for it; the time of the answer begins then.
+    pub(super) async fn asking(
+        &mut self,
+        kind: &str,
+        payload: &[u8],
+        within: Duration,
+    ) -> Result<Answer, SendError> {
+        let peer = self.needs_cabo("requests")?;
+        loop {
+            let answer = peer.request(kind, payload, within);
+            match answer.refusal() {
+                Some(SendError::Full { .. }) => peer.room().await,
+                Some(_) | None => return Ok(answer),
+            }
+        }
+    }
+
+    /// Asks as soon as there is room, and awaits the answer.
+    pub(super) async fn ask(
+        &mut self,
+        kind: &str,
+        payload: &[u8],
+        within: Duration,
+    ) -> Result<Message, RequestError> {
+        self.asking(kind, payload, within).await?.await
+    }
+
+    /// The other side, where it is a cabo peer or a guest of ours.
     pub fn peer(&self) -> Option<&Peer> {
         self.line().map(|line| &line.peer)
     }

@@ -20,7 +20,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`Callers`] are whoever connects to us, awaited one after another: each is a conversation as a [`Client`] has it.
+//! [`Guests`] are whoever comes to a [`Server`], awaited one after another: each is a conversation as a [`Client`] has it,
+//! with cabo peers and foreign programs alike. [`Callers`] are the same for foreign programs that come to one socket.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -40,12 +41,14 @@
 //! begins those of cabo peers, `line` is a client's end of one, `calls` holds their requests, `typed` their
 //! structs; `datagrams` has all
 //! foreign peers of a UDP socket. `engine` has the threads and `callback` says on which one is called;
-//! `reconnect`, `blocking` and `streams` are the client in other shapes. Only `carrier` names a socket.
+//! `reconnect`, `blocking` and `streams` are the client in other shapes, `guests` the server. Only `carrier` names a socket.
 
 pub mod blocking;
 pub mod callers;
 pub mod calls;
 pub mod client;
+pub mod guests;
+pub mod link;
 pub mod peer;
 pub mod peers;
 pub mod reconnect;
@@ -82,11 +85,13 @@ use crate::carrier;
 pub use callers::{Call, Callers};
 pub use calls::{Answer, RequestError};
 pub use client::{Client, ClientError, Seen, Watch};
+pub use guests::Guests;
 pub use house::HouseError;
+pub use link::Link;
 pub use peer::{Peer, SendError};
 pub use peers::Peers;
 pub use place::PlaceError;
-pub use reconnect::{Link, Reconnecting};
+pub use reconnect::Reconnecting;
 pub use server::{BindError, Rules, Server};
 pub use typed::TypedError;
 

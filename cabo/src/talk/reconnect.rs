@@ -2,30 +2,48 @@
 //!
 //! What is promised: messages that wait go out in the order in which they were sent, each at most once. What is not: a
 //! message that was on its way when the connection broke may be lost, for nobody but the server knows whether it came;
-//! who has to know asks for an answer. Neighbours: `client` is one connection, `cabo_proto::retry` says the pauses and
-//! keeps the queue, `engine` has the threads.
+//! who has to know asks for an answer, of a cabo peer by [`Link::request`]. Neighbours: `client` is one connection,
+//! `link` the handle, `cabo_proto::retry` says the pauses and keeps the queue, `engine` has the threads.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use cabo::talk::Reconnecting;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let link = Reconnecting::to_cabo("eth://enp3s0")? // or to(url, dialect): a foreign program
+//!     .on_receive(|message, _| println!("{message:?}"))
+//!     .start()?;
+//! link.send_as("lamp", "on")?; // now, or when somebody is there
+//! let state = link.request_blocking("state", "lamp", Duration::from_secs(60))?;
+//! # drop(state);
+//! # Ok(()) }
+//! ```
 
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use cabo_proto::dialect::Dialect;
-use cabo_proto::retry::{BackOff, Full, Queue, Refused};
-use tokio::sync::{Notify, watch};
+use cabo_proto::retry::{BackOff, Full};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::callback::Kind;
+use super::client::Sender;
 use super::engine::Engine;
-use super::{Client, ClientError, Message, blocking};
+use super::house::own_client;
+use super::link::{LINGER_TIME, LastLink, Link, Shared, Speech, Waiting, What};
+use super::{Client, ClientError, Message, SendError, Settings};
 use crate::address::{Address, AddressError};
+use crate::client;
 
-/// After our end the server's last bytes are read for this long, so that no reset destroys what it has not read yet.
-const LINGER_TIME: Duration = Duration::from_secs(2);
+pub use super::link::{Answering, LinkError};
+
+/// Bytes that a cabo peer's connection takes ahead of its carrier: what is lost with it, and no more.
+const AHEAD_BYTES: usize = 64 * 1024;
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Client, ClientError>> + Send>>;
 type OnLink = Box<dyn Fn(&Link) + Send + Sync>;
@@ -68,20 +86,10 @@ pub struct Lost {
     pub pause: Duration,
 }
 
-/// Why a message does not wait to be sent.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum LinkError {
-    /// There is no room.
-    #[error(transparent)]
-    Full(#[from] Refused),
-    /// The client was closed.
-    #[error("the client is closed")]
-    Closed,
-}
-
 /// A client that connects again, before it starts.
 pub struct Reconnecting {
     connect: Box<dyn Fn() -> Connecting + Send + Sync>,
+    speech: Speech,
     settings: Perseverance,
     on_connected: Option<OnLink>,
     on_receive: Option<OnReceive>,
@@ -97,19 +105,51 @@ impl Reconnecting {
         let address: Address = url.as_ref().parse()?;
         address.check_connect()?;
         let dialect = dialect.into();
-        Ok(Self::by(move || {
+        let speech = Speech::Foreign(dialect.clone());
+        let reconnecting = Self::by(move || {
             let (address, dialect) = (address.clone(), dialect.clone());
             async move { Client::connect(&address, dialect).await }
-        }))
+        });
+        Ok(Self { speech, ..reconnecting })
     }
 
-    /// Connects as `connect` does.
+    /// Connects to a cabo peer at a URL of any carrier, as the user that this is, and knows it again by its key.
+    pub fn to_cabo(url: impl AsRef<str>) -> Result<Self, ClientError> {
+        let address: Address = url.as_ref().parse()?;
+        let settings = Settings { outgoing_bytes_max: AHEAD_BYTES, ..Settings::default() };
+        Self::to_cabo_over(own_client()?, &address, settings)
+    }
+
+    /// Connects to a cabo peer by a client of sessions, which has an identity and knows servers. The dialect of the
+    /// settings says what payloads hold; `outgoing_bytes_max` is what a connection takes ahead of its carrier, and what may
+    /// be lost with it.
+    pub fn to_cabo_over(
+        over: client::Client,
+        address: &Address,
+        settings: Settings,
+    ) -> Result<Self, ClientError> {
+        address.check_connect()?;
+        let engine = Engine::of_clients()?;
+        let over = Arc::new(over.spawning(engine.spawner()));
+        let speech = Speech::Cabo { limit_bytes: settings.dialect.limit_bytes };
+        let address = address.clone();
+        let reconnecting = Self::by(move || {
+            let (engine, over) = (engine.clone(), over.clone());
+            let (address, settings) = (address.clone(), settings.clone());
+            async move { Client::connect_on(engine, &over, &address, settings).await }
+        });
+        Ok(Self { speech, ..reconnecting })
+    }
+
+    /// Connects as `connect` does. Whether a message can be sent at all shows when it is its turn: one that cannot costs the
+    /// connection, and is why that is [lost](Self::on_lost).
     pub fn by<F>(connect: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Client, ClientError>> + Send + 'static,
     {
         Self {
             connect: Box::new(move || Box::pin(connect())),
+            speech: Speech::Unknown,
             settings: Perseverance::default(),
             on_connected: None,
             on_receive: None,
@@ -149,15 +189,7 @@ impl Reconnecting {
     /// last [`Link`] is dropped or [`Link::close`] is called.
     pub fn start(self) -> io::Result<Link> {
         let engine = Engine::of_clients()?;
-        let Perseverance { waiting_bytes_max, full, .. } = self.settings;
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue::new(waiting_bytes_max, full)),
-            filled: Notify::new(),
-            closing: watch::Sender::new(false),
-            ended: watch::Sender::new(false),
-            is_connected: AtomicBool::new(false),
-            drain_time: self.settings.drain_time,
-        });
+        let shared = Shared::new(&self.settings, self.speech.clone());
         let last = Arc::new(LastLink(shared.clone()));
         let running = Running {
             is: self,
@@ -166,102 +198,7 @@ impl Reconnecting {
             engine: engine.clone(),
         };
         engine.spawn(async move { running.run().await });
-        Ok(Link { shared, _last: Some(last) })
-    }
-}
-
-/// The handle of a client that connects again. Cheap to clone; what is sent through any clone goes out in order.
-#[derive(Clone)]
-pub struct Link {
-    shared: Arc<Shared>,
-    _last: Option<Arc<LastLink>>,
-}
-
-struct Shared {
-    queue: Mutex<Queue>,
-    filled: Notify,
-    closing: watch::Sender<bool>,
-    ended: watch::Sender<bool>,
-    is_connected: AtomicBool,
-    drain_time: Duration,
-}
-
-/// Goes with the last handle.
-struct LastLink(Arc<Shared>);
-
-impl Drop for LastLink {
-    fn drop(&mut self) {
-        self.0.close();
-    }
-}
-
-impl Link {
-    /// Sends a message, now or when there is a connection again; the cut's header or end mark is added, but for
-    /// messages that are layouts.
-    pub fn send(&self, payload: impl Into<Bytes>) -> Result<(), LinkError> {
-        if *self.shared.closing.borrow() {
-            return Err(LinkError::Closed);
-        }
-        self.shared.lock().push(payload.into())?;
-        self.shared.filled.notify_one();
-        Ok(())
-    }
-
-    /// Whether there is a connection, as far as anybody knows.
-    pub fn is_connected(&self) -> bool {
-        self.shared.is_connected.load(Relaxed)
-    }
-
-    /// Bytes that wait, as they are counted.
-    pub fn waiting_bytes(&self) -> usize {
-        self.shared.lock().bytes()
-    }
-
-    /// Messages that were dropped because there was no room ([`Full::DropOldest`]).
-    pub fn dropped_messages(&self) -> u64 {
-        self.shared.lock().dropped_messages()
-    }
-
-    /// Lets what waits go out, for as long as the settings say, and ends. Returns whether all of it went.
-    pub async fn close(self) -> bool {
-        let mut ended = self.shared.ended.subscribe();
-        self.shared.close();
-        let within = self.shared.drain_time.saturating_add(LINGER_TIME);
-        let has_ended = timeout(within, ended.wait_for(|ended| *ended)).await; // a callback may not return
-        has_ended.is_ok() && self.shared.lock().is_empty()
-    }
-
-    /// The same for who does not await; not to be called from its own callbacks, which it would wait for.
-    pub fn close_blocking(self) -> bool {
-        blocking::wait(self.close()).unwrap_or(false)
-    }
-}
-
-impl Shared {
-    fn close(&self) {
-        self.closing.send_replace(true);
-        self.filled.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next message that waits; none when all went out and no more come.
-    async fn next(&self) -> Option<Bytes> {
-        loop {
-            if let Some(message) = self.lock().pop() {
-                return Some(message);
-            }
-            if *self.closing.borrow() {
-                return None;
-            }
-            self.filled.notified().await;
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        *self.closing.borrow() && self.lock().is_empty()
+        Ok(Link::new(shared, Some(last)))
     }
 }
 
@@ -276,15 +213,14 @@ struct Running {
 impl Running {
     async fn run(&self) {
         let closed = async {
-            let _ = self.shared.closing.subscribe().wait_for(|closing| *closing).await;
-            sleep(self.shared.drain_time).await;
+            self.shared.closed().await;
+            sleep(self.is.settings.drain_time).await;
         };
         tokio::select! {
             () = self.persevere() => {}
             () = closed => {}
         }
-        self.shared.is_connected.store(false, Relaxed);
-        self.shared.ended.send_replace(true);
+        self.shared.ended();
     }
 
     /// Connects again and again, until all that was to be sent has been.
@@ -296,7 +232,7 @@ impl Running {
                 Ok(client) => {
                     let since = Instant::now();
                     let why = self.converse(client).await;
-                    self.shared.is_connected.store(false, Relaxed);
+                    self.shared.disconnected();
                     back_off.lost(since.elapsed());
                     why
                 }
@@ -310,10 +246,9 @@ impl Running {
                 let lost = Lost { why, pause };
                 self.call(Kind::Close, || call(&lost)).await;
             }
-            let mut closing = self.shared.closing.subscribe();
             tokio::select! {
                 () = sleep(pause) => {}
-                _ = closing.wait_for(|closing| *closing), if !*self.shared.closing.borrow() => {}
+                () = self.shared.closed(), if !self.shared.is_closing() => {}
             }
         }
     }
@@ -321,7 +256,7 @@ impl Running {
     /// One connection, to its end: why it ended, where that was not the end of the server's stream.
     async fn converse(&self, client: Client) -> Option<ClientError> {
         let (mut receiver, mut sender) = client.split();
-        self.shared.is_connected.store(true, Relaxed);
+        self.shared.connected(sender.peer());
         if let Some(call) = &self.is.on_connected {
             self.call(Kind::Connect, || call(&self.link())).await;
         }
@@ -335,8 +270,8 @@ impl Running {
             }
         });
         let sending = async {
-            while let Some(message) = self.shared.next().await {
-                sender.send(&message).await?;
+            while let Some(waiting) = self.shared.next().await {
+                send(&self.shared, &mut sender, waiting).await?;
             }
             sender.finish().await?;
             Ok::<(), ClientError>(())
@@ -345,7 +280,9 @@ impl Running {
             why = &mut receiving => return why,
             sent = sending => if let Err(error) = sent { return Some(error) },
         }
-        timeout(LINGER_TIME, receiving).await.unwrap_or(None)
+        let why = timeout(LINGER_TIME, receiving).await.unwrap_or(None);
+        sender.close().await; // a cabo peer may have more to take
+        why
     }
 
     async fn receive(&self, message: Message) {
@@ -362,7 +299,65 @@ impl Running {
     }
 
     fn link(&self) -> Link {
-        Link { shared: self.shared.clone(), _last: self.last.upgrade() }
+        Link::new(self.shared.clone(), self.last.upgrade())
+    }
+}
+
+/// Sends what has waited. What a cabo peer did not take goes back to where it waited; a foreign program may have a part.
+async fn send(shared: &Shared, sender: &mut Sender, waiting: Waiting) -> Result<(), ClientError> {
+    if sender.peer().is_none() {
+        return send_foreign(sender, waiting).await;
+    }
+    let mut held = Held { shared, waiting: Some(waiting) };
+    let sent = held.send(sender).await;
+    if !matches!(sent, Err(ClientError::Send(SendError::Gone))) {
+        held.waiting = None;
+    }
+    sent
+}
+
+async fn send_foreign(sender: &mut Sender, waiting: Waiting) -> Result<(), ClientError> {
+    match waiting.what {
+        What::Plain => sender.send(&waiting.payload).await,
+        What::OfKind | What::Request { .. } => sender.send_as(&waiting.kind, b"").await, // says why not
+    }
+}
+
+/// A message that was taken to be sent.
+struct Held<'a> {
+    shared: &'a Shared,
+    waiting: Option<Waiting>,
+}
+
+impl Held<'_> {
+    /// Sends it. A request whose time is over, or that nobody awaits any more, is not sent.
+    async fn send(&mut self, sender: &mut Sender) -> Result<(), ClientError> {
+        let Some(Waiting { kind, payload, what }) = &mut self.waiting else { return Ok(()) };
+        let (until, answer) = match what {
+            What::Plain => return sender.send(payload).await,
+            What::OfKind => return sender.send_as(kind, payload).await,
+            What::Request { until, answer } => (until, answer),
+        };
+        let within = until.saturating_duration_since(std::time::Instant::now());
+        if within.is_zero() || answer.as_ref().is_none_or(oneshot::Sender::is_closed) {
+            return Ok(());
+        }
+        let asked = sender.asking(kind, payload, within).await?;
+        if asked.refusal() == Some(&SendError::Gone) {
+            return Err(SendError::Gone.into());
+        }
+        if let Some(answer) = answer.take() {
+            let _ = answer.send(asked); // dropped, it is cancelled
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            self.shared.put_back(waiting);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cabo_proto::dialect::Dialect;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -206,6 +207,10 @@ impl Server {
     pub fn rules(&self) -> Rules {
         let gate = self.sessions.as_ref().map(|sessions| sessions.gate.clone());
         Rules { gate, peers: self.peers() }
+    }
+
+    pub(super) fn dialect(&self) -> Arc<Dialect> {
+        self.settings.dialect.clone()
     }
 
     /// What peers are held to.

@@ -1,7 +1,11 @@
 //! The halves of a client as [`Stream`] and [`Sink`], for who composes conversations of those.
 //!
-//! Neighbours: `client`, whose halves these are. A connection without messages at all is [`Client::stream`]: bytes, as
-//! [`AsyncRead`](tokio::io::AsyncRead) and [`AsyncWrite`](tokio::io::AsyncWrite).
+//! They are the same with cabo peers and with foreign programs, of a client and of a server's
+//! [guests](super::Server::guests). Neighbours: `client`, whose halves these are.
+//!
+//! A connection without messages at all is bytes, as [`AsyncRead`](tokio::io::AsyncRead) and
+//! [`AsyncWrite`](tokio::io::AsyncWrite): with a foreign program [`Client::stream`], with a cabo peer any number of streams
+//! of one session, [`Connection::open`](crate::connection::Connection::open) and `accept`.
 
 use std::collections::VecDeque;
 use std::future::Future;

@@ -1,19 +1,24 @@
 //! Cabo peers of `talk`: messages, requests and their ends on every carrier, beside foreign programs on the same port.
 #![allow(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 
+mod again;
+mod blocking;
 mod ether;
+mod guests;
 mod hostile;
 #[path = "../../../tests/needs.rs"]
 mod needs;
 mod requests;
 mod same_port;
+mod tls;
 
 use std::time::Duration;
 
-use cabo::address::Address;
+use cabo::address::{Address, Place};
 use cabo::client;
 use cabo::endpoint::{self, Endpoint};
 use cabo::keys::Identity;
+use cabo::keys::certificate::self_signed;
 use cabo::proto::dialect::Dialect;
 use cabo::talk::{Client, Message, Peer, Peers, Server, Settings};
 use tokio::sync::oneshot;
@@ -33,7 +38,10 @@ struct Running {
 
 impl Running {
     async fn start(mut server: Server) -> Self {
-        let (peers, at) = (server.peers(), server.listen().await.unwrap());
+        let (peers, mut at) = (server.peers(), server.listen().await.unwrap());
+        for address in at.iter_mut().filter(|address| matches!(address.place, Place::Tls(_))) {
+            address.query.set("verify", b"no"); // `tls` looks at certificates
+        }
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.serve(async { stopped.await.unwrap_or_default() }));
         Self { at, peers, stop, task }
@@ -84,7 +92,10 @@ fn urls() -> (tempfile::TempDir, Vec<String>) {
         return (dir, vec!["eth://lo:5999".into()]);
     }
     let unix = format!("unix://{}", dir.path().join("s").display());
-    (dir, vec!["tcp://127.0.0.1:0".into(), "udp://127.0.0.1:0".into(), unix])
+    let (made, file) = (self_signed(&["127.0.0.1"], 1).unwrap(), dir.path().join("c.pem"));
+    std::fs::write(&file, made.certificate + &made.key).unwrap();
+    let tls = format!("tls://127.0.0.1:0?cert={}", file.display());
+    (dir, vec!["tcp://127.0.0.1:0".into(), "udp://127.0.0.1:0".into(), unix, tls])
 }
 
 async fn next(client: &mut Client) -> Message {
