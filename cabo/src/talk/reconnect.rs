@@ -42,7 +42,7 @@ use crate::client;
 
 pub use super::link::{Answering, LinkError};
 
-/// Bytes that a cabo peer's connection takes ahead of its carrier: what is lost with it, and no more.
+/// Bytes that a cabo peer's connection takes ahead of its stream; the rest waits, and is not lost with it.
 const AHEAD_BYTES: usize = 64 * 1024;
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Client, ClientError>> + Send>>;
@@ -121,8 +121,7 @@ impl Reconnecting {
     }
 
     /// Connects to a cabo peer by a client of sessions, which has an identity and knows servers. The dialect of the
-    /// settings says what payloads hold; `outgoing_bytes_max` is what a connection takes ahead of its carrier, and what may
-    /// be lost with it.
+    /// settings says what payloads hold; the less `outgoing_bytes_max` is, the less is lost with a connection.
     pub fn to_cabo_over(
         over: client::Client,
         address: &Address,

@@ -97,7 +97,7 @@ async fn foreign_programs_are_guests_too_and_are_closed_when_they_are_dropped() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_message_is_an_error_and_an_end_is_none() {
-    let mut guests = open_at(["tcp://127.0.0.1:0"], "length:u32be").guests().await.unwrap();
+    let mut guests = open_at(["tcp://127.0.0.1:0"], "length:!L:size").guests().await.unwrap();
     let mut stream = tokio::net::TcpStream::connect(socket(&guests.at()[0])).await.unwrap();
     stream.write_all(b"\xff\xff\xff\xff").await.unwrap();
     let mut guest = taken(&mut guests).await;
