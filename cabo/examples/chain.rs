@@ -1,12 +1,14 @@
-//! A server that is itself a client of another: `chain tcp://:5006 tcp://localhost:5005` adds its mark to each line and
-//! passes it on, and passes the answers back. Three in a row are a chain: a client, this, and `echo`.
+//! A server that is itself a client of another: `chain tcp://:5006 tcp://localhost:5005`, or without words the same, adds its
+//! mark to each line and passes it on, and passes the answers back. Three in a row are a chain: a client, this, and `echo`.
 
 use cabo::proto::dialect::Dialect;
 use cabo::talk::{Link, Reconnecting, Server, Settings};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), cabo::Report> {
     let mut urls = std::env::args().skip(1);
-    let (own, next) = (urls.next().ok_or("own URL?")?, urls.next().ok_or("the next one's URL?")?);
+    let own = urls.next().unwrap_or_else(|| "tcp://:5006".to_owned());
+    let next = urls.next().unwrap_or_else(|| "tcp://localhost:5005".to_owned());
+    Reconnecting::to(&next, Dialect::parse("lines")?)?; // else it would show only when somebody comes
     let dialect = std::sync::Arc::new(Dialect::parse("lines")?);
     let upstream = dialect.clone();
     Server::bind([own])?

@@ -1,5 +1,7 @@
 //! What can go wrong between an endpoint URL and a session, in words that say what, where, why and what next.
 
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
 use cabo_proto::session::config::Ended;
@@ -7,6 +9,41 @@ use cabo_proto::session::config::Ended;
 use crate::address::AddressError;
 use crate::carrier::OpenError;
 use crate::crypto::SetupError;
+
+/// Whatever went wrong, for `main` to return: what is printed is its words and those of its causes, not its fields.
+///
+/// ```no_run
+/// use cabo::talk::Server;
+///
+/// fn main() -> Result<(), cabo::Report> {
+///     Server::bind(["tcp://:5005"])?.run()?;
+///     Ok(()) // else: Error: tcp://[::]:5005 is in use ..., and exit code 1
+/// }
+/// ```
+pub struct Report(Box<dyn Error>);
+
+impl<E: Error + 'static> From<E> for Report {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let words = error.to_string();
+            if !said.contains(&words) {
+                write!(f, ": {words}")?;
+                said = words;
+            }
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
 
 /// A host that has no address.
 #[derive(Debug, thiserror::Error)]

@@ -22,6 +22,8 @@
 
 pub use cabo_proto as proto;
 
+pub use error::Report;
+
 pub mod access;
 pub mod address;
 pub mod carrier;

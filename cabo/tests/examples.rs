@@ -89,20 +89,47 @@ fn a_chain_of_three_passes_on_and_passes_back() {
 }
 
 #[test]
-fn a_lamp_streams_its_state_to_everybody_and_a_button_changes_it() {
+fn a_lamp_tells_everybody_its_state_and_every_change_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lamp");
     let _lamp = start("lamp", &[&url(&path)]);
     let (mut first, mut second) = (BufReader::new(connect(&path)), BufReader::new(connect(&path)));
     let _never_reads = connect(&path);
     assert_eq!((line(&mut first), line(&mut second)), ("dark\n".into(), "dark\n".into()));
-    let mut button = connect(&path);
-    button.write_all(b"on\n").unwrap();
+    let mut button = BufReader::new(connect(&path));
+    button.get_mut().write_all(b"on\non\nwhat?\n").unwrap();
     for watcher in [&mut first, &mut second] {
-        while line(watcher) != "bright\n" {}
+        assert_eq!(line(watcher), "bright\n");
     }
-    button.write_all(b"off\n").unwrap();
-    for watcher in [&mut first, &mut second] {
-        while line(watcher) != "dark\n" {}
+    assert_eq!((line(&mut button), line(&mut button)), ("dark\n".into(), "bright\n".into()));
+    assert_eq!(line(&mut BufReader::new(connect(&path))), "bright\n", "who comes later");
+    button.get_mut().write_all(b"off\n").unwrap();
+    for watcher in [&mut first, &mut second, &mut button] {
+        assert_eq!(line(watcher), "dark\n", "what changed nothing was not told");
+    }
+}
+
+#[test]
+fn what_goes_wrong_is_said_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("taken");
+    let taken = url(&path);
+    let _echo = start("echo", &[&taken]);
+    drop(connect(&path));
+    let nobody = url(&folder.path().join("nobody"));
+    for (name, args, words) in [
+        ("echo", vec![taken.as_str()], "in use"),
+        ("lamp", vec![taken.as_str()], "in use"),
+        ("lamp", vec!["nonsense"], "nonsense"),
+        ("chain", vec![taken.as_str(), taken.as_str()], "in use"),
+        ("chain", vec![nobody.as_str(), "nonsense"], "nonsense"),
+        ("ask", vec![nobody.as_str(), "hola"], "nobody"),
+    ] {
+        let done = example(name).args(&args).output().unwrap();
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(1), "{name} {args:?}: {said}");
+        assert!(said.starts_with("Error: ") && said.contains(words), "{name} {args:?}: {said}");
+        let is_debug = said.contains(['{', '}', '(']);
+        assert!(said.lines().count() == 1 && !is_debug, "{name} {args:?}: {said}");
     }
 }
