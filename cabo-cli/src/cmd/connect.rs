@@ -69,7 +69,6 @@ impl Args {
             (url, _) => url.as_deref().unwrap_or_default().parse().map_err(Failure::from)?,
         };
         let is_cabo = self.dialect.is_cabo(&address);
-        self.explain.own_up(std::slice::from_ref(&address), &self.dialect, globals);
         let is_datagrams = is_datagrams(&address) && !is_cabo;
         let holding = self.converse.meant(&dialect, is_datagrams, self.idle, globals)?;
         let watching = holding.watching()?;

@@ -128,7 +128,6 @@ impl Args {
             ..Settings::default()
         };
         let addresses = addresses(&self.urls, &self.config, &dialect)?;
-        self.explain.own_up(&addresses, &self.dialect, globals);
         let show_as = one_manner(self.converse.show, globals)?;
         if !self.once
             && let Some(flag) = self.converse.needs_one()

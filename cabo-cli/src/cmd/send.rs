@@ -79,7 +79,6 @@ impl Args {
         };
         let typed = talk::typed(&dialect, &words)?;
         let is_cabo = self.dialect.is_cabo(&address);
-        self.explain.own_up(std::slice::from_ref(&address), &self.dialect, globals);
         let is_datagram = matches!(address.place, Place::Udp(_)) && !is_cabo;
         let view = View::new(&dialect, is_datagram, self.show, globals)?;
         let wait = self.wait.unwrap_or(if is_datagram { Duration::ZERO } else { WAIT });

@@ -6,11 +6,9 @@
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
-use cabo::address::{Address, Place};
 use cabo::carrier::calls::{self, Call};
 use serde_json::{Value, json};
 
-use super::DialectArgs;
 use crate::cmd::Globals;
 use crate::show::human::escaped;
 use crate::show::{json as json_lines, stderr};
@@ -44,20 +42,6 @@ impl ExplainArgs {
                 stderr::say(&line(call, since));
             }
         });
-    }
-
-    /// Says where it will be silent: cabo's own packets leave in batches that no line a call could explain.
-    pub(crate) fn own_up(self, addresses: &[Address], dialect: &DialectArgs, globals: Globals) {
-        if !self.explain || globals.quiet {
-            return;
-        }
-        let is_packets = |address: &&Address| {
-            let place = &address.place;
-            dialect.is_cabo(address) && matches!(place, Place::Udp(_) | Place::Eth { .. })
-        };
-        for address in addresses.iter().filter(is_packets) {
-            stderr::say(&format!("--explain tells nothing of cabo's own packets, as at {address}"));
-        }
     }
 }
 

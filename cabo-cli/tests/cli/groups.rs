@@ -101,3 +101,75 @@ fn a_closed_port_is_told_by_its_host_and_silence_by_us() {
         finish(&mut inside(&world, "ip link set lo up", script)).failed(3, &[closed]);
     }
 }
+
+/// Two cables from here to a second namespace, which `there COMMAND ..` is run in: both ends have addresses, and each takes
+/// what comes for any of them.
+const TWO_CABLES: &str = r#"
+    mkfifo up
+    unshare --net sh -c 'echo up > up; exec sleep 1000' & other=$!
+    trap 'kill $other' EXIT
+    read is_up < up
+    there() { nsenter --net=/proc/$other/ns/net "$@"; }
+    for cable in v w; do
+        case $cable in v) net=10.9.8;; w) net=10.9.9;; esac
+        ip link add ${cable}0 type veth peer name ${cable}1 netns $other
+        ip address add $net.7/24 dev ${cable}0; ip link set ${cable}0 up
+        there ip address add $net.8/24 dev ${cable}1; there ip link set ${cable}1 up
+    done
+    for filter in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $filter; done"#;
+
+/// Hears at `w0` alone, whatever of it was sent to which address, and leaves when it hears `last`.
+const HEAR_AT_W0: &str = r#"
+    mkfifo said
+    "$0" listen 'udp://0.0.0.0:5034?if=w0' --open $more > said & listen=$!
+    exec 3< said
+    read listening <&3
+    there "$0" send 'udp://10.9.8.7:5034?if=v1' --wait 60s by-v0 && exit 9 || :
+    there "$0" send 'udp://10.9.9.7:5034?if=v1' --wait 60s to-w0-by-v0 && exit 9 || :
+    there "$0" send 'udp://10.9.8.7:5034?if=w1' to-v0-by-w0
+    there "$0" send udp://10.9.9.7:5034 --as cabo from-a-cabo-peer
+    there "$0" send udp://10.9.9.7:5034 last
+    while read event <&3; do case $event in
+        *'"payload":"last"'*) break;;
+        *'"payload"'*) echo "$event";;
+    esac; done
+    kill $listen; wait $listen"#;
+
+#[test]
+fn a_socket_with_an_interface_hears_and_sends_by_it_alone() {
+    if cannot_make_links() || skip_without(&[Need::Program("nsenter")]) {
+        return;
+    }
+    let closed = "the host answered that the port is closed";
+    for more in ["--json", "--json --explain"] {
+        let world = World::new();
+        let script = format!("more='{more}'\n{HEAR_AT_W0}");
+        let done = finish(&mut inside(&world, TWO_CABLES, &script)).good();
+        let heard =
+            ["to-v0-by-w0", "from-a-cabo-peer"].map(|text| format!("\"payload\":\"{text}\""));
+        let lines: Vec<&str> = done.out.lines().collect();
+        assert_eq!(lines.len(), heard.len(), "{more}: {done:?}");
+        for (line, heard) in lines.into_iter().zip(heard) {
+            assert!(line.contains(&heard), "{more}: {heard}: {line}");
+        }
+        assert_eq!(done.err.matches(closed).count(), 2, "{more}: {}", done.err);
+    }
+}
+
+#[test]
+fn an_interface_takes_no_privilege_and_has_to_be_there() {
+    let world = World::new();
+    for args in [["listen", "udp://127.0.0.1:0?if=nope0"], ["send", "udp://127.0.0.1:9?if=nope0"]] {
+        let code = if args[0] == "send" { 3 } else { 1 };
+        world.run(&args).failed(code, &["there is no interface \"nope0\" here; there are: "]);
+    }
+    if cannot_make_links() {
+        return;
+    }
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let url = format!("udp://{}?if=lo", silent.local_addr().unwrap());
+    finish(world.cabo_unprivileged().args(["send", &url, "hola"])).good();
+    let mut heard = [0; 9];
+    let len = silent.recv(&mut heard).unwrap();
+    assert_eq!(&heard[..len], b"hola");
+}

@@ -41,7 +41,7 @@ mod told_udp;
 pub use error::{OpenError, SendFailure, send_failure};
 pub(crate) use ether::device::interface_index;
 pub use peer::{InterfaceName, Peer};
-pub(crate) use told_udp::ToldUdp;
+pub(crate) use told_udp::{packets as udp_packets, packets_anywhere as udp_packets_anywhere};
 
 /// Bytes that one receive slot must hold: a whole batch that the kernel merged (GRO), or the largest frame of `lo`.
 pub const SLOT_BYTES: usize = 65_536;

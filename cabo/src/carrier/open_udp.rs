@@ -23,15 +23,34 @@ const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 /// What it means that a socket does not hear all groups.
 const OWN_GROUPS: &str = "groups that other sockets joined are not heard";
 
-/// Which interface a multicast group is joined at and sent to.
+/// By which interface a socket hears and speaks, and how far what it says to a group goes.
 #[derive(Clone, Debug, Default)]
-pub struct Multicast {
-    /// The interface by its index; the system chooses where it is 0.
-    pub interface_index: u32,
+pub struct Reach {
+    /// Groups are joined and sent to at this interface; a socket of any other address is bound to it, and hears and sends
+    /// nothing by another one. The system chooses where there is none.
+    pub interface: Option<Interface>,
     /// Routers that a datagram may pass, and one more; 1 stays on the link.
     pub ttl: Option<u32>,
     /// Whether receivers on this machine hear it; the system says yes.
     pub is_looped: Option<bool>,
+}
+
+/// An interface of this machine.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Interface {
+    /// Its name.
+    pub name: InterfaceName,
+    /// The kernel's number of it, never 0.
+    pub index: u32,
+}
+
+impl Interface {
+    /// The one that has this name now.
+    pub fn named(name: &str) -> Result<Self, OpenError> {
+        let none = || OpenError::no_interface(name);
+        let index = device::interface_index(name).map_err(|_| none())?;
+        Ok(Self { name: InterfaceName::new(name).ok_or_else(none)?, index })
+    }
 }
 
 /// The socket.
@@ -46,19 +65,18 @@ pub struct OpenUdp {
 
 impl OpenUdp {
     /// Listens at `address`; a group is joined. Must be called inside a tokio runtime.
-    pub fn listen(address: SocketAddr, multicast: &Multicast) -> Result<Self, OpenError> {
+    pub fn listen(address: SocketAddr, reach: &Reach) -> Result<Self, OpenError> {
         let what = format!("udp://{address}");
         let failed = |operation| {
             let what = &what;
-            move |source| match needs_interface(&source, address, multicast) {
+            move |source| match needs_interface(&source, address, reach) {
                 true => OpenError::NeedsInterface { what: what.clone(), operation, source },
                 false => OpenError::of(what, operation, source),
             }
         };
-        let mut opened = Self::bound(address, false, multicast).map_err(failed("bind"))?;
+        let mut opened = Self::bound(address, false, reach, address).map_err(failed("bind"))?;
         if address.ip().is_multicast() {
-            let (socket, interface) =
-                (SockRef::from(&opened.socket), interface_of(address, multicast));
+            let (socket, interface) = (SockRef::from(&opened.socket), interface_of(address, reach));
             join(&socket, address, interface).map_err(failed("join the group"))?;
             opened._closing.joined();
         }
@@ -66,9 +84,8 @@ impl OpenUdp {
     }
 
     /// Listens at `port` of every address of this machine, of both families where there are both.
-    pub fn listen_anywhere(port: u16) -> Result<Self, OpenError> {
-        let plain = Multicast::default();
-        anywhere::open(port, |address| Self::bound(address, true, &plain))
+    pub fn listen_anywhere(port: u16, reach: &Reach) -> Result<Self, OpenError> {
+        anywhere::open(port, |address| Self::bound(address, true, reach, address))
             .map_err(|e| OpenError::of(&format!("udp://:{port}"), "bind", e))
     }
 
@@ -77,7 +94,7 @@ impl OpenUdp {
     pub fn towards(
         to: SocketAddr,
         from: Option<SocketAddr>,
-        multicast: &Multicast,
+        reach: &Reach,
         is_one_host: bool,
     ) -> Result<Self, OpenError> {
         let any: SocketAddr = match to {
@@ -85,7 +102,7 @@ impl OpenUdp {
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let what = format!("udp://{}", from.unwrap_or(to));
-        let opened = Self::bound(from.unwrap_or(any), false, multicast);
+        let opened = Self::bound(from.unwrap_or(any), false, reach, to);
         let mut opened = opened.map_err(|e| OpenError::of(&what, "open", e))?;
         if is_one_host {
             let connected = calls::connect(&SockRef::from(&opened.socket), &to.into(), Kind::Udp);
@@ -95,14 +112,23 @@ impl OpenUdp {
         Ok(opened)
     }
 
-    fn bound(address: SocketAddr, is_both: bool, multicast: &Multicast) -> io::Result<Self> {
+    /// A socket at `address`, for what comes to or goes to `there`.
+    fn bound(
+        address: SocketAddr,
+        is_both: bool,
+        reach: &Reach,
+        there: SocketAddr,
+    ) -> io::Result<Self> {
         let (domain, udp) = (Domain::for_address(address), Some(Protocol::UDP));
         let (socket, closing) = calls::socket(domain, Type::DGRAM, udp, Kind::Udp)?;
         anywhere::set_families(&socket, address, is_both)?;
         let broadcast = socket.set_broadcast(true);
         calls::option(&socket, "SO_BROADCAST, 1", "broadcasts may leave", broadcast)?;
         let receive_buffer = ReceiveBuffer::raise(&socket, RECEIVE_BUFFER_BYTES)?;
-        set_multicast(&socket, address, multicast)?;
+        if let Some(interface) = reach.interface {
+            set_interface(&socket, interface, there)?;
+        }
+        set_multicast(&socket, address, reach)?;
         if address.ip().is_multicast() {
             let shared = socket.set_reuse_address(true);
             calls::option(&socket, "SO_REUSEADDR, 1", "several may hear one group", shared)?;
@@ -187,33 +213,53 @@ impl OpenUdp {
 }
 
 /// The address that all stations of an interface's IPv4 network hear.
-pub fn broadcast_address(interface: &str) -> Result<Ipv4Addr, OpenError> {
-    let name = InterfaceName::new(interface).ok_or_else(|| OpenError::no_interface(interface))?;
-    device::broadcast_address(name).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENODEV) => OpenError::no_interface(interface),
-        _ => OpenError::NoBroadcast { name: interface.to_owned() },
+pub fn broadcast_address(interface: InterfaceName) -> Result<Ipv4Addr, OpenError> {
+    device::broadcast_address(interface).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENODEV) => OpenError::no_interface(interface.as_str()),
+        _ => OpenError::NoBroadcast { name: interface.to_string() },
     })
 }
 
-/// How far and by which way what is sent to a group goes.
-fn set_multicast(socket: &Socket, address: SocketAddr, multicast: &Multicast) -> io::Result<()> {
-    let is_v4 = address.is_ipv4();
-    let index = multicast.interface_index;
-    if index != 0 {
-        let set = if is_v4 {
+/// Groups go by `interface`; what is for any other address comes and goes by it alone.
+fn set_interface(socket: &Socket, interface: Interface, there: SocketAddr) -> io::Result<()> {
+    let Interface { name, index } = interface;
+    if !there.ip().is_multicast() {
+        return bind_to(socket, name);
+    }
+    let set = match there {
+        SocketAddr::V4(_) => {
             let request = libc::ip_mreqn {
                 imr_multiaddr: libc::in_addr { s_addr: 0 },
                 imr_address: libc::in_addr { s_addr: 0 },
                 imr_ifindex: i32::try_from(index).unwrap_or_default(),
             };
             sockopt::set(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, request)
-        } else {
-            socket.set_multicast_if_v6(index)
-        };
-        let what = format_args!("{}_MULTICAST_IF, {index}", family(is_v4));
-        calls::option(socket, what, "what is sent to groups leaves by that interface", set)?;
-    }
-    if let Some(ttl) = multicast.ttl {
+        }
+        SocketAddr::V6(_) => socket.set_multicast_if_v6(index),
+    };
+    let what = format_args!("{}_MULTICAST_IF, {index}", family(there.is_ipv4()));
+    calls::option(socket, what, "what is sent to groups leaves by that interface", set)
+}
+
+/// Hears and sends by one interface alone.
+pub(super) fn bind_to(socket: &Socket, interface: InterfaceName) -> io::Result<()> {
+    let bound = socket.bind_device(Some(interface.as_str().as_bytes()));
+    let what = format_args!("SO_BINDTODEVICE, {interface}");
+    let told = calls::option(socket, what, "it comes and goes by that interface alone", bound);
+    told.map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            let text =
+                format!("by {interface} alone: before Linux 5.7 that takes CAP_NET_RAW (setcap)");
+            io::Error::new(io::ErrorKind::PermissionDenied, text)
+        }
+        _ => error,
+    })
+}
+
+/// How far what is sent to a group goes.
+fn set_multicast(socket: &Socket, address: SocketAddr, reach: &Reach) -> io::Result<()> {
+    let is_v4 = address.is_ipv4();
+    if let Some(ttl) = reach.ttl {
         let (set, name) = if is_v4 {
             (socket.set_multicast_ttl_v4(ttl), "TTL")
         } else {
@@ -222,7 +268,7 @@ fn set_multicast(socket: &Socket, address: SocketAddr, multicast: &Multicast) ->
         let what = format_args!("{}_MULTICAST_{name}, {ttl}", family(is_v4));
         calls::option(socket, what, "each router takes one off, and drops it at 0", set)?;
     }
-    if let Some(is_looped) = multicast.is_looped {
+    if let Some(is_looped) = reach.is_looped {
         let set = if is_v4 {
             socket.set_multicast_loop_v4(is_looped)
         } else {
@@ -261,19 +307,20 @@ fn join(socket: &Socket, address: SocketAddr, interface_index: u32) -> io::Resul
     }
 }
 
-/// The interface at which a group is joined: the one that was named, or that the address itself names.
-fn interface_of(address: SocketAddr, multicast: &Multicast) -> u32 {
-    match address {
-        SocketAddr::V6(address) if multicast.interface_index == 0 => address.scope_id(),
-        SocketAddr::V4(_) | SocketAddr::V6(_) => multicast.interface_index,
+/// The interface at which a group is joined: the one that was named, or that the address itself names; 0 is any.
+fn interface_of(address: SocketAddr, reach: &Reach) -> u32 {
+    match (reach.interface, address) {
+        (Some(interface), _) => interface.index,
+        (None, SocketAddr::V6(address)) => address.scope_id(),
+        (None, SocketAddr::V4(_)) => 0,
     }
 }
 
 /// Whether the system could not choose an interface, and nobody did.
-fn needs_interface(error: &io::Error, address: SocketAddr, multicast: &Multicast) -> bool {
+fn needs_interface(error: &io::Error, address: SocketAddr, reach: &Reach) -> bool {
     let is_without = matches!(
         error.raw_os_error(),
         Some(libc::ENODEV | libc::EADDRNOTAVAIL | libc::ENETUNREACH | libc::EINVAL)
     );
-    is_without && address.ip().is_multicast() && interface_of(address, multicast) == 0
+    is_without && address.ip().is_multicast() && interface_of(address, reach) == 0
 }

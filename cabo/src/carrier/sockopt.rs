@@ -8,6 +8,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use tokio::io::unix::AsyncFd;
 
+use super::calls;
+
+const WAITS_TO_BE_READ: &str = "so much may wait to be read; what comes then is dropped";
+
 /// Sets option `name` of `level` to `value`, a plain C value.
 pub(in crate::carrier) fn set<T: Copy>(
     socket: &impl AsRawFd,
@@ -56,9 +60,13 @@ pub(in crate::carrier) struct ReceiveBuffer {
 impl ReceiveBuffer {
     /// Asks for `asked` bytes, past the machine's limit where we may, and looks at what came.
     pub(in crate::carrier) fn raise(socket: &impl AsRawFd, asked: usize) -> io::Result<Self> {
-        let want = libc::c_int::try_from(asked).unwrap_or(libc::c_int::MAX);
-        if set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, want).is_err() {
-            set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, want)?;
+        let want = buffer(asked);
+        let forced = set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, want);
+        let what = format_args!("SO_RCVBUFFORCE, {want}");
+        if calls::option(socket, what, WAITS_TO_BE_READ, forced).is_err() {
+            let raised = set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, want);
+            let what = format_args!("SO_RCVBUF, {want}");
+            calls::option(socket, what, WAITS_TO_BE_READ, raised)?;
         }
         let [doubled] = get(socket, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
         Ok(Self { asked, got: doubled as usize / 2 })
@@ -80,6 +88,18 @@ impl ReceiveBuffer {
             )
         })
     }
+}
+
+/// Asks for a send buffer of so many bytes.
+pub(in crate::carrier) fn set_send_buffer(socket: &impl AsRawFd, bytes: usize) -> io::Result<()> {
+    let want = buffer(bytes);
+    let raised = set(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, want);
+    let meaning = "so much may wait for the link, and not more than the machine allows";
+    calls::option(socket, format_args!("SO_SNDBUF, {want}"), meaning, raised)
+}
+
+fn buffer(bytes: usize) -> libc::c_int {
+    libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX)
 }
 
 /// Packets that the kernel dropped at this socket because its buffer was full.

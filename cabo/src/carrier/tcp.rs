@@ -11,21 +11,20 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::accept::Patience;
 use super::calls::{self, Closing, Kind, Side};
-use super::{Accepted, Connected, Listener, OpenError, Peer, Promises, anywhere};
+use super::{Accepted, Connected, Listener, OpenError, Peer, Promises, anywhere, sockopt};
 
 const BACKLOG: i32 = 1024;
 const UNSENT_BYTES: u32 = 128 << 10;
 /// A dead peer is noticed after 30 + 6 * 10 s: later than a cable that is pulled for half a minute.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(30))
-    .with_interval(Duration::from_secs(10))
-    .with_retries(6);
+const KEEP_IDLE_S: u32 = 30;
+const KEEP_INTERVAL_S: u32 = 10;
+const KEEP_COUNT: u32 = 6;
 
 /// Accepts TCP connections.
 #[derive(Debug)]
@@ -150,10 +149,16 @@ fn bind(socket: &Socket, from: SocketAddr) -> io::Result<()> {
 
 /// Fails only on a connection that is already broken, which its first read tells better.
 fn tune(stream: &TcpStream) {
-    let socket = SockRef::from(stream);
-    let at_once = socket.set_tcp_nodelay(true);
-    let _ = calls::option(stream, "TCP_NODELAY, 1", "no segment waits to be filled", at_once);
-    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES);
-    let kept = socket.set_tcp_keepalive(&KEEPALIVE);
-    let _ = calls::option(stream, "SO_KEEPALIVE, 1", "probes after 30 s of silence", kept);
+    let set = |name, value: u32, what: &str, meaning| {
+        let set = sockopt::set(stream, libc::IPPROTO_TCP, name, value);
+        let _ = calls::option(stream, format_args!("{what}, {value}"), meaning, set);
+    };
+    set(libc::TCP_NODELAY, 1, "TCP_NODELAY", "no segment waits to be filled");
+    let unsent = "more unsent bytes than that are not taken from us, or they would age here";
+    set(libc::TCP_NOTSENT_LOWAT, UNSENT_BYTES, "TCP_NOTSENT_LOWAT", unsent);
+    let kept = SockRef::from(stream).set_keepalive(true);
+    let _ = calls::option(stream, "SO_KEEPALIVE, 1", "who is silent is asked for a sign", kept);
+    set(libc::TCP_KEEPIDLE, KEEP_IDLE_S, "TCP_KEEPIDLE", "seconds of silence before that");
+    set(libc::TCP_KEEPINTVL, KEEP_INTERVAL_S, "TCP_KEEPINTVL", "seconds between two such probes");
+    set(libc::TCP_KEEPCNT, KEEP_COUNT, "TCP_KEEPCNT", "probes without an answer end it");
 }

@@ -7,29 +7,50 @@
 //! `calls` tells of what it does, `udp` is the carrier where nobody watches.
 
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::ReadBuf;
 
+use super::calls::is_watched;
 use super::error::wrong_peer;
-use super::open_udp::OpenUdp;
+use super::open_udp::{OpenUdp, Reach};
 use super::resume::Resume;
-use super::{Datagrams, Peer, Promises, Received, Transmit};
+use super::udp::Udp;
+use super::{Datagrams, OpenError, Peer, Promises, Received, Transmit};
 
 const LARGEST_IPV4_BYTES: usize = 1500 - 20 - 8;
 const LARGEST_IPV6_BYTES: usize = 1500 - 40 - 8;
 
+/// Packets over UDP at `address`: by calls that are told of where somebody watches.
+pub(crate) fn packets(address: SocketAddr, reach: &Reach) -> Result<Box<dyn Datagrams>, OpenError> {
+    Ok(if is_watched() {
+        ToldUdp::over(OpenUdp::listen(address, reach)?)
+    } else {
+        Box::new(Udp::open_by(reach.interface.map(|interface| interface.name), address)?)
+    })
+}
+
+/// The same at `port` of every address of this machine.
+pub(crate) fn packets_anywhere(port: u16, reach: &Reach) -> Result<Box<dyn Datagrams>, OpenError> {
+    Ok(if is_watched() {
+        ToldUdp::over(OpenUdp::listen_anywhere(port, reach)?)
+    } else {
+        Box::new(Udp::open_anywhere(reach.interface.map(|interface| interface.name), port)?)
+    })
+}
+
 /// A UDP socket as a carrier whose every call is told of.
 #[derive(Debug)]
-pub(crate) struct ToldUdp {
+struct ToldUdp {
     socket: OpenUdp,
     resume: Resume,
 }
 
 impl ToldUdp {
-    pub(crate) fn over(socket: OpenUdp) -> Self {
-        Self { socket, resume: Resume::default() }
+    fn over(socket: OpenUdp) -> Box<dyn Datagrams> {
+        Box::new(Self { socket, resume: Resume::default() })
     }
 }
 

@@ -24,7 +24,10 @@ use super::answer::Asked;
 use super::error::{too_big, wrong_peer};
 use super::resume::Resume;
 use super::sockopt::{self, ReceiveBuffer};
-use super::{Datagrams, OpenError, Peer, Promises, Received, SLOTS, Transmit, anywhere};
+use super::{
+    Datagrams, InterfaceName, OpenError, Peer, Promises, Received, SLOTS, Transmit, anywhere,
+    open_udp,
+};
 
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 const SEND_BUFFER_BYTES: usize = 1 << 20; // sixteen of the largest batches; pacing keeps it near empty
@@ -49,13 +52,21 @@ impl Udp {
     /// Opens the carrier at exactly `address`: IPv6 never takes IPv4 along; port 0 takes a free one. Must be called
     /// inside a tokio runtime.
     pub fn open(address: SocketAddr) -> Result<Self, OpenError> {
-        Self::from_socket(&format!("udp://{address}"), bound(address, false))
+        Self::open_by(None, address)
+    }
+
+    /// The same by one interface alone, where one is named.
+    pub fn open_by(
+        interface: Option<InterfaceName>,
+        address: SocketAddr,
+    ) -> Result<Self, OpenError> {
+        Self::from_socket(&format!("udp://{address}"), bound(interface, address, false))
     }
 
     /// Opens the carrier at `port` of every address of this machine, of IPv6 and of IPv4; of IPv4 alone where IPv6 is
-    /// off.
-    pub fn open_anywhere(port: u16) -> Result<Self, OpenError> {
-        let socket = anywhere::open(port, |address| bound(address, true));
+    /// off. By one interface alone, where one is named.
+    pub fn open_anywhere(interface: Option<InterfaceName>, port: u16) -> Result<Self, OpenError> {
+        let socket = anywhere::open(port, |address| bound(interface, address, true));
         Self::from_socket(&format!("udp://:{port}"), socket)
     }
 
@@ -66,7 +77,7 @@ impl Udp {
 
     fn set_up(socket: Socket) -> io::Result<Self> {
         let receive_buffer = ReceiveBuffer::raise(&socket, RECEIVE_BUFFER_BYTES)?;
-        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+        sockopt::set_send_buffer(&socket, SEND_BUFFER_BYTES)?;
         let socket = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&socket).into())?;
         let local = socket.local_addr()?;
@@ -192,10 +203,17 @@ impl Udp {
 }
 
 /// A new socket at `address`; where that is of IPv6, for `is_both` families or for its own.
-fn bound(address: SocketAddr, is_both: bool) -> io::Result<Socket> {
+fn bound(
+    interface: Option<InterfaceName>,
+    address: SocketAddr,
+    is_both: bool,
+) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     anywhere::set_families(&socket, address, is_both)?;
     socket.set_nonblocking(true)?;
+    if let Some(interface) = interface {
+        open_udp::bind_to(&socket, interface)?;
+    }
     socket.bind(&address.into())?;
     Ok(socket)
 }

@@ -2,7 +2,7 @@
 //!
 //! Neighbours: `discovery.rs` asks a link who serves, `listen.rs` is the other side.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use super::records::start_client;
 use super::{Endpoint, Local, ether_peer, lock, lookup};
 use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Mac, Place};
 use crate::carrier::ether::Ether;
+use crate::carrier::open_udp::Reach;
 use crate::carrier::tls::{self, ConnectSettings};
-use crate::carrier::udp::Udp;
-use crate::carrier::{Peer, tcp, unix};
+use crate::carrier::{Datagrams, Peer, tcp, udp_packets, unix};
 use crate::connection::Connection;
 use crate::error::{ConnectError, ResolveError};
 
@@ -130,21 +130,13 @@ impl Endpoint {
         if let Some(endpoint) = outgoing.get(&local) {
             return Ok(endpoint.clone());
         }
-        let endpoint = match &local {
-            Local::V4 => self.start_packets(
-                Box::new(Udp::open(([0, 0, 0, 0], 0).into())?),
-                "udp",
-                false,
-                None,
-            ),
-            Local::V6 => {
-                self.start_packets(Box::new(Udp::open(([0_u16; 8], 0).into())?), "udp", false, None)
-            }
-            Local::Ether(interface) => {
-                self.start_packets(Box::new(Ether::open(interface, 0, false)?), "eth", false, None)
-            }
+        let plain = Reach::default();
+        let (carrier, scheme): (Box<dyn Datagrams>, _) = match &local {
+            Local::V4 => (udp_packets((Ipv4Addr::UNSPECIFIED, 0).into(), &plain)?, "udp"),
+            Local::V6 => (udp_packets((Ipv6Addr::UNSPECIFIED, 0).into(), &plain)?, "udp"),
+            Local::Ether(interface) => (Box::new(Ether::open(interface, 0, false)?), "eth"),
         };
-        let endpoint = Arc::new(endpoint);
+        let endpoint = Arc::new(self.start_packets(carrier, scheme, false, None));
         outgoing.insert(local, endpoint.clone());
         Ok(endpoint)
     }

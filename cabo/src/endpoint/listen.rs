@@ -163,7 +163,7 @@ async fn listen_tcp(host: &HostPort) -> Result<Tcp, ListenError> {
 /// The socket of a `udp://` URL.
 async fn open_udp(host: &HostPort) -> Result<Udp, ListenError> {
     Ok(match &host.host {
-        Host::Any => Udp::open_anywhere(host.port_or_default())?,
+        Host::Any => Udp::open_anywhere(None, host.port_or_default())?,
         Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => Udp::open(resolve_local(host).await?)?,
     })
 }

@@ -14,9 +14,10 @@ use crate::address::{Address, AddressError, Host, HostPort, Place};
 use crate::carrier::open_udp::OpenUdp;
 use crate::carrier::tcp::{self, Tcp};
 use crate::carrier::tls::{self, ConnectSettings, Connector, ListenSettings, Tls};
-use crate::carrier::udp::Udp;
 use crate::carrier::unix::{self, Unix};
-use crate::carrier::{self, ByteStream, Connected, Datagrams, Listener, OpenError, ToldUdp, calls};
+use crate::carrier::{
+    self, ByteStream, Connected, Datagrams, Listener, OpenError, udp_packets, udp_packets_anywhere,
+};
 use crate::error::ResolveError;
 
 /// Why a URL leads to no socket.
@@ -74,9 +75,9 @@ impl Door {
             Place::Udp(host) => {
                 let wishes = Wishes::of(address, UDP_LISTEN)?;
                 Ok(Self::Datagrams(match host.host {
-                    Host::Any => OpenUdp::listen_anywhere(host.port_or_default())?,
+                    Host::Any => OpenUdp::listen_anywhere(host.port_or_default(), &wishes.reach)?,
                     Host::Ip4(_) | Host::Ip6(..) | Host::Name(_) => {
-                        OpenUdp::listen(first(wishes.resolve(host).await?)?, &wishes.multicast)?
+                        OpenUdp::listen(first(wishes.resolve(host).await?)?, &wishes.reach)?
                     }
                 }))
             }
@@ -96,29 +97,20 @@ impl Door {
 }
 
 /// A UDP socket to which cabo peers can come, too; none where it would be that of a group or of everybody on a link, for
-/// a session is with one. Where calls are told of, it makes those that are.
+/// a session is with one.
 pub(super) async fn open_shared(
     host: &HostPort,
     address: &Address,
 ) -> Result<Option<Box<dyn Datagrams>>, PlaceError> {
     let wishes = Wishes::of(address, UDP_LISTEN)?;
     if host.host == Host::Any {
-        let port = host.port_or_default();
-        return Ok(Some(if calls::is_watched() {
-            Box::new(ToldUdp::over(OpenUdp::listen_anywhere(port)?))
-        } else {
-            Box::new(Udp::open_anywhere(port)?)
-        }));
+        return Ok(Some(udp_packets_anywhere(host.port_or_default(), &wishes.reach)?));
     }
     let at = first(wishes.resolve(host).await?)?;
     if at.ip().is_multicast() || host.host == Host::Ip4(Ipv4Addr::BROADCAST) {
         return Ok(None);
     }
-    Ok(Some(if calls::is_watched() {
-        Box::new(ToldUdp::over(OpenUdp::listen(at, &wishes.multicast)?))
-    } else {
-        Box::new(Udp::open(at)?)
-    }))
+    Ok(Some(udp_packets(at, &wishes.reach)?))
 }
 
 /// Whether an address leads to more than one host.
@@ -161,8 +153,8 @@ impl Way {
                 let wishes = Wishes::of(address, UDP_CONNECT)?;
                 let to = first(wishes.resolve(host).await?)?;
                 let is_one_host = !is_many(to) && host.host != Host::Ip4(Ipv4Addr::BROADCAST);
-                let (from, multicast) = (wishes.from(to), &wishes.multicast);
-                let socket = OpenUdp::towards(to, from, multicast, is_one_host)?;
+                let (from, reach) = (wishes.from(to), &wishes.reach);
+                let socket = OpenUdp::towards(to, from, reach, is_one_host)?;
                 Ok(Self::Datagrams(socket, to))
             }
             Place::Eth { .. } | Place::Redes { .. } | Place::Name(_) => {

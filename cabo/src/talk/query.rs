@@ -6,8 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::place::PlaceError;
 use crate::address::{Address, Host, HostPort, Place};
-use crate::carrier::open_udp::{Multicast, broadcast_address};
-use crate::carrier::{OpenError, interface_index};
+use crate::carrier::open_udp::{Interface, Reach, broadcast_address};
 use crate::endpoint::resolve_all;
 
 /// Words for whoever connects over TCP.
@@ -31,8 +30,7 @@ pub(super) const UNIX: &[&str] = &[];
 pub(super) struct Wishes {
     from: Option<From>,
     is_ipv6: Option<bool>,
-    pub(super) multicast: Multicast,
-    interface: Option<String>,
+    pub(super) reach: Reach,
 }
 
 /// Our own end of a connection.
@@ -74,11 +72,7 @@ impl Wishes {
                 "ip chooses among the addresses of a host; for all of ours write 0.0.0.0 or [::]",
             ));
         }
-        let interface = text("if").map(|name| name.into_owned());
-        let interface_index = match &interface {
-            Some(name) => interface_index(name).map_err(|_| OpenError::no_interface(name))?,
-            None => 0,
-        };
+        let interface = text("if").map(|name| Interface::named(&name)).transpose()?;
         let ttl = match text("ttl").map(|ttl| ttl.parse()) {
             None => None,
             Some(Ok(ttl @ 0..256)) => Some(ttl),
@@ -90,15 +84,16 @@ impl Wishes {
             Some("0" | "off") => Some(false),
             Some(_) => return Err(wrong("loop is on or off")),
         };
-        let multicast = Multicast { interface_index, ttl, is_looped };
-        Ok(Self { from, is_ipv6, multicast, interface })
+        Ok(Self { from, is_ipv6, reach: Reach { interface, ttl, is_looped } })
     }
 
     /// All addresses of a host that are of the families wanted; at least one. 255.255.255.255 by an interface is the
     /// broadcast address that this interface has.
     pub(super) async fn resolve(&self, host: &HostPort) -> Result<Vec<SocketAddr>, PlaceError> {
-        if let (Host::Ip4(Ipv4Addr::BROADCAST), Some(interface)) = (&host.host, &self.interface) {
-            let ip = broadcast_address(interface)?;
+        if let (Host::Ip4(Ipv4Addr::BROADCAST), Some(interface)) =
+            (&host.host, self.reach.interface)
+        {
+            let ip = broadcast_address(interface.name)?;
             return Ok(vec![(ip, host.port_or_default()).into()]);
         }
         let mut found = resolve_all(host).await?;
@@ -121,7 +116,7 @@ impl Wishes {
             && address.scope_id() == 0
             && is_of_link(address.ip())
         {
-            address.set_scope_id(self.multicast.interface_index);
+            address.set_scope_id(self.reach.interface.map_or(0, |interface| interface.index));
         }
     }
 

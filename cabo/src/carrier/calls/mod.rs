@@ -3,10 +3,10 @@
 //!
 //! The carriers make their calls by way of this file (`socket`, `bind`, `listen`, `connect`) or show it what came of
 //! them (`accept`, datagrams); `stream` puts a connection behind a wrapper. Nothing is made for show: a call that is told
-//! of was made just then, with that result. What is not told of: a call that found nothing to do (`EAGAIN`), options that
-//! change nothing on the wire, and the looks at the kernel that the telling itself needs.
+//! of was made just then, with that result. What is not told of: a call that found nothing to do (`EAGAIN`), and looks at
+//! the kernel: those that the telling itself needs, how large a buffer became, and which links there are.
 //!
-//! Neighbours: `wire` knows what a call means on the wire, from what the kernel's own counters say of the connection.
+//! Neighbours: `frames` is for raw Ethernet, `records` for what crosses inside TLS. `wire` knows what a call means on the wire, from what the kernel's own counters say of the connection.
 //! Where nobody [watches](watch), that costs a look at a cell when a socket is opened or accepted, and one for each datagram.
 
 use std::fmt;
@@ -18,9 +18,12 @@ use std::task::Poll;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+pub(in crate::carrier) use records::{Phase, below_tls};
 pub(in crate::carrier) use stream::stream;
 
 mod errno;
+pub(in crate::carrier) mod frames;
+mod records;
 mod stream;
 mod tcp_info;
 mod wire;
@@ -31,6 +34,10 @@ pub(in crate::carrier) enum Kind {
     Tcp,
     Udp,
     Unix,
+    /// Raw Ethernet.
+    Ether,
+    /// A Unix socket whose name claims a port of an Ethernet link.
+    Claim,
 }
 
 /// Which end of a connection a socket is.
@@ -159,12 +166,15 @@ pub(in crate::carrier) fn socket(
         let family = match domain {
             Domain::IPV4 => "AF_INET",
             Domain::IPV6 => "AF_INET6",
+            Domain::PACKET => "AF_PACKET",
             _ => "AF_UNIX",
         };
         let arguments = match kind {
             Kind::Tcp => format!("{family}, SOCK_STREAM, IPPROTO_TCP"),
             Kind::Udp => format!("{family}, SOCK_DGRAM, IPPROTO_UDP"),
             Kind::Unix => format!("{family}, SOCK_STREAM, 0"),
+            Kind::Ether => format!("{family}, SOCK_RAW, 0"),
+            Kind::Claim => format!("{family}, SOCK_DGRAM, 0"),
         };
         tell("socket", descriptor, arguments, Some(result), wire::socket(kind, result));
     }
@@ -173,7 +183,7 @@ pub(in crate::carrier) fn socket(
     Ok((socket, closing))
 }
 
-/// Tells of an option that was set, where it changes what crosses the wire or who may bind.
+/// Tells of an option that was set.
 pub(in crate::carrier) fn option(
     socket: &impl AsRawFd,
     what: impl fmt::Display,

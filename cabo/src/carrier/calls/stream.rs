@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::records::{Records, phase};
 use super::tcp_info::TcpInfo;
 use super::wire::Ending;
 use super::{Closing, Kind, Side, is_watched, outcome, tell, wire};
@@ -28,7 +29,8 @@ where
     let descriptor = stream.as_fd().as_raw_fd();
     let closing = Closing::of(descriptor, Ending::of(kind, side));
     let segments_in = TcpInfo::of(descriptor, kind).map_or(0, |info| info.data_segments_in);
-    Box::new(Watched { closing, stream, descriptor, kind, segments_in })
+    let (records_in, records_out) = (Records::default(), Records::default());
+    Box::new(Watched { closing, stream, descriptor, kind, segments_in, records_in, records_out })
 }
 
 #[derive(Debug)]
@@ -39,16 +41,22 @@ struct Watched<S> {
     kind: Kind,
     /// Segments with data that had come when we last looked.
     segments_in: u32,
+    /// What crosses it, where TLS is above.
+    records_in: Records,
+    records_out: Records,
 }
 
 impl<S> Watched<S> {
-    fn read(&mut self, asked: usize, answer: &io::Result<usize>) {
+    fn read(&mut self, asked: usize, came_in: &[u8], answer: &io::Result<usize>) {
         let result = outcome(answer, |len| *len as i64);
         let info = TcpInfo::of(self.descriptor, self.kind);
         let came = info.map(|info| info.data_segments_in.wrapping_sub(self.segments_in));
         self.segments_in = info.map_or(0, |info| info.data_segments_in);
         self.closing.now_of(|ending| ending.heard(result));
-        let wire = wire::read(self.kind, asked, came, info, result);
+        let mut wire = wire::read(self.kind, asked, came, info, result);
+        if let Some(phase) = phase() {
+            wire.push_str(&self.records_in.cross(came_in, phase));
+        }
         let arguments = format!("{}, {asked}", self.descriptor);
         tell("recv", Some(self.descriptor), arguments, Some(result), wire);
     }
@@ -56,14 +64,20 @@ impl<S> Watched<S> {
     fn written(
         &mut self,
         name: &'static str,
-        asked: usize,
+        parts: &[IoSlice<'_>],
         before: Option<TcpInfo>,
         answer: &io::Result<usize>,
     ) {
         let result = outcome(answer, |len| *len as i64);
         let after = TcpInfo::of(self.descriptor, self.kind);
         self.closing.now_of(|ending| ending.said(result));
-        let wire = wire::written(self.kind, before.zip(after), result);
+        let mut wire = wire::written(self.kind, before.zip(after), result);
+        if let (Some(phase), Ok(taken)) = (phase(), answer) {
+            let went: Vec<u8> =
+                parts.iter().flat_map(|part| part.iter().copied()).take(*taken).collect();
+            wire.push_str(&self.records_out.cross(&went, phase));
+        }
+        let asked = parts.iter().map(|part| part.len()).sum();
         let arguments = format!("{}, {}", self.descriptor, wire::bytes(asked));
         tell(name, Some(self.descriptor), arguments, Some(result), wire);
     }
@@ -80,7 +94,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let len = into.filled().len().saturating_sub(had);
         polled.map(|answer| {
             let answer = answer.map(|()| len);
-            self.read(asked, &answer);
+            self.read(asked, into.filled().get(had..).unwrap_or_default(), &answer);
             answer.map(drop)
         })
     }
@@ -95,7 +109,7 @@ impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for Watched<S> {
         let before = TcpInfo::of(self.descriptor, self.kind);
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         polled.map(|answer| {
-            self.written("send", bytes.len(), before, &answer);
+            self.written("send", &[IoSlice::new(bytes)], before, &answer);
             answer
         })
     }
@@ -108,8 +122,7 @@ impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for Watched<S> {
         let before = TcpInfo::of(self.descriptor, self.kind);
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
         polled.map(|answer| {
-            let bytes = parts.iter().map(|part| part.len()).sum();
-            self.written("writev", bytes, before, &answer);
+            self.written("writev", parts, before, &answer);
             answer
         })
     }

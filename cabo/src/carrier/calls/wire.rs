@@ -59,6 +59,8 @@ impl Ending {
             Kind::Udp => format!("{NOTHING}; UDP has no goodbye"),
             Kind::Unix if self.side.is_some() => "no wire; the other process reads the end".into(),
             Kind::Unix => "no wire".into(),
+            Kind::Claim => "no wire; the port is free for others".into(),
+            Kind::Ether => format!("{NOTHING}; raw frames have no goodbye"),
             Kind::Tcp => match TcpInfo::of(descriptor, self.kind) {
                 Some(info) => self.of_tcp(info, sockopt::unread_bytes(&descriptor)),
                 None => String::new(),
@@ -103,6 +105,8 @@ pub(super) fn socket(kind: Kind, result: Result<i64, i32>) -> String {
     match (result, kind) {
         (Err(code), _) => failed(code),
         (Ok(_), Kind::Unix) => "no wire: it stays inside this machine".into(),
+        (Ok(_), Kind::Claim) => "no wire: its name will claim a port of the link".into(),
+        (Ok(_), Kind::Ether) => format!("{NOTHING}; protocol 0 hears nothing yet"),
         (Ok(_), Kind::Tcp | Kind::Udp) => format!("{NOTHING}; no address yet"),
     }
 }
@@ -155,7 +159,8 @@ pub(super) fn connect(
     let is_chosen = had.is_none_or(|had| port(had) == 0);
     match (kind, result) {
         (Kind::Unix, Ok(_)) => "no wire: it waits for the server's accept".into(),
-        (Kind::Unix, Err(code)) => failed(code),
+        (Kind::Unix | Kind::Claim | Kind::Ether, Err(code)) => failed(code),
+        (Kind::Claim | Kind::Ether, Ok(_)) => NOTHING.into(),
         (Kind::Udp, Ok(_)) => {
             format!("{NOTHING}; datagrams of others are left out, and a closed port is told of")
         }

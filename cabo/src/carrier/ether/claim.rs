@@ -5,9 +5,10 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::carrier::calls::{self, Closing, Kind};
 use crate::carrier::{InterfaceName, OpenError};
 
 const FIRST_FREE_PORT: u16 = 49_152; // RFC 6335: below are registered ones
@@ -17,7 +18,7 @@ const FIRST_FREE_PORT: u16 = 49_152; // RFC 6335: below are registered ones
 pub(super) struct Claim {
     /// The port.
     pub(super) port: u16,
-    _socket: UnixDatagram,
+    _socket: (Closing, Socket), // in this order: the first tells of the other
 }
 
 impl Claim {
@@ -43,7 +44,9 @@ impl Claim {
     }
 }
 
-fn claim(interface: InterfaceName, port: u16) -> io::Result<UnixDatagram> {
-    let name = format!("cabo/eth/{interface}/{port}");
-    UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?)
+fn claim(interface: InterfaceName, port: u16) -> io::Result<(Closing, Socket)> {
+    let (socket, closing) = calls::socket(Domain::UNIX, Type::DGRAM.cloexec(), None, Kind::Claim)?;
+    let name = SockAddr::unix(format!("\0cabo/eth/{interface}/{port}"))?;
+    calls::bind(&socket, &name)?;
+    Ok((closing, socket))
 }

@@ -132,9 +132,7 @@ fn broadcast_of(ip: Ipv4Addr, mask: Ipv4Addr) -> Option<Ipv4Addr> {
 
 /// The kernel's number of an interface.
 pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
-    use rustix::net::{AddressFamily, SocketType, netdevice, socket};
-    let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    Ok(netdevice::name_to_index(any, name)?)
+    Ok(rustix::net::netdevice::name_to_index(super::any_socket()?, name)?)
 }
 
 /// The names of all interfaces here. Not from sysfs: that may show another namespace.

@@ -29,6 +29,7 @@ use tokio::io::unix::AsyncFd;
 use self::claim::Claim;
 use self::device::{Changes, Device};
 use self::raw::{Frame, HEADER_BYTES, Header, PORTS_BYTES};
+use super::calls::Closing;
 use super::error::{too_big, wrong_peer};
 use super::resume::Resume;
 use super::sockopt::{self, ReceiveBuffer};
@@ -44,6 +45,7 @@ const LENGTH_FIELD_MIN: usize = 4; // marker, kind and the length field itself
 /// A port on an Ethernet link as a carrier.
 #[derive(Debug)]
 pub struct Ether {
+    _closing: Closing, // before the socket, which it tells of
     socket: AsyncFd<OwnedFd>,
     claim: Claim,
     changes: Changes,
@@ -70,7 +72,8 @@ impl Ether {
         let name = Device::look(&probe, asked)?.canonical_name(&probe);
         let device = Device::look(&probe, name)?;
         let claim = Claim::new(name, port)?;
-        let socket = raw::open(claim.port, hears_anyone).map_err(|e| match e.raw_os_error() {
+        let opened = raw::open(claim.port, hears_anyone);
+        let (socket, closing) = opened.map_err(|e| match e.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => OpenError::NoPrivilege {
                 what: what.clone(),
                 program: std::env::current_exe().unwrap_or_else(|_| "cabo".into()),
@@ -79,10 +82,11 @@ impl Ether {
         })?;
         let receive_buffer =
             ReceiveBuffer::raise(&socket, RECEIVE_BUFFER_BYTES).map_err(failed("set SO_RCVBUF"))?;
-        socket.set_send_buffer_size(SEND_BUFFER_BYTES).map_err(failed("set SO_SNDBUF"))?;
-        raw::bind(&socket, device.index).map_err(failed("bind"))?;
+        sockopt::set_send_buffer(&socket, SEND_BUFFER_BYTES).map_err(failed("set SO_SNDBUF"))?;
+        raw::bind(&socket, &device).map_err(failed("bind"))?;
         let socket = sockopt::register(socket.into()).map_err(failed("register"))?;
         Ok(Self {
+            _closing: closing,
             socket,
             claim,
             changes,
@@ -121,7 +125,7 @@ impl Ether {
         };
         let was_cut = sockopt::pending_error(self.socket.get_ref()); // even if all looks as it was
         let must_bind = seen.is_up && (!device.is_up || seen.index != device.index || was_cut);
-        if must_bind && raw::bind(self.socket.get_ref(), seen.index).is_err() {
+        if must_bind && raw::bind(self.socket.get_ref(), &seen).is_err() {
             seen.is_up = false; // it went between the look and the bind; the kernel has more to say
         }
         if seen.is_up != device.is_up {

@@ -18,7 +18,10 @@ use std::ptr;
 use bytes::BytesMut;
 use socket2::{Domain, SockFilter, Socket, Type};
 
-use crate::carrier::{SLOTS, sockopt};
+use super::device::Device;
+use crate::address::Mac;
+use crate::carrier::calls::{self, Closing, Kind, frames};
+use crate::carrier::{Peer, SLOTS, sockopt};
 
 /// IEEE local experimental EtherType 1.
 const ETHERTYPE: u16 = 0x88B5;
@@ -63,11 +66,16 @@ impl Header {
 
 /// A packet socket that hears nothing yet: protocol 0, with the filter in place, so that nothing foreign is ever
 /// queued.
-pub(super) fn open(port: u16, hears_anyone: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)?;
-    socket.attach_filter(&filter(port, hears_anyone))?;
-    sockopt::set(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1 as libc::c_int)?;
-    Ok(socket)
+pub(super) fn open(port: u16, hears_anyone: bool) -> io::Result<(Socket, Closing)> {
+    let ty = Type::RAW.nonblocking().cloexec();
+    let (socket, closing) = calls::socket(Domain::PACKET, ty, None, Kind::Ether)?;
+    let filter = filter(port, hears_anyone);
+    let what = format_args!("SO_ATTACH_FILTER, {} instructions", filter.len());
+    let meaning = "the kernel passes on frames of our EtherType and to our port alone";
+    calls::option(&socket, what, meaning, socket.attach_filter(&filter))?;
+    let own = sockopt::set(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1 as libc::c_int);
+    calls::option(&socket, "PACKET_IGNORE_OUTGOING, 1", "what leaves here is not heard here", own)?;
+    Ok((socket, closing))
 }
 
 /// Only our EtherType, to our port (or to port 0, which asks for any server), to us or to everybody, without a VLAN
@@ -97,17 +105,18 @@ fn filter(port: u16, hears_anyone: bool) -> [SockFilter; 11] {
     ]
 }
 
-/// Starts to hear our EtherType on the interface with `index`; may be called again, for another.
-pub(super) fn bind(socket: &impl AsRawFd, index: i32) -> io::Result<()> {
+/// Starts to hear our EtherType on an interface; may be called again, for another.
+pub(super) fn bind(socket: &impl AsRawFd, device: &Device) -> io::Result<()> {
     // SAFETY: all bits zero is a valid `sockaddr_ll`.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = ETHERTYPE.to_be();
-    address.sll_ifindex = index;
+    address.sll_ifindex = device.index;
     let len = size_of_val(&address) as libc::socklen_t;
     // SAFETY: the kernel reads `len` bytes of `address`.
     let code = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
-    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let bound = if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    frames::bound(socket, device.name, ETHERTYPE, bound)
 }
 
 /// Sends packets of `stride` bytes behind one header, as many as the kernel takes at once, and says how many.
@@ -132,7 +141,20 @@ pub(super) fn send(
     }
     // SAFETY: `count` messages were filled; what they point to is only read, and outlives the call.
     let code = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
-    usize::try_from(code).map_err(|_| io::Error::last_os_error())
+    let sent = usize::try_from(code).map_err(|_| io::Error::last_os_error());
+    let to = || {
+        let Header { destination, destination_port, .. } = Header::from_bytes(*header);
+        station(destination, destination_port)
+    };
+    frames::sent(socket, (count as usize, stride.min(contents.len())), to, sent)
+}
+
+/// A station and its port in words.
+fn station(mac: [u8; 6], port: u16) -> String {
+    match (mac, port) {
+        (Peer::BROADCAST_MAC, _) => "everybody on the link".into(),
+        (mac, port) => format!("{}, port {port}", Mac(mac)),
+    }
 }
 
 fn part(bytes: &[u8]) -> libc::iovec {
@@ -168,7 +190,14 @@ pub(super) fn receive(
     let code = unsafe {
         libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, 0, ptr::null_mut())
     };
-    let filled = usize::try_from(code).map_err(|_| io::Error::last_os_error())?;
+    let filled = usize::try_from(code).map_err(|_| io::Error::last_os_error());
+    let from = || {
+        let first = headers.first().copied().unwrap_or([0; HEADER_BYTES]);
+        let Header { source, source_port, .. } = Header::from_bytes(first);
+        station(source, source_port)
+    };
+    frames::received(socket, count as usize, &filled, from);
+    let filled = filled?;
     let mut frames = [None; SLOTS];
     for ((frame, message), header) in frames.iter_mut().zip(&messages).zip(&headers).take(filled) {
         let is_whole = message.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::words;
 use crate::carrier::ByteStream;
+use crate::carrier::calls::{Phase, below_tls};
 
 /// Bytes read from the carrier below at once: several records, where rustls alone would take 4 KiB a system call.
 const READ_BYTES: usize = 64 * 1024;
@@ -28,11 +29,12 @@ pub(super) struct Buffered {
     below: Box<dyn ByteStream>,
     waiting: Vec<u8>, // what was read and not taken; empty and without room most of the time
     at: usize,        // so much of it was taken
+    phase: Phase,
 }
 
 impl Buffered {
     pub(super) fn new(below: Box<dyn ByteStream>) -> Self {
-        Self { below, waiting: Vec::new(), at: 0 }
+        Self { below, waiting: Vec::new(), at: 0, phase: Phase::Handshake }
     }
 
     /// What has come first, without taking it; empty at the end.
@@ -51,7 +53,8 @@ impl Buffered {
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let mut part = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.below).poll_read(cx, &mut part))?;
+            let below = Pin::new(&mut self.below);
+            ready!(below_tls(self.phase.heard(), || below.poll_read(cx, &mut part)))?;
             self.waiting = part.filled().to_vec();
             self.at = 0;
             Poll::Ready(Ok(()))
@@ -83,7 +86,7 @@ impl AsyncWrite for Buffered {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.below).poll_write(cx, bytes)
+        below_tls(self.phase, || Pin::new(&mut self.below).poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -91,7 +94,7 @@ impl AsyncWrite for Buffered {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.below).poll_write_vectored(cx, parts)
+        below_tls(self.phase, || Pin::new(&mut self.below).poll_write_vectored(cx, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -132,7 +135,8 @@ impl Wake for Both {
 }
 
 impl TlsStream {
-    pub(super) fn new(inner: tokio_rustls::TlsStream<Buffered>) -> Self {
+    pub(super) fn new(mut inner: tokio_rustls::TlsStream<Buffered>) -> Self {
+        inner.get_mut().0.phase = Phase::Open;
         Self { inner, writer: None }
     }
 
@@ -200,6 +204,10 @@ impl AsyncWrite for TlsStream {
 
     /// Says close_notify, then ends our half below; the other half goes on.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.inner.get_ref().0.phase == Phase::Open {
+            ready!(self.as_mut().poll_flush(cx))?;
+            self.inner.get_mut().0.phase = Phase::Ending;
+        }
         let ended = Pin::new(&mut self.inner).poll_shutdown(cx);
         let ended = ready!(self.keep_writer(cx, ended));
         Poll::Ready(ended.map_err(|error| self.reason(cx, error)))
