@@ -42,10 +42,10 @@ pub(crate) struct Args {
     url: Option<String>,
     #[command(flatten)]
     dialect: DialectArgs,
-    /// Give up connecting after so long
+    /// Give up connecting, and the first words of a dialect, after so long
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = amount::time)]
     timeout: Duration,
-    /// Leave when neither side has said anything for so long
+    /// Leave when neither side has said anything for so long; an error where stdin had more that was not taken
     #[arg(long, value_name = "TIME", value_parser = amount::time)]
     idle: Option<Duration>,
     #[command(flatten)]
@@ -77,20 +77,19 @@ impl Args {
             gathering: configured.and_then(|file| file.gathering()),
         };
         block_on(async move {
-            let watch = Some(watching.watch());
-            let way = Way { is_cabo, within: self.timeout, watch };
-            let client = talk::connect(&address, dialect, way, globals).await?;
-            if !globals.quiet && (globals.verbose > 0 || std::io::stderr().is_terminal()) {
-                stderr::say(&format!("connected to {}; Ctrl-D ends", client.to()));
-            }
-            tracing::info!(target: SHOWN, "connected to {}", client.to());
-            if holding.exec.is_none() {
-                holding.hold(client, &watching, script).await?;
-                return Ok(ExitCode::from(exit::OK));
-            }
-            let caught = interrupted()?; // the program is not to outlive us
+            let caught = interrupted()?; // above all, no program is to outlive us
+            let talking = async {
+                let watch = Some(watching.watch());
+                let way = Way { is_cabo, within: self.timeout, watch };
+                let client = talk::connect(&address, dialect, way, globals).await?;
+                if !globals.quiet && (globals.verbose > 0 || std::io::stderr().is_terminal()) {
+                    stderr::say(&format!("connected to {}; Ctrl-D ends", client.to()));
+                }
+                tracing::info!(target: SHOWN, "connected to {}", client.to());
+                holding.hold(client, &watching, script).await
+            };
             tokio::select! {
-                held = holding.hold(client, &watching, script) => held?,
+                held = talking => held?,
                 () = caught => return Ok(ExitCode::from(exit::INTERRUPTED)),
             }
             Ok(ExitCode::from(exit::OK))

@@ -1,7 +1,7 @@
 //! `cabo listen`: a server for cabo peers and programs that know nothing of cabo.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -21,12 +21,14 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Globals, block_on, give_up_raw_sockets, interrupted, raise_descriptor_limit};
 use crate::exit::{self, Failure};
 use crate::session;
+use crate::show::human::escaped;
 use crate::show::log::{LogArgs, SHOWN};
 use crate::show::{json as json_lines, stderr, stdout};
 use crate::talk::calls::{self, ELSEWHERE_REMEDY, cannot_listen};
 use crate::talk::config::ConfigArgs;
 use crate::talk::converse::is_datagrams;
 use crate::talk::explain::ExplainArgs;
+use crate::talk::line::{Line, line_max, next_line, too_long};
 use crate::talk::manner::{ConverseArgs, Holding};
 use crate::talk::reply::Reply;
 use crate::talk::view::one_manner;
@@ -230,22 +232,18 @@ fn serve_in_person(
     if clients_max.is_none() && !others.is_empty() {
         return Err(Failure::usage("--once listens on one URL").into());
     }
-    let has_program = holding.exec.is_some();
     block_on(async {
+        let caught = interrupted()?; // no program is to outlive us, nor the file of a socket
         let serving = async {
             match clients_max {
                 Some(most) => calls::each(&addresses, Arc::new(holding), most).await,
                 None => calls::once(address, &holding).await,
             }
         };
-        if !has_program {
-            serving.await?;
-            return Ok(ExitCode::from(exit::OK));
-        }
-        let caught = interrupted()?; // no program is to outlive us
+        let is_server = clients_max.is_some();
         tokio::select! {
             served = serving => served?,
-            () = caught => {}
+            () = caught => if !is_server { return Ok(ExitCode::from(exit::INTERRUPTED)) },
         }
         Ok(ExitCode::from(exit::OK))
     })
@@ -348,9 +346,16 @@ fn show(event: &Event, show_as: Option<Show>, is_quiet: bool) -> anyhow::Result<
             let who = peer.fingerprint().map(|print| format!(" {print}")).unwrap_or_default();
             say(format!("@{} {}{who} is here", peer.number(), peer.from()));
         }
-        Event::Message(message, _) if show_as == Some(Show::Raw) => {
+        Event::Message(message, peer) if show_as == Some(Show::Raw) => {
+            let is_terminal = std::io::stdout().is_terminal();
             let mut out = stdout::raw();
+            if is_terminal {
+                write!(out, "@{} {}  ", peer.number(), peer.from())?;
+            }
             out.write_all(message.bytes())?;
+            if is_terminal && !message.bytes().ends_with(b"\n") {
+                out.write_all(b"\n")?;
+            }
             out.flush()?;
         }
         Event::Message(message, peer) => {
@@ -410,12 +415,16 @@ fn operate(dialect: &Dialect, room: &Shared) {
     if is_in_background() {
         return;
     }
-    for line in std::io::stdin().lock().split(b'\n') {
-        let Ok(line) = line else { return };
-        if !line.is_empty()
-            && let Err(failure) = say_to(dialect, room, &line)
-        {
-            stderr::say(&failure.text);
+    let mut stdin = std::io::stdin().lock();
+    loop {
+        let said = match next_line(&mut stdin, line_max(dialect)) {
+            Ok(Line::Whole(line)) if line.is_empty() => Ok(()),
+            Ok(Line::Whole(line)) => say_to(dialect, room, &line),
+            Ok(Line::TooLong(max)) => Err(too_long(max)),
+            Ok(Line::End) | Err(_) => return,
+        };
+        if let Err(failure) = said {
+            stderr::say(&escaped(&failure.text));
         }
     }
 }
@@ -426,36 +435,32 @@ fn is_in_background() -> bool {
     foreground.is_ok_and(|group| group != rustix::process::getpgrp())
 }
 
-fn say_to(dialect: &Dialect, room: &Shared, line: &[u8]) -> Result<(), Failure> {
-    let (to, text) = match line.strip_prefix(b"@") {
-        Some(rest) => {
-            let end = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
-            let (to, text) = rest.split_at(end);
-            (Some(String::from_utf8_lossy(to).into_owned()), text.get(1..).unwrap_or_default())
+/// Whom what is typed goes to.
+enum To {
+    Last,
+    All,
+    One(u64),
+}
+
+impl To {
+    /// Takes it off a line.
+    fn of(line: &[u8]) -> Result<(Self, &[u8]), Failure> {
+        let Some(rest) = line.strip_prefix(b"@") else { return Ok((Self::Last, line)) };
+        let end = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
+        let (to, text) = rest.split_at(end);
+        let text = text.get(1..).unwrap_or_default();
+        if to == b"*" {
+            return Ok((Self::All, text));
         }
-        None => (None, line),
-    };
-    let peers: Vec<Peer> = {
-        let room = lock(room);
-        let number = match to.as_deref() {
-            Some("*") => None,
-            Some(number) => Some(number.parse().unwrap_or_default()),
-            None => Some(room.last.ok_or_else(|| {
-                Failure::usage("nobody has spoken yet; @2 text goes to client 2")
-            })?),
-        };
-        let is_meant = |peer: &&Peer| number.is_none_or(|number| number == peer.number());
-        room.peers.values().filter(is_meant).cloned().collect()
-    };
-    if peers.is_empty() {
-        let who = match (to, lock(room).last) {
-            (None, Some(last)) => {
-                format!("@{last}, who spoke last, has left; @2 text goes to client 2")
-            }
-            (to, _) => format!("there is no client @{}", to.unwrap_or_default()),
-        };
-        return Err(Failure::usage(who));
+        let number = std::str::from_utf8(to).ok().and_then(|to| to.parse().ok());
+        let nobody = || Failure::usage("@ and no number: @2 text goes to client 2, @* text to all");
+        Ok((Self::One(number.ok_or_else(nobody)?), text))
     }
+}
+
+fn say_to(dialect: &Dialect, room: &Shared, line: &[u8]) -> Result<(), Failure> {
+    let (to, text) = To::of(line)?;
+    let peers = room_of(room, &to)?;
     for peer in peers {
         let words = match (&dialect.cut, dialect.kinds.is_empty()) {
             // As it was typed, for nothing else ends it.
@@ -469,6 +474,26 @@ fn say_to(dialect: &Dialect, room: &Shared, line: &[u8]) -> Result<(), Failure> 
         }
     }
     Ok(())
+}
+
+/// Those who are meant, and are here.
+fn room_of(room: &Shared, to: &To) -> Result<Vec<Peer>, Failure> {
+    let room = lock(room);
+    let (found, why): (Vec<Peer>, String) = match (to, room.last) {
+        (To::All, _) => (room.peers.values().cloned().collect(), "nobody is here".to_owned()),
+        (To::One(number), _) => (
+            room.peers.get(number).cloned().into_iter().collect(),
+            format!("there is no client @{number}"),
+        ),
+        (To::Last, Some(last)) => {
+            let why = format!("@{last}, who spoke last, has left; @2 text goes to client 2");
+            (room.peers.get(&last).cloned().into_iter().collect(), why)
+        }
+        (To::Last, None) => {
+            (Vec::new(), "nobody has spoken yet; @2 text goes to client 2".to_owned())
+        }
+    };
+    if found.is_empty() { Err(Failure::usage(why)) } else { Ok(found) }
 }
 
 fn lock(room: &Shared) -> MutexGuard<'_, Room> {

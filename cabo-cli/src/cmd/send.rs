@@ -2,20 +2,25 @@
 
 use std::ffi::OsString;
 use std::io::Read as _;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cabo::address::{Address, Place};
+use cabo::proto::dialect::Dialect;
 use cabo::talk::ClientError;
-use tokio::time::timeout;
+use cabo::talk::client::{Receiver, Sender};
+use tokio::time::sleep;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Globals, block_on};
+use super::{Globals, block_on, interrupted};
 use crate::exit::{self, Failure};
 use crate::show::stderr;
 use crate::talk::explain::ExplainArgs;
+use crate::talk::headway::while_taken;
 use crate::talk::view::View;
-use crate::talk::{self, DialectArgs, Show, Way, failed};
+use crate::talk::{self, DialectArgs, Show, Typed, Way, failed};
 
 /// How long a stream's answers are waited for, from the last one on.
 const WAIT: Duration = Duration::from_secs(5);
@@ -24,7 +29,8 @@ const WAIT: Duration = Duration::from_secs(5);
 ///
 /// The message is the words themselves, or `KIND name=value ..` where the dialect has fields; `-` is all of stdin.
 /// Sizes and counters need not be given. After it the stream is ended from our side, and answers are shown until the
-/// other side ends its own or is silent for the time to wait. Raw bytes go into a pipe as they are, and are text on a terminal.
+/// other side ends its own or is silent for the time to wait; one that never is goes on until Ctrl-C. Raw bytes go into a
+/// pipe as they are, and are text on a terminal.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -48,11 +54,11 @@ pub(crate) struct Args {
     /// How answers are shown: raw bytes, text with escapes, or hexadecimal
     #[arg(long, value_name = "HOW")]
     show: Option<Show>,
-    /// How long to wait for answers: 5 s over streams and not at all over UDP, unless given. Where none comes, stderr says
-    /// so
+    /// How long to wait for answers, from the last one on: 5 s over streams and not at all over UDP, unless given. Where
+    /// none comes, stderr says so
     #[arg(long, value_name = "TIME", value_parser = super::relay::amount::time)]
     wait: Option<Duration>,
-    /// Give up connecting after so long
+    /// Give up connecting after so long, and sending where nothing at all is taken for so long
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::relay::amount::time)]
     timeout: Duration,
     /// The message
@@ -80,39 +86,98 @@ impl Args {
         let typed = talk::typed(&dialect, &words)?;
         let is_cabo = self.dialect.is_cabo(&address);
         let is_datagram = matches!(address.place, Place::Udp(_)) && !is_cabo;
+        if is_datagram && words.is_empty() && dialect.kinds.is_empty() {
+            return Err(Failure::usage("there is no MESSAGE; '' is an empty one").into());
+        }
+        if !is_cabo {
+            typed.check(&dialect)?; // before anybody is called for a message that cannot be sent
+        }
         let view = View::new(&dialect, is_datagram, self.show, globals)?;
         let wait = self.wait.unwrap_or(if is_datagram { Duration::ZERO } else { WAIT });
+        let sending = Sending {
+            address,
+            dialect,
+            typed,
+            is_cabo,
+            within: self.timeout,
+            is_awaited: !(is_datagram && wait.is_zero()),
+            wait,
+            is_asked: self.wait.is_some(),
+            view,
+            globals,
+        };
         block_on(async move {
-            let way = Way { is_cabo, within: self.timeout, watch: None };
-            let mut client = talk::connect(&address, dialect, way, globals).await?;
-            client
-                .sender
-                .send_fields(typed.kind.as_deref(), &typed.fields)
-                .await
-                .map_err(failed)?;
-            client.sender.finish().await.map_err(ClientError::from).map_err(failed)?;
-            let (mut is_silent, mut is_over) = (true, is_datagram && wait.is_zero());
-            while !is_over {
-                match timeout(wait, client.receiver.next()).await {
-                    Ok(answer) => match answer.map_err(failed)? {
-                        Some(answer) => {
-                            is_silent = false;
-                            view.message(&answer, client.receiver.from())?;
-                        }
-                        None => is_over = true,
-                    },
-                    Err(_) => {
-                        is_over = true;
-                        if is_silent && self.wait.is_some() && !globals.quiet {
-                            stderr::say(&format!("no answer within {wait:?}"));
-                        }
-                    }
-                }
-            }
-            if is_cabo {
-                client.close().await; // what was sent is with it
+            let caught = interrupted()?;
+            tokio::select! {
+                sent = sending.run() => sent?,
+                () = caught => return Ok(ExitCode::from(exit::INTERRUPTED)),
             }
             Ok(ExitCode::from(exit::OK))
         })
+    }
+}
+
+/// What was meant.
+struct Sending {
+    address: Address,
+    dialect: Arc<Dialect>,
+    typed: Typed,
+    is_cabo: bool,
+    /// To connect, and to send the next byte.
+    within: Duration,
+    is_awaited: bool,
+    wait: Duration,
+    /// Somebody said how long to wait, and wants to know where nothing came.
+    is_asked: bool,
+    view: View,
+    globals: Globals,
+}
+
+impl Sending {
+    async fn run(self) -> anyhow::Result<()> {
+        let way = Way { is_cabo: self.is_cabo, within: self.within, watch: None };
+        let client = talk::connect(&self.address, self.dialect.clone(), way, self.globals).await?;
+        let (mut receiver, mut sender) = client.split();
+        self.converse(&mut receiver, &mut sender).await?;
+        if self.is_cabo {
+            drop(receiver);
+            sender.close().await; // what was sent is with it
+        }
+        Ok(())
+    }
+
+    /// Says all, and shows meanwhile and after it what is answered: who is not heard may stop listening.
+    async fn converse(&self, receiver: &mut Receiver, sender: &mut Sender) -> anyhow::Result<()> {
+        let progress = sender.progress();
+        let saying = async {
+            sender.send_fields(self.typed.kind.as_deref(), &self.typed.fields).await?;
+            sender.flush().await?;
+            Ok::<(), ClientError>(sender.finish().await?)
+        };
+        let mut saying = pin!(while_taken(saying, &progress, self.within));
+        let (mut is_said, mut is_ended, mut is_silent) = (false, false, true);
+        while !is_said || (self.is_awaited && !is_ended) {
+            tokio::select! {
+                biased; // over UDP nothing is awaited, unless somebody asks for it
+                said = &mut saying, if !is_said => {
+                    said?.map_err(failed)?;
+                    is_said = true;
+                }
+                answer = receiver.next(), if !is_ended => match answer.map_err(failed)? {
+                    Some(answer) => {
+                        is_silent = false;
+                        self.view.message(&answer, receiver.from())?;
+                    }
+                    None => is_ended = true,
+                },
+                () = sleep(self.wait), if is_said => {
+                    if is_silent && self.is_asked && !self.globals.quiet {
+                        stderr::say(&format!("no answer within {:?}", self.wait));
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 }

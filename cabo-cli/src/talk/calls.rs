@@ -2,16 +2,19 @@
 //!
 //! Neighbours: `cmd::listen` serves many clients by callbacks instead; `manner` holds each conversation.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use cabo::address::Address;
 use cabo::carrier::Peer;
-use cabo::talk::{BindError, Call, Callers, Closed, PlaceError};
+use cabo::talk::{BindError, Call, Callers, Client, ClientError, Closed, PlaceError};
 use serde_json::json;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::converse::Script;
 use super::manner::Holding;
+use super::watch::Watching;
 use super::{DialectArgs, failed};
 use crate::cmd::Globals;
 use crate::exit::{self, Failure};
@@ -22,36 +25,98 @@ use crate::show::{json as json_lines, stderr};
 /// What lets in whoever was refused for where he is.
 pub(crate) const ELSEWHERE_REMEDY: &str = "; --open lets in anyone, --from a network";
 
-/// Serves one client, then ends. Nobody else is let in as soon as it is there.
+/// Callers whose handshake and first words are awaited at once. One more takes the place of who has been at it longest: who
+/// is honest has done it long before.
+const ANSWERING_MAX: usize = 64;
+
+/// Whoever calls next, and the door for others.
+type Calling = Pin<Box<dyn Future<Output = Result<(Call, Option<Callers>), ClientError>> + Send>>;
+
+/// Serves the first client that gets through its handshake and first words, then ends. Nobody else is let in as soon as it
+/// is there.
 pub(crate) async fn once(address: &Address, holding: &Holding) -> anyhow::Result<()> {
     let globals = holding.manner.globals;
-    let mut callers = listen(address, holding).await?;
-    for number in 1.. {
-        let watching = holding.watching()?;
-        let (call, others) = callers.next().await.map_err(failed)?;
-        let from = call.from();
-        if !holding.foreign.admits(&from) {
-            tell_elsewhere(globals, number, &from)?;
-            callers = match others {
-                Some(others) => others,
-                None => listen(address, holding).await?,
-            };
-            continue;
-        }
-        match (call.answer(Some(watching.watch())).await, others) {
-            (Ok(client), others) => {
-                drop(others);
-                tell(globals, "connected", number, &from, None)?;
-                return holding.hold(client, &watching, Script::default()).await;
-            }
-            (Err(error), None) => return Err(failed(error).into()),
-            (Err(error), Some(others)) => {
-                tell(globals, "refused", number, &from, Some(&error.to_string()))?;
-                callers = others;
+    holding.create_files()?;
+    let mut calling: Calling = Box::pin(listen(address, holding).await?.next());
+    let mut answering = Answering::default();
+    let mut number = 0;
+    loop {
+        tokio::select! {
+            biased; // whoever is through is served before another is listened to
+            Some((number, from, answered)) = answering.next() => match answered {
+                Ok((client, watching)) => {
+                    drop((calling, answering));
+                    tell(globals, "connected", number, &from, None)?;
+                    watching.write()?;
+                    return holding.hold(client, &watching, Script::default()).await;
+                }
+                Err(why) => tell(globals, "refused", number, &from, Some(&why))?,
+            },
+            called = &mut calling => {
+                let (call, others) = called.map_err(failed)?;
+                number += 1;
+                let from = call.from();
+                if holding.foreign.admits(&from) {
+                    answering.begin(call, number, holding.watching_aside());
+                    calling = match others {
+                        Some(others) => Box::pin(others.next()),
+                        None => Box::pin(std::future::pending()), // it has the socket
+                    };
+                } else {
+                    tell_elsewhere(globals, number, &from)?;
+                    let others = match others {
+                        Some(others) => others,
+                        None => listen(address, holding).await?,
+                    };
+                    calling = Box::pin(others.next());
+                }
             }
         }
     }
-    Ok(())
+}
+
+/// What became of an answer: a conversation and who looks at it, or why there is none.
+type Answered = Result<(Client, Watching), String>;
+
+/// Those who are being answered.
+#[derive(Default)]
+struct Answering {
+    tasks: JoinSet<(u64, Peer, Answered)>,
+    /// The oldest first; those that are done among them.
+    begun: VecDeque<(u64, Peer, AbortHandle)>,
+    crowded_out: Option<(u64, Peer)>,
+}
+
+impl Answering {
+    fn begin(&mut self, call: Call, number: u64, watching: Watching) {
+        self.begun.retain(|(_, _, task)| !task.is_finished());
+        if self.begun.len() >= ANSWERING_MAX
+            && let Some((number, from, task)) = self.begun.pop_front()
+        {
+            task.abort();
+            self.crowded_out = Some((number, from));
+        }
+        let from = call.from();
+        let task = self.tasks.spawn(async move {
+            let answered = call.answer(Some(watching.watch())).await;
+            let answered = answered.map(|client| (client, watching));
+            (number, from, answered.map_err(|error| error.to_string()))
+        });
+        self.begun.push_back((number, from, task));
+    }
+
+    /// The next that is done; none while nobody is answered.
+    async fn next(&mut self) -> Option<(u64, Peer, Answered)> {
+        if let Some((number, from)) = self.crowded_out.take() {
+            return Some((number, from, Err("too many others call at once".to_owned())));
+        }
+        loop {
+            match self.tasks.join_next().await? {
+                Ok(answered) => return Some(answered),
+                Err(error) => tracing::debug!(%error, "an answer was given up"),
+            }
+        }
+    }
 }
 
 /// Serves everybody with a program of his own.
@@ -79,7 +144,7 @@ pub(crate) async fn each(
                     continue;
                 }
                 if programs.len() >= clients_max {
-                    let why = format!("there are already {clients_max}");
+                    let why = Closed::TooMany(clients_max).to_string();
                     tell(globals, "refused", number, &call.from(), Some(&why))?;
                     continue;
                 }
@@ -158,7 +223,11 @@ fn tell(
     peer: &Peer,
     why: Option<&str>,
 ) -> anyhow::Result<()> {
-    let sign = if event == "refused" { " refused:" } else { "" };
+    let sign = match event {
+        "refused" => " refused:",
+        "closed" => ":",
+        _ => "",
+    };
     let text = format!("@{number} {peer}{sign} {}", escaped(why.unwrap_or("is here")));
     tracing::info!(target: SHOWN, "{text}");
     if globals.json {

@@ -4,15 +4,16 @@
 //! Neighbours: `exec` puts a program in the place of stdin and stdout, `view` shows what comes, `watch` sees what crosses
 //! the wire.
 
-use std::io::{BufRead as _, IsTerminal as _, Read as _};
+use std::io::{IsTerminal as _, Read as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use cabo::address::{Address, Place};
 use cabo::proto::dialect::Dialect;
 use cabo::proto::dialect::cut::Cut;
 use cabo::talk::client::{Receiver, Sender};
-use cabo::talk::{Client, ClientError};
+use cabo::talk::{Client, ClientError, Progress};
 use rustix::fs::FileType;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -20,11 +21,14 @@ use tokio::time::sleep;
 
 use super::config::Gathered;
 use super::failed;
+use super::headway::not_taken;
+use super::line::{Line, line_max, next_line, too_long};
 use super::view::View;
 use super::watch::Activity;
 use super::{Typed, typed, words};
 use crate::cmd::Globals;
 use crate::exit::{self, Failure};
+use crate::show::human::escaped;
 use crate::show::{stderr, stdout};
 
 const READ_BYTES: usize = 64 * 1024;
@@ -32,8 +36,8 @@ const READ_BYTES: usize = 64 * 1024;
 const DATAGRAM_BYTES: usize = 65_507;
 /// The other side is done, and a pipe into stdin is open: it has so long to say more.
 const PIPE_TIME: Duration = Duration::from_millis(500);
-/// What names and quotes may add to a message that is typed.
-const NAMES_BYTES: usize = 64 * 1024;
+/// A side that has ended its half has so long to take what waits for it, where nobody gave it another time.
+const TAKING_TIME: Duration = Duration::from_secs(10);
 /// Datagrams have no end: when all of stdin is sent, answers are shown until none has come for so long.
 const SILENCE_TIME: Duration = Duration::from_secs(1);
 /// Pieces of stdin that wait to be sent.
@@ -80,25 +84,55 @@ pub(crate) async fn converse(
     activity: &Activity,
 ) -> anyhow::Result<()> {
     let (receiver, sender) = client.split();
-    let mut typing = tokio::spawn(type_all(sender, script, manner.clone()));
+    let outgoing = Outgoing { progress: sender.progress(), read_bytes: Arc::default() };
+    let mut typing = tokio::spawn(type_all(sender, script, manner.clone(), outgoing.clone()));
     let typed = tokio::select! {
         typed = show_all(receiver, &mut typing, manner) => typed?,
-        () = activity.silent_for(manner.idle) => Some(Ok(())),
+        () = activity.rests_for(manner.idle, &outgoing.progress) => {
+            return Ok(outgoing.all_taken(manner.idle)?);
+        }
     };
     if let Some(typed) = typed {
         return Ok(typed?);
     }
     // The other side has ended its half, and may read on: what stdin has at hand still goes.
-    let patience = match Stdin::look() {
-        Stdin::File => None,
-        Stdin::Pipe => Some(PIPE_TIME),
+    let (patience, taking) = match Stdin::look() {
+        Stdin::File => (manner.idle, manner.idle),
+        Stdin::Pipe => (Some(PIPE_TIME), Some(manner.idle.unwrap_or(TAKING_TIME))),
         Stdin::Terminal => return Ok(()),
+    };
+    let resting = async {
+        activity.rests_for(patience, &outgoing.progress).await;
+        if outgoing.progress.waiting_bytes() > 0 {
+            activity.rests_for(taking, &outgoing.progress).await; // it is not stdin that is silent
+        }
     };
     tokio::select! {
         typed = &mut typing => typed.unwrap_or(Ok(()))?,
-        () = activity.silent_for(patience) => {}
+        () = resting => outgoing.all_taken(taking)?,
     }
     Ok(())
+}
+
+/// What was read from stdin, and what became of it.
+#[derive(Clone)]
+struct Outgoing {
+    progress: Progress,
+    /// Bytes that wait between stdin and the sender.
+    read_bytes: Arc<AtomicU64>,
+}
+
+impl Outgoing {
+    /// Fails where something waits, after so long.
+    fn all_taken(&self, within: Option<Duration>) -> Result<(), Failure> {
+        match self.progress.waiting_bytes() {
+            0 => Ok(()), // and what was read meanwhile will go
+            waiting => {
+                let bytes = waiting + self.read_bytes.load(Relaxed);
+                Err(not_taken(bytes, within.unwrap_or_default()))
+            }
+        }
+    }
 }
 
 enum Stdin {
@@ -123,7 +157,12 @@ impl Stdin {
 }
 
 /// Sends what stdin has, then ends our half.
-async fn type_all(mut sender: Sender, script: Script, manner: Manner) -> Result<(), Failure> {
+async fn type_all(
+    mut sender: Sender,
+    script: Script,
+    manner: Manner,
+    outgoing: Outgoing,
+) -> Result<(), Failure> {
     let dialect = &manner.dialect;
     if let Some(opening) = &script.opening {
         say_typed(&mut sender, opening).await?;
@@ -131,12 +170,14 @@ async fn type_all(mut sender: Sender, script: Script, manner: Manner) -> Result<
     let (mut gathering, mut is_left) = (script.gathering, false);
     let (typed, mut coming) = mpsc::channel(PIECES_MAX);
     let is_raw = dialect.cut == Cut::Raw && dialect.kinds.is_empty() && dialect.leave.is_empty();
-    let line_max = dialect.limit_bytes.saturating_add(NAMES_BYTES) as u64;
+    let line_max = line_max(dialect);
     let read_max = if manner.is_datagrams { DATAGRAM_BYTES } else { READ_BYTES };
     // A thread that nobody waits for: reading stdin cannot be given up.
-    std::thread::spawn(move || read_stdin(&typed, is_raw, read_max, line_max));
+    let read_bytes = outgoing.read_bytes.clone();
+    std::thread::spawn(move || read_stdin(&typed, is_raw, read_max, line_max, &read_bytes));
     while let Some(piece) = coming.recv().await {
         let piece = piece?;
+        outgoing.read_bytes.fetch_sub(piece.len() as u64, Relaxed);
         if dialect.leave.contains(&piece) {
             is_left = true;
             break;
@@ -156,7 +197,7 @@ async fn type_all(mut sender: Sender, script: Script, manner: Manner) -> Result<
         match sent {
             // On a terminal it can be typed again; a script has to learn of it.
             Err(failure) if failure.code == exit::USAGE && std::io::stdin().is_terminal() => {
-                stderr::say(&failure.text);
+                stderr::say(&escaped(&failure.text));
             }
             sent => sent?,
         }
@@ -176,39 +217,44 @@ fn read_stdin(
     is_raw: bool,
     read_max: usize,
     line_max: u64,
+    read_bytes: &AtomicU64,
 ) {
     let mut stdin = std::io::stdin().lock();
     let is_typed = std::io::stdin().is_terminal(); // and its echo moves the cursor
     let mut buffer = vec![0; read_max];
     loop {
         let piece = if is_raw {
-            stdin.read(&mut buffer).map(|len| buffer.get(..len).unwrap_or_default().to_vec())
+            let read = stdin.read(&mut buffer);
+            read.map(|len| Some(buffer.get(..len)?.to_vec()).filter(|piece| !piece.is_empty()))
+                .map_err(unread)
         } else {
-            let mut line = Vec::new();
-            (&mut stdin).take(line_max + 1).read_until(b'\n', &mut line).map(|_| line)
-        };
-        let failure = match piece {
-            Ok(piece) if piece.is_empty() => return,
-            Ok(line) if !is_raw && line.len() as u64 > line_max => {
-                Failure::usage(format!("a line of stdin is longer than {line_max} bytes"))
+            match next_line(&mut stdin, line_max) {
+                Ok(Line::Whole(line)) => Ok(Some(line)),
+                Ok(Line::End) => Ok(None),
+                Ok(Line::TooLong(max)) => Err(too_long(max)),
+                Err(error) => Err(unread(error)),
             }
-            Ok(mut piece) => {
-                if is_typed && piece.ends_with(b"\n") {
-                    stdout::stands_in_line(false);
-                }
-                if !is_raw && piece.last() == Some(&b'\n') {
-                    piece.pop();
-                }
-                if typed.blocking_send(Ok(piece)).is_err() {
-                    return;
-                }
-                continue;
-            }
-            Err(error) => Failure::new(exit::FAILED, format!("stdin: {error}")),
         };
-        let _ = typed.blocking_send(Err(failure)); // nobody listens any more
-        return;
+        let piece = match piece {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return,
+            Err(failure) => {
+                let _ = typed.blocking_send(Err(failure)); // nobody listens any more
+                return;
+            }
+        };
+        if is_typed && (!is_raw || piece.ends_with(b"\n")) {
+            stdout::stands_in_line(false);
+        }
+        read_bytes.fetch_add(piece.len() as u64, Relaxed);
+        if typed.blocking_send(Ok(piece)).is_err() {
+            return;
+        }
     }
+}
+
+fn unread(error: std::io::Error) -> Failure {
+    Failure::new(exit::FAILED, format!("stdin: {error}"))
 }
 
 async fn say(sender: &mut Sender, dialect: &Dialect, line: &[u8]) -> Result<(), Failure> {

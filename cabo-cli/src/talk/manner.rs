@@ -108,6 +108,16 @@ impl Holding {
         Watching::start(&self.files)
     }
 
+    /// The same for what may become the conversation.
+    pub(crate) fn watching_aside(&self) -> Watching {
+        Watching::aside(&self.files)
+    }
+
+    /// Makes the files that will be written, to see whether that can be done.
+    pub(crate) fn create_files(&self) -> Result<(), Failure> {
+        self.files.create()
+    }
+
     /// Holds it to its end.
     pub(crate) async fn hold(
         &self,

@@ -7,6 +7,8 @@ pub(crate) mod converse;
 mod dump;
 mod exec;
 pub(crate) mod explain;
+pub(crate) mod headway;
+pub(crate) mod line;
 pub(crate) mod manner;
 pub(crate) mod picture;
 mod record;
@@ -26,6 +28,7 @@ use cabo::config::read_named;
 use cabo::proto::dialect::assign::assign;
 use cabo::proto::dialect::cut::Cut;
 use cabo::proto::dialect::file::FILE_MAX;
+use cabo::proto::dialect::kind::Counters;
 use cabo::proto::dialect::value::{Fields, Value};
 use cabo::proto::dialect::{Dialect, PAYLOAD, file};
 use cabo::talk::{Client, ClientError, Message, PlaceError, Settings, Watch};
@@ -168,6 +171,14 @@ fn read_text(path: &Path) -> Result<String, String> {
 pub(crate) struct Typed {
     pub(crate) kind: Option<String>,
     pub(crate) fields: Fields,
+}
+
+impl Typed {
+    /// Whether it can be sent at all, tried where it costs nothing.
+    pub(crate) fn check(&self, dialect: &Dialect) -> Result<(), Failure> {
+        let encoded = dialect.encode(self.kind.as_deref(), &self.fields, &mut Counters::default());
+        encoded.map(drop).map_err(|error| Failure::usage(escaped(&error.to_string())))
+    }
 }
 
 /// Makes a message of words: `KIND name=value ..`, or the payload itself where the dialect has no fields.

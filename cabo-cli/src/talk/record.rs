@@ -186,6 +186,7 @@ fn quoted(bytes: &[u8]) -> String {
 
 fn parse(text: &str) -> Result<Vec<(usize, Step)>, (usize, &'static str)> {
     let mut steps = Vec::new();
+    let (mut is_said, mut is_heard) = (false, false);
     for (index, line) in text.lines().enumerate() {
         let line_number = index + 1;
         let line = line.trim();
@@ -193,6 +194,15 @@ fn parse(text: &str) -> Result<Vec<(usize, Step)>, (usize, &'static str)> {
             continue;
         }
         let step = parse_line(line).map_err(|problem| (line_number, problem))?;
+        let is_over = match &step {
+            Step::Say(_) => is_said,
+            Step::End => std::mem::replace(&mut is_said, true),
+            Step::Hear(_) => is_heard,
+            Step::HearEnd => std::mem::replace(&mut is_heard, true),
+        };
+        if is_over {
+            return Err((line_number, "that side has ended its half in a line above"));
+        }
         steps.push((line_number, step));
     }
     Ok(steps)
@@ -204,9 +214,11 @@ fn parse_line(line: &str) -> Result<Step, &'static str> {
         Some(("<", rest)) => (false, rest.trim_start()),
         Some(_) | None => return Err("a line begins with >, < or #"),
     };
-    let rest = match rest.split_once(char::is_whitespace) {
-        Some((seconds, rest)) if seconds.parse::<f64>().is_ok() => rest.trim_start(),
-        Some(_) | None => rest,
+    let (word, behind) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let rest = match word.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => behind.trim_start(),
+        Ok(_) => return Err("a time is a number of seconds, from 0 on"),
+        Err(_) => rest,
     };
     if rest == "end" {
         return Ok(if is_ours { Step::End } else { Step::HearEnd });
@@ -265,6 +277,13 @@ mod tests {
         {
             let text = format!("# remark\n\n{bad}\n");
             assert!(matches!(parse(&text), Err((3, _))), "{bad}");
+        }
+        for bad in ["> -1 \"a\"", "< nan end", "> inf end"] {
+            let problem = "a time is a number of seconds, from 0 on";
+            assert_eq!(parse(bad), Err((1, problem)), "{bad}");
+        }
+        for bad in ["> end\n< \"b\"\n> \"a\"", "> end\n< end\n> end", "< end\n\n< \"a\""] {
+            assert!(matches!(parse(bad), Err((3, _))), "{bad}");
         }
     }
 }

@@ -7,10 +7,10 @@ use std::future::pending;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use cabo::talk::{Seen, Watch};
+use cabo::talk::{Progress, Seen, Watch};
 
 use super::{dump, record};
 use crate::exit::{self, Failure};
@@ -23,13 +23,26 @@ pub(crate) struct Activity {
 }
 
 impl Activity {
-    fn touch(&self) {
+    /// Something moves, on the wire or behind it.
+    pub(super) fn touch(&self) {
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.last_micros.store(micros, Relaxed);
     }
 
-    /// Waits until nothing has crossed the wire for `time`; forever where there is none.
-    pub(crate) async fn silent_for(&self, time: Option<Duration>) {
+    /// Waits until nothing has crossed the wire for `time`, nor more of what is being sent was taken; forever where there is
+    /// no time.
+    pub(crate) async fn rests_for(&self, time: Option<Duration>, sent: &Progress) {
+        loop {
+            let before_bytes = sent.taken_bytes();
+            self.silent_for(time).await;
+            if sent.taken_bytes() == before_bytes {
+                return;
+            }
+            self.touch();
+        }
+    }
+
+    async fn silent_for(&self, time: Option<Duration>) {
         let Some(time) = time else { return pending().await };
         loop {
             let last = self.started + Duration::from_micros(self.last_micros.load(Relaxed));
@@ -49,6 +62,14 @@ pub(crate) struct Files {
     pub(crate) record: Option<PathBuf>,
 }
 
+impl Files {
+    /// Makes them anew, to see whether that can be done.
+    pub(crate) fn create(&self) -> Result<(), Failure> {
+        let named = [&self.dump, &self.record].into_iter().flatten();
+        named.into_iter().try_for_each(|path| Out::create(path).map(drop))
+    }
+}
+
 /// Everybody who looks.
 pub(crate) struct Watching {
     pub(crate) activity: Arc<Activity>,
@@ -58,15 +79,27 @@ pub(crate) struct Watching {
 impl Watching {
     /// Begins to look; the files are made anew.
     pub(crate) fn start(files: &Files) -> Result<Self, Failure> {
+        let watching = Self::aside(files);
+        watching.write()?;
+        Ok(watching)
+    }
+
+    /// Begins to look at what may become the conversation: what is noted is kept until [`Self::write`].
+    pub(crate) fn aside(files: &Files) -> Self {
         let mut notes = Vec::new();
         if let Some(path) = &files.dump {
-            notes.push(Arc::new(Notes::create(path, "", dump::note)?));
+            notes.push(Arc::new(Notes::kept(path, "", dump::note)));
         }
         if let Some(path) = &files.record {
-            notes.push(Arc::new(Notes::create(path, record::HEAD, record::note)?));
+            notes.push(Arc::new(Notes::kept(path, record::HEAD, record::note)));
         }
         let activity = Activity { started: Instant::now(), last_micros: AtomicU64::new(0) };
-        Ok(Self { activity: Arc::new(activity), notes })
+        Self { activity: Arc::new(activity), notes }
+    }
+
+    /// This is the conversation: makes the files anew, with all that was noted.
+    pub(crate) fn write(&self) -> Result<(), Failure> {
+        self.notes.iter().try_for_each(|notes| notes.write())
     }
 
     /// What the conversation is to tell.
@@ -105,33 +138,67 @@ type Note = fn(&mut Page, Seen<'_>) -> String;
 struct Notes {
     path: PathBuf,
     note: Note,
-    state: Mutex<(Page, Box<dyn Write + Send>, Option<io::Error>)>,
+    state: Mutex<(Page, Out, Option<io::Error>)>,
+}
+
+/// Where notes go.
+enum Out {
+    /// Nowhere yet. Whoever is not let in says no more than first words.
+    Kept(Vec<u8>),
+    File(Box<dyn Write + Send>),
+}
+
+impl Out {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        Ok(Self::File(match path.as_os_str().as_encoded_bytes() {
+            b"-" => Box::new(io::stdout()),
+            _ => Box::new(File::create(path).map_err(|error| failed(path, &error))?),
+        }))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Kept(kept) => kept.extend_from_slice(bytes),
+            Self::File(file) => {
+                file.write_all(bytes)?;
+                file.flush()?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Notes {
-    fn create(path: &Path, head: &str, note: Note) -> Result<Self, Failure> {
-        let failed = |error| failed(path, &error);
-        let mut file: Box<dyn Write + Send> = match path.as_os_str().as_encoded_bytes() {
-            b"-" => Box::new(io::stdout()),
-            _ => Box::new(File::create(path).map_err(failed)?),
-        };
-        file.write_all(head.as_bytes()).map_err(failed)?;
+    fn kept(path: &Path, head: &str, note: Note) -> Self {
         let page = Page { started: None, sent_bytes: 0, received_bytes: 0 };
-        Ok(Self { path: path.to_owned(), note, state: Mutex::new((page, file, None)) })
+        let state = (page, Out::Kept(head.into()), None);
+        Self { path: path.to_owned(), note, state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Page, Out, Option<io::Error>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> Result<(), Failure> {
+        let mut state = self.lock();
+        let out = std::mem::replace(&mut state.1, Out::create(&self.path)?);
+        match out {
+            Out::Kept(kept) => state.1.write(&kept).map_err(|error| failed(&self.path, &error)),
+            Out::File(_) => Ok(()),
+        }
     }
 
     fn take(&self, seen: Seen<'_>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (page, file, failed) = &mut *state;
+        let mut state = self.lock();
+        let (page, out, failed) = &mut *state;
         if failed.is_none() {
             let note = (self.note)(page, seen);
-            *failed = file.write_all(note.as_bytes()).and_then(|()| file.flush()).err();
+            *failed = out.write(note.as_bytes()).err();
         }
     }
 
     fn finish(&self) -> Result<(), Failure> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.2.as_ref().map_or(Ok(()), |error| Err(failed(&self.path, error)))
+        self.lock().2.as_ref().map_or(Ok(()), |error| Err(failed(&self.path, error)))
     }
 }
 

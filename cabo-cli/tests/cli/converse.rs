@@ -20,7 +20,7 @@ const LARGEST: usize = 65_507;
 /// Two processes that would go on for hours: the numbers of both.
 const ENDLESS: &str = "sh -c 'sleep 9999 & echo $! $$; wait'";
 
-fn is_gone(process: &str) -> bool {
+pub(crate) fn is_gone(process: &str) -> bool {
     // A zombie is gone too: its parent may be the test machine's init, which takes its time.
     let stat = fs::read_to_string(format!("/proc/{process}/stat"));
     stat.is_err() || stat.is_ok_and(|stat| stat.rsplit_once(") ").unwrap().1.starts_with('Z'))

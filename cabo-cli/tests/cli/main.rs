@@ -23,6 +23,7 @@ mod list;
 mod moments;
 #[path = "../../../tests/needs.rs"]
 mod needs;
+mod patience;
 mod quiet;
 mod reading;
 mod redes;

@@ -231,7 +231,7 @@ fn what_cannot_be_said_or_reached_is_one_clear_line() {
             &["bad.toml", "line 2, column 10"],
         ),
         (&["send", "tcp://127.0.0.1:1", "--as", "./none.toml"], 2, &["none.toml", "No such file"]),
-        (&["send", "tcp://127.0.0.1:1", "--as", "tp0", "MENSAJE"], 3, &["refused"]),
+        (&["send", "tcp://127.0.0.1:1", "--as", "tp0", "MENSAJE"], 2, &["text", "not given"]),
         (&["connect", "redes://lo"], 2, &["redes://lo", "tcp://, tls://, udp:// and unix:"]),
         (&["connect", "redes://lo", "--as", "cabo"], 2, &["cabo/1 does not run over redes"]),
         (&["listen", "udp://239.1.2.3?if=nope0"], 1, &["nope0"]),

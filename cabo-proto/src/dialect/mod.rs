@@ -83,7 +83,7 @@ pub struct NoKind(pub Vec<(Option<String>, DecodeError)>);
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ComposeError {
     /// The dialect has no such kind.
-    #[error("there is no message {given:?} here: {known}")]
+    #[error("there is no message {given:?} here; there are: {known}")]
     Kind {
         /// As given.
         given: String,

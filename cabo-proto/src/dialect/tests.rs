@@ -84,8 +84,8 @@ fn an_unknown_operation_does_not_break_the_step() {
     cutter.push(&hex("4d000000 03000000 616263 00000000 02000000 6100"));
     let message = cutter.next_message().expect("in step").expect("whole");
     let error = dialect.decode(&message).expect_err("no such operation");
-    let words = "no MENSAJE: byte 0, field \"op\": is constant, and has another value here; \
-                 no PAQUETE: byte 0, field \"op\": is constant, and has another value here";
+    let words = "no MENSAJE: byte 0, field \"op\": is always 0, and is 77 here; \
+                 no PAQUETE: byte 0, field \"op\": is always 1, and is 77 here";
     assert_eq!(error.to_string(), words);
     let message = cutter.next_message().expect("in step").expect("whole");
     let decoded = dialect.decode(&message).expect("a message");

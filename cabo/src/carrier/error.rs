@@ -164,6 +164,33 @@ impl OpenError {
         }
     }
 
+    /// The same of the TLS connection whose TCP connection this is about.
+    pub(crate) fn under_tls(mut self) -> Self {
+        match &mut self {
+            Self::InUse { what }
+            | Self::NotOurs { what }
+            | Self::NoPrivilege { what, .. }
+            | Self::Denied { what, .. }
+            | Self::Timeout { what, .. }
+            | Self::Refused { what }
+            | Self::NoSocket { what }
+            | Self::TlsSetup { what, .. }
+            | Self::TlsRefused { what, .. }
+            | Self::NeedsInterface { what, .. }
+            | Self::Io { what, .. } => {
+                if let Some(at) = what.strip_prefix("tcp://") {
+                    *what = format!("tls://{at}");
+                }
+            }
+            Self::NoInterface { .. }
+            | Self::NoBroadcast { .. }
+            | Self::NotEthernet { .. }
+            | Self::PathTooLong { .. }
+            | Self::NotASocket { .. } => {}
+        }
+        self
+    }
+
     /// The kind of I/O error that it is nearest to.
     pub fn kind(&self) -> io::ErrorKind {
         match self {

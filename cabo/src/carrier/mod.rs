@@ -10,12 +10,14 @@
 use std::fmt::Debug;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::slice::ChunksMut;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use cabo_proto::wire::params::Channel;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::net::{TcpStream, UnixStream};
 
 pub mod calls;
 pub mod error;
@@ -34,12 +36,14 @@ pub mod unix;
 mod accept;
 mod answer;
 mod anywhere;
+mod hang_up;
 mod resume;
 mod sockopt;
 mod told_udp;
 
 pub use error::{OpenError, SendFailure, send_failure};
 pub(crate) use ether::device::interface_index;
+pub use hang_up::HangUp;
 pub use peer::{InterfaceName, Peer};
 pub(crate) use told_udp::{packets as udp_packets, packets_anywhere as udp_packets_anywhere};
 
@@ -197,9 +201,26 @@ pub trait Datagrams: Send + Sync + Debug {
 }
 
 /// The two directions of one stream connection.
-pub trait ByteStream: AsyncRead + AsyncWrite + Debug + Send + Unpin {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Debug + Send + Unpin {
+    /// The socket below, where there is one: what becomes of the connection shows there before anything is read.
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
 
-impl<T: AsyncRead + AsyncWrite + Debug + Send + Unpin> ByteStream for T {}
+impl ByteStream for DuplexStream {}
+
+impl ByteStream for TcpStream {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
+    }
+}
+
+impl ByteStream for UnixStream {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
+    }
+}
 
 /// One accepted stream connection.
 #[derive(Debug)]

@@ -393,7 +393,7 @@ fn explain(error: &rustls::Error, alert: Option<u8>) -> CryptoError {
     if matches!(error, rustls::Error::NoApplicationProtocol) {
         return refusal(120, "the peer speaks another protocol than cabo/1");
     }
-    CryptoError { alert, text: format!("the handshake failed: {error}") }
+    CryptoError { alert, text: error.to_string() }
 }
 
 #[cfg(test)]

@@ -14,16 +14,18 @@ use cabo_proto::dialect::cut::{CutError, Cutter};
 use cabo_proto::dialect::hello::{Hello, Verdict};
 use cabo_proto::dialect::kind::Counters;
 use cabo_proto::dialect::value::Fields;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 
+use super::halves::{Half, halves};
 use super::house::HouseError;
 use super::line::{self, Line, patiently};
 use super::place::{PlaceError, Way, is_many, with_port_of};
+use super::progress::{Counts, Progress};
 use super::{Message, MessageError, SendError};
 use crate::address::{Address, AddressError};
 use crate::carrier::open_udp::{LARGEST_BYTES, OpenUdp};
-use crate::carrier::{self, ByteStream};
+use crate::carrier::{self, ByteStream, HangUp};
 use crate::client;
 use crate::connection::Ended;
 
@@ -42,7 +44,7 @@ pub enum ClientError {
     Place(#[from] PlaceError),
     /// The server did not answer the first words as the dialect wants it.
     #[error(
-        "{place}: the server turned us away: its answer to {dialect}'s first words is {answer:?}"
+        "{place}: the server turned us away: its answer to {dialect}'s first words is \"{answer}\""
     )]
     Refused {
         /// Where.
@@ -156,11 +158,12 @@ pub struct Sender {
     dialect: Arc<Dialect>,
     counters: Counters,
     sink: Sink,
+    counts: Arc<Counts>,
     watch: Option<Watch>,
 }
 
 enum Source {
-    Stream(ReadHalf<Box<dyn ByteStream>>, Vec<u8>),
+    Stream(Half, Vec<u8>),
     Datagrams(Hearing),
     Session(Arc<Line>),
 }
@@ -178,7 +181,7 @@ struct Hearing {
 }
 
 enum Sink {
-    Stream(WriteHalf<Box<dyn ByteStream>>),
+    Stream(Half),
     Datagrams(Arc<OpenUdp>, SocketAddr),
     Session(Arc<Line>),
 }
@@ -205,7 +208,7 @@ impl Client {
                 Self::of_datagrams(Arc::new(socket), to, None, dialect, watch)
             }
         };
-        client.greet(&address).await?;
+        client.greet(&address, within).await?;
         Ok(client)
     }
 
@@ -215,7 +218,7 @@ impl Client {
         dialect: Arc<Dialect>,
         watch: Option<Watch>,
     ) -> Self {
-        let (read, write) = split(stream);
+        let (read, write) = halves(stream);
         let source = Source::Stream(read, vec![0; READ_BYTES]);
         Self::of(source, Sink::Stream(write), to, dialect, watch)
     }
@@ -262,8 +265,8 @@ impl Client {
             is_ended: false,
             watch: watch.clone(),
         };
-        let counters = Counters::default();
-        Self { receiver, sender: Sender { dialect, counters, sink, watch }, to }
+        let (counters, counts) = (Counters::default(), Arc::default());
+        Self { receiver, sender: Sender { dialect, counters, sink, counts, watch }, to }
     }
 
     /// Whom we reached.
@@ -277,20 +280,21 @@ impl Client {
     }
 
     /// The first words, and the answer (D-4.1).
-    async fn greet(&mut self, address: &Address) -> Result<(), ClientError> {
+    async fn greet(&mut self, address: &Address, within: Duration) -> Result<(), ClientError> {
         let dialect = self.sender.dialect.clone();
         let (Some(hello), Sink::Stream(_)) = (&dialect.hello, &self.sender.sink) else {
             return Ok(());
         };
+        let within = within.min(hello.deadline);
         self.sender.write(&hello.client).await?;
         let (place, name) = (address.place.to_string(), dialect.name.clone());
-        match timeout(hello.deadline, self.receiver.hear_answer(hello)).await {
+        match timeout(within, self.receiver.hear_answer(hello)).await {
             Ok(Ok(None)) => Ok(()),
             Ok(Ok(Some(answer))) => {
                 Err(ClientError::Refused { place, dialect: name, answer: escaped(&answer) })
             }
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(ClientError::NoAnswer { place, dialect: name, within: hello.deadline }),
+            Err(_) => Err(ClientError::NoAnswer { place, dialect: name, within }),
         }
     }
 }
@@ -368,6 +372,14 @@ impl Receiver {
         Ok(len > 0)
     }
 
+    /// What sees the other side hang up while nothing is read; none where no socket of its own tells of that.
+    pub fn hang_up(&self) -> Option<HangUp> {
+        match &self.source {
+            Source::Stream(half, _) => half.hang_up(),
+            Source::Datagrams(_) | Source::Session(_) => None,
+        }
+    }
+
     /// Who sent the last message, where each may come from somebody else: datagrams that answer one to a group.
     pub fn from(&self) -> Option<carrier::Peer> {
         match &self.source {
@@ -435,7 +447,7 @@ fn tell(watch: &Option<Watch>, seen: Seen<'_>) {
 }
 
 async fn next_of_stream(
-    read: &mut ReadHalf<Box<dyn ByteStream>>,
+    read: &mut Half,
     buffer: &mut [u8],
     cutter: &mut Cutter,
     is_ended: &mut bool,
@@ -470,7 +482,10 @@ impl Sender {
     pub async fn send(&mut self, payload: &[u8]) -> Result<(), ClientError> {
         if let Sink::Session(line) = &self.sink {
             tell(&self.watch, Seen::Sent(payload));
-            return Ok(patiently(&line.peer, |peer| peer.send(payload)).await?);
+            self.counts.give(payload.len());
+            patiently(&line.peer, |peer| peer.send(payload)).await?;
+            self.counts.take(payload.len());
+            return Ok(());
         }
         let mut out = BytesMut::new();
         let written = self.dialect.write(payload, &Fields::default(), &mut out);
@@ -485,8 +500,12 @@ impl Sender {
         fields: &Fields,
     ) -> Result<(), ClientError> {
         if let Sink::Session(line) = &self.sink {
-            tell(&self.watch, Seen::Sent(line::payload_of(fields)));
-            return Ok(patiently(&line.peer, |peer| peer.send_fields(kind, fields)).await?);
+            let payload = line::payload_of(fields);
+            tell(&self.watch, Seen::Sent(payload));
+            self.counts.give(payload.len());
+            patiently(&line.peer, |peer| peer.send_fields(kind, fields)).await?;
+            self.counts.take(payload.len());
+            return Ok(());
         }
         let encoded = self.dialect.encode(kind, fields, &mut self.counters);
         let bytes = encoded.map_err(SendError::from)?;
@@ -498,7 +517,16 @@ impl Sender {
         match &mut self.sink {
             Sink::Stream(write) => {
                 tell(&self.watch, Seen::Sent(bytes));
-                write.write_all(bytes).await?;
+                self.counts.give(bytes.len());
+                let mut rest = bytes;
+                while !rest.is_empty() {
+                    let len = write.write(rest).await?;
+                    if len == 0 {
+                        return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+                    }
+                    self.counts.take(len);
+                    rest = rest.get(len..).unwrap_or_default();
+                }
                 write.flush().await?;
             }
             Sink::Datagrams(socket, to) => {
@@ -517,6 +545,23 @@ impl Sender {
             Sink::Session(line) => patiently(&line.peer, |peer| peer.send(bytes)).await?,
         }
         Ok(())
+    }
+
+    /// What of that has left, for who looks on meanwhile.
+    pub fn progress(&self) -> Progress {
+        Progress { counts: self.counts.clone(), peer: self.peer().cloned() }
+    }
+
+    /// Waits until all that was sent is with the system or the session; a queue of messages to a cabo peer may still hold it.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Stream(write) => write.flush().await,
+            Sink::Datagrams(..) => Ok(()),
+            Sink::Session(line) => {
+                line.peer.taken().await;
+                Ok(())
+            }
+        }
     }
 
     /// Says that nothing more comes from here; the other side may go on.

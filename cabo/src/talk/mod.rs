@@ -39,9 +39,9 @@
 //! `peer` is the handle that callbacks get, `peers` all of them. `server` listens, `sniff` looks who comes, `house` is what
 //! cabo peers are shown. `stream` drives one conversation, whose bytes `words` reads and `unfinished` counts; `session`
 //! begins those of cabo peers, `line` is a client's end of one, `calls` holds their requests, `typed` their
-//! structs; `datagrams` has all
-//! foreign peers of a UDP socket. `engine` has the threads and `callback` says on which one is called;
-//! `reconnect`, `blocking` and `streams` are the client in other shapes, `guests` the server. Only `carrier` names a socket.
+//! structs; `datagrams` has all foreign peers of a UDP socket. `engine` has the threads and `callback` says on which one
+//! is called; `client` awaits, with `halves` of its stream and `progress` of what it sends; `reconnect`, `blocking` and
+//! `streams` are the client in other shapes, `guests` the server. Only `carrier` names a socket.
 
 pub mod blocking;
 pub mod callers;
@@ -58,10 +58,12 @@ pub mod streams;
 mod callback;
 mod datagrams;
 mod engine;
+mod halves;
 mod house;
 mod inbox;
 mod line;
 mod place;
+mod progress;
 mod query;
 mod session;
 mod sniff;
@@ -91,6 +93,7 @@ pub use link::Link;
 pub use peer::{Peer, SendError};
 pub use peers::Peers;
 pub use place::PlaceError;
+pub use progress::Progress;
 pub use reconnect::Reconnecting;
 pub use server::{BindError, Rules, Server};
 pub use typed::TypedError;
@@ -348,7 +351,7 @@ pub enum Closed {
     #[error("a callback for it panicked")]
     Panicked,
     /// There are too many peers.
-    #[error("there are already {0} peers")]
+    #[error("there are already as many peers as may be at once: {0}")]
     TooMany(usize),
     /// Callbacks of earlier peers keep too many threads.
     #[error("{0} callbacks have not returned, and nobody new is let in")]

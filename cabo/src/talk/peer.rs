@@ -346,9 +346,17 @@ impl Peer {
 
     /// Waits until the peer can be sent something again, or is gone.
     pub async fn room(&self) {
+        self.fewer_than(self.shared.settings.outgoing_bytes_max).await;
+    }
+
+    /// Waits until nothing waits for it any more, or it is gone.
+    pub(super) async fn taken(&self) {
+        self.fewer_than(1).await;
+    }
+
+    async fn fewer_than(&self, most: usize) {
         std::future::poll_fn(|cx| {
             let mut state = self.shared.lock();
-            let most = self.shared.settings.outgoing_bytes_max;
             if state.is_gone || state.is_closing || state.waiting_bytes() < most {
                 return std::task::Poll::Ready(());
             }

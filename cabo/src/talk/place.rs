@@ -140,7 +140,8 @@ impl Way {
             Place::Tls(host) => {
                 let wishes = Wishes::of(address, TLS_CONNECT)?;
                 let connector = Connector::new(&ConnectSettings::of(address)?, tls::FOREIGN)?;
-                let below = to_any(wishes.resolve(host).await?, &wishes, within).await?;
+                let below = to_any(wishes.resolve(host).await?, &wishes, within).await;
+                let below = below.map_err(OpenError::under_tls)?;
                 let connected = connector.secure(below, within).await?;
                 Ok(Self::Stream(connected.stream, connected.to))
             }
@@ -187,7 +188,7 @@ async fn to_any(
     addresses: Vec<SocketAddr>,
     wishes: &Wishes,
     within: Duration,
-) -> Result<Connected, PlaceError> {
+) -> Result<Connected, OpenError> {
     let mut failed = nowhere();
     for to in addresses {
         match tcp::connect_from(wishes.from(to), to, within).await {
@@ -195,7 +196,7 @@ async fn to_any(
             Err(error) => failed = error,
         }
     }
-    Err(failed.into())
+    Err(failed)
 }
 
 fn first(addresses: Vec<SocketAddr>) -> Result<SocketAddr, OpenError> {

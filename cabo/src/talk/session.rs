@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::server::Handlers;
 use super::stream::Conversation;
 use super::{Closed, Peer, Settings};
+use crate::carrier::ByteStream;
 use crate::connection::Connection;
 use crate::gate::Gate;
 use crate::request::read_opening;
@@ -146,6 +147,8 @@ async fn refuse_others(connection: Connection) {
         }
     }
 }
+
+impl ByteStream for Both {}
 
 impl AsyncRead for Both {
     fn poll_read(

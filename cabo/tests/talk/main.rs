@@ -355,7 +355,10 @@ fn silent_clients_are_left_after_their_time_and_one_too_many_is_turned_away() {
     let silent = server.tcp();
     let many = server.tcp();
     assert_eq!(read_all(&many), b"");
-    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "there are already 1 peers");
+    assert_eq!(
+        told.recv_timeout(PATIENCE).unwrap(),
+        "there are already as many peers as may be at once: 1"
+    );
     assert_eq!(read_all(&silent), b"");
     assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "said nothing for 300ms");
 }
@@ -390,7 +393,7 @@ async fn a_client_that_awaits_speaks_the_same() {
     assert_eq!(decoded.fields.get("text"), fields.get("text"));
     assert!(client.receiver.next().await.unwrap().is_none());
     let unfit = client.sender.send_fields(Some("NADA"), &fields).await.unwrap_err();
-    assert_eq!(unfit.to_string(), "there is no message \"NADA\" here: MENSAJE, PAQUETE");
+    assert_eq!(unfit.to_string(), "there is no message \"NADA\" here; there are: MENSAJE, PAQUETE");
     let strict = std::sync::Arc::new(Dialect::parse("tp0").unwrap());
     let refused = Client::connect(&address, strict).await.err().unwrap();
     assert!(

@@ -15,11 +15,11 @@ mod foreign;
 mod sessions;
 
 /// Where a server listens: on a free port of this machine.
-pub(super) const AT: &str = "tls://127.0.0.1:0";
+pub(crate) const AT: &str = "tls://127.0.0.1:0";
 
 /// A world with a CA (`ca.pem`), a certificate of it for this machine (`host.pem`), one for a client (`ana.pem`), and
 /// `other.pem`, a CA that signed none of them.
-pub(super) fn certified() -> World {
+pub(crate) fn certified() -> World {
     let world = World::new();
     for args in [
         &["localhost", "127.0.0.1", "-o", "host", "--ca", "ca"][..],
@@ -186,8 +186,11 @@ fn what_cannot_be_used_is_named_in_one_line() {
     for (args, code, words) in cases {
         world.run(args).failed(code, words);
     }
-    let refused = world.run(&["send", "tls://127.0.0.1:1?ca=ca.pem", "x"]);
-    refused.failed(3, &["connection refused"]);
+    for args in
+        [&["send", "tls://127.0.0.1:1?ca=ca.pem", "x"][..], &["ls", "tls://127.0.0.1:1?ca=ca.pem"]]
+    {
+        world.run(args).failed(3, &["tls://127.0.0.1:1: connection refused"]);
+    }
 }
 
 #[test]

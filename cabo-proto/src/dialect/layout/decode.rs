@@ -3,6 +3,9 @@
 use super::{Code, Count, Item, Kind, Layout, Order, Reference, VALUES_MAX, aligned, least_size};
 use crate::dialect::value::{Fields, Value};
 
+/// Bytes of a text that an error shows.
+const SHOWN_BYTES: usize = 16;
+
 /// Why bytes are no message of a layout, and where.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("byte {at}, field {field:?}: {problem}")]
@@ -31,8 +34,13 @@ pub enum Misread {
     #[error("is counted as {0}")]
     Negative(i128),
     /// Another value than the constant.
-    #[error("is constant, and has another value here")]
-    Constant,
+    #[error("is always {wanted}, and is {found} here")]
+    Constant {
+        /// What it should be.
+        wanted: String,
+        /// What it is.
+        found: String,
+    },
     /// A text without the NUL that ends it.
     #[error("does not end with NUL")]
     NoNul,
@@ -141,9 +149,12 @@ impl<'a> Reader<'a> {
             Kind::Group(count, inner) => self.group(*count, inner)?,
             Kind::Block(count, inner) => self.block(*count, inner)?,
         };
-        if item.constant.as_ref().is_some_and(|constant| !is_same(constant, &value, &item.kind)) {
+        if let Some(wanted) = &item.constant
+            && !is_same(wanted, &value, &item.kind)
+        {
             self.at = start;
-            return Err(self.wrong(Misread::Constant));
+            let (wanted, found) = (in_words(wanted), in_words(&value));
+            return Err(self.wrong(Misread::Constant { wanted, found }));
         }
         if let (true, Value::Int(number), Some(counts)) =
             (item.is_counting, &value, self.open.last_mut())
@@ -243,6 +254,21 @@ pub(super) fn is_same(constant: &Value, value: &Value, kind: &Kind) -> bool {
         (Value::Int(constant), Value::Bool(value), _) => (*constant != 0) == *value,
         (Value::Int(constant), Value::Float(value), _) => *constant as f64 == *value,
         (constant, value, _) => constant == value,
+    }
+}
+
+/// A constant, or what stands in its place, in a word: constants are single numbers and short texts.
+pub(super) fn in_words(value: &Value) -> String {
+    match value {
+        Value::Int(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Bool(truth) => truth.to_string(),
+        Value::Bytes(bytes) => {
+            let dots = if bytes.len() > SHOWN_BYTES { ".." } else { "" };
+            let begin = bytes.get(..SHOWN_BYTES).unwrap_or(bytes);
+            format!("\"{}{dots}\"", begin.escape_ascii())
+        }
+        Value::List(_) | Value::Group(_) => "several values".to_owned(),
     }
 }
 

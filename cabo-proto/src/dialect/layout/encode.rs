@@ -1,6 +1,6 @@
 //! Values to bytes (D-1.5, D-1.10). A field that counts is written as zero, and set when what it counts has been written.
 
-use super::decode::is_same;
+use super::decode::{in_words, is_same};
 use super::{Code, Count, Item, Kind, Layout, Order, Reference, Unfit, aligned};
 use crate::dialect::value::{Fields, Value};
 
@@ -27,8 +27,8 @@ pub enum Miswritten {
     #[error("is not in this layout")]
     Unknown,
     /// Another value than its constant.
-    #[error("is constant, and another value was given")]
-    Constant,
+    #[error("is always {0}, and another value was given")]
+    Constant(String),
     /// Not what is wanted here.
     #[error("takes {0}")]
     Sort(&'static str),
@@ -108,7 +108,7 @@ impl Writer {
     ) -> Result<(), EncodeError> {
         let value = match (&item.constant, given) {
             (Some(constant), Some(given)) if !is_same(constant, given, &item.kind) => {
-                return Err(self.wrong(Miswritten::Constant));
+                return Err(self.wrong(Miswritten::Constant(in_words(constant))));
             }
             (Some(constant), _) => Some(constant),
             (None, given) => given,

@@ -109,7 +109,7 @@ fn constants_are_written_and_checked() {
     let error = hello.decode(b"cabo\x02\x01").expect_err("version 2");
     assert_eq!((error.at, error.field.as_str()), (4, "version"));
     let given = Fields::from([("version", int(2))]);
-    assert_eq!(hello.encode(&given).expect_err("2").problem, Miswritten::Constant);
+    assert_eq!(hello.encode(&given).expect_err("2").problem, Miswritten::Constant("1".into()));
     for text in ["!?:has_name=0x01 ?:is_on=true", "!4s:magic='ca' f:n=2 ?:is_on=true"] {
         let padded = layout(text);
         let bytes = padded.encode(&Fields::default()).expect(text);

@@ -2,10 +2,9 @@
 //!
 //! Neighbours: `mod.rs` tells, `wire` finds the words.
 
-use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd as _, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -21,7 +20,7 @@ use crate::carrier::ByteStream;
 /// The connection, behind a watch where there is one.
 pub(in crate::carrier) fn stream<S>(stream: S, kind: Kind, side: Side) -> Box<dyn ByteStream>
 where
-    S: AsyncRead + AsyncWrite + AsFd + Debug + Send + Unpin + 'static,
+    S: ByteStream + AsFd + 'static,
 {
     if !is_watched() {
         return Box::new(stream);
@@ -80,6 +79,12 @@ impl<S> Watched<S> {
         let asked = parts.iter().map(|part| part.len()).sum();
         let arguments = format!("{}, {}", self.descriptor, wire::bytes(asked));
         tell(name, Some(self.descriptor), arguments, Some(result), wire);
+    }
+}
+
+impl<S: ByteStream + AsFd> ByteStream for Watched<S> {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.stream.as_fd())
     }
 }
 

@@ -167,7 +167,8 @@ pub async fn connect(
     within: Duration,
 ) -> Result<Connected, OpenError> {
     let connector = Connector::new(settings, alpn)?;
-    connector.secure(tcp::connect(address, within).await?, within).await
+    let below = tcp::connect(address, within).await.map_err(OpenError::under_tls)?;
+    connector.secure(below, within).await
 }
 
 /// What a client has ready before it connects: what it trusts, and what it shows.

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
@@ -170,6 +171,12 @@ impl TlsStream {
             }
             Poll::Ready(_) | Poll::Pending => explained(error),
         }
+    }
+}
+
+impl ByteStream for TlsStream {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.get_ref().0.below.socket()
     }
 }
 
