@@ -68,11 +68,14 @@ impl Gate {
 
 /// From where a session comes, in the words of access.
 pub(crate) fn origin(connection: &Connection) -> Origin {
-    match connection.from() {
+    origin_of(connection.from(), || connection.peer_user())
+}
+
+/// The same of any peer; `user` is asked for where a Unix socket may name one.
+pub(crate) fn origin_of(from: Peer, user: impl FnOnce() -> Option<u32>) -> Origin {
+    match from {
         Peer::Udp(address) | Peer::Tcp(address) => Origin::Ip(address.ip()),
         from @ Peer::Ether { .. } => Origin::Link { is_loopback: from.is_loopback() },
-        Peer::Unix { .. } | Peer::Memory(_) | Peer::None => {
-            Origin::Unix { uid: connection.peer_user() }
-        }
+        Peer::Unix { .. } | Peer::Memory(_) | Peer::None => Origin::Unix { uid: user() },
     }
 }

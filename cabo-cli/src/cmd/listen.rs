@@ -12,7 +12,7 @@ use cabo::access::{Access, AllowFile, Cidr, Refusal};
 use cabo::address::Address;
 use cabo::proto::dialect::Dialect;
 use cabo::proto::dialect::cut::Cut;
-use cabo::talk::{Closed, Foreign, Message, Peer, Rules, Server, Settings};
+use cabo::talk::{Closed, Foreign, Message, Peer, Rules, SendError, Server, Settings};
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -70,13 +70,15 @@ pub(crate) struct Args {
     #[command(flatten)]
     log: LogArgs,
     /// What every message is answered with: `echo`, a text in which each {} stands for what came, or, where messages
-    /// have fields, always the same one: `KIND name=value ..`
+    /// have fields, always the same one: `KIND name=value ..`. Over UDP who says nothing new has 10,000 answers at once, and
+    /// 100 a second
     #[arg(long, value_name = "echo|TEXT", conflicts_with = "exec")]
     reply: Option<String>,
     /// Leave a client that says nothing for so long
     #[arg(long, value_name = "TIME", value_parser = super::relay::amount::time)]
     idle: Option<Duration>,
-    /// Clients at once; one more is turned away
+    /// Clients at once; one more is turned away. Over UDP, where senders may be forged, the one that was silent for longest
+    /// makes room
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     max_clients: usize,
     /// Serve one client with stdin and stdout as they are, then end; no cabo peers. --dump, --keep-open, --record,
@@ -272,7 +274,7 @@ fn with_callbacks(
             if let Some(reply) = &reply
                 && let Err(error) = reply.answer(&message, peer)
             {
-                tracing::warn!(?peer, %error, "not answered");
+                not_answered(peer, &error);
             }
             tell(&on_receive, Event::Message(message, peer.clone()));
         })
@@ -283,6 +285,15 @@ fn with_callbacks(
         .on_refuse(move |peer, why| {
             tell(&on_refuse, Event::Refused(peer.clone(), refusal(why, allow.as_deref())));
         })
+}
+
+/// Who says nothing new does so thousands of times: that is told of once.
+fn not_answered(peer: &Peer, error: &SendError) {
+    if matches!(error, SendError::NothingNew) && peer.stats().refused_messages > 1 {
+        tracing::debug!(?peer, %error, "not answered");
+    } else {
+        tracing::warn!(?peer, %error, "not answered");
+    }
 }
 
 /// Why somebody was refused, and what its operator can do about that.

@@ -41,6 +41,15 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Whether who proves nothing about itself may come from there: from this host, or from one of these networks.
+    pub(crate) fn is_near(self, networks: &[Cidr]) -> bool {
+        let is_within = match self {
+            Self::Ip(ip) => networks.iter().any(|network| network.contains(ip)),
+            Self::Link { .. } | Self::Unix { .. } => false,
+        };
+        is_within || self.is_this_host()
+    }
+
     fn is_this_host(self) -> bool {
         match self {
             Self::Ip(ip) => ip.to_canonical().is_loopback(),
@@ -275,11 +284,7 @@ impl Access {
     }
 
     fn judge_nameless(&self, origin: Origin) -> Decision {
-        let is_near = match origin {
-            Origin::Ip(ip) => self.from.iter().any(|network| network.contains(ip)),
-            Origin::Link { .. } | Origin::Unix { .. } => false,
-        };
-        if origin.is_this_host() || is_near {
+        if origin.is_near(&self.from) {
             Decision::Admit
         } else {
             Decision::Refuse(Refusal::Nameless(origin))

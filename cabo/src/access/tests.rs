@@ -4,6 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
+use crate::carrier::Peer;
+use crate::gate::origin_of;
+use crate::talk::Foreign;
 
 const OWN: PublicKey = PublicKey([1; 32]);
 const ANA: PublicKey = PublicKey([2; 32]);
@@ -101,6 +104,30 @@ fn peers_without_an_identity_enter_from_this_host_and_from_named_networks() {
     let link = Origin::Link { is_loopback: false };
     assert_eq!(access.judge(None, link), Decision::Refuse(Refusal::Nameless(link)));
     assert_eq!(Access::new(OWN).open().judge(None, link), Decision::Admit);
+}
+
+/// One rule for peers of all services: where they are.
+#[test]
+fn foreign_programs_and_peers_without_an_identity_are_judged_alike() {
+    let networks: Vec<Cidr> = vec!["10.1.0.0/16".parse().unwrap(), "fe80::/10".parse().unwrap()];
+    let access = Access::new(PublicKey([1; 32])).from(networks.clone());
+    let foreign = Foreign::From(networks);
+    for (at, is_let_in) in [
+        ("127.0.0.1:7", true),
+        ("127.9.9.9:7", true),
+        ("[::ffff:127.0.0.1]:7", true),
+        ("[::1]:7", true),
+        ("10.1.2.3:7", true),
+        ("[::ffff:10.1.2.3]:7", true),
+        ("[fe80::1%2]:7", true),
+        ("10.2.2.3:7", false),
+        ("[2001:db8::1]:7", false),
+    ] {
+        let from = Peer::udp(at.parse().unwrap());
+        let decision = access.judge(None, origin_of(from, || None));
+        assert_eq!(decision == Decision::Admit, is_let_in, "{at}");
+        assert_eq!(foreign.admits(&from), is_let_in, "{at}");
+    }
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! All foreign peers of one UDP socket: every datagram is a message, and whoever sends one is a peer for a while.
 //!
 //! One task has the socket and the hall: where cabo peers use it, too, that is the endpoint's, which gives the hall what
-//! is not cabo's. Every peer has a task of its own, in which it is called back: the hall goes on
+//! is not cabo's. Every peer has a task of its own, in which it is called back (`attend`): the hall goes on
 //! whatever a callback does. Neighbours: `peer` holds what waits to go out, and rings where there is something; `server`
 //! starts one hall a socket.
+//!
+//! A sender is who it says it is, and may be forged. So these peers have the places that others leave, the one that was
+//! silent for longest makes room for a new one, and what seems to come from the socket itself is dropped.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -18,10 +20,12 @@ use bytes::Bytes;
 use tokio::io::ReadBuf;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use super::answers;
+use super::attend::{Event, Inbox, attend};
 use super::callback;
 use super::engine::Engine;
-use super::server::{Handlers, PlaceTaken};
-use super::{Closed, Message, Peer, Settings};
+use super::server::Handlers;
+use super::{Closed, Peer, Settings};
 use crate::carrier;
 use crate::carrier::open_udp::{LARGEST_BYTES, OpenUdp};
 use crate::endpoint::others::{Others, is_foreign};
@@ -34,10 +38,6 @@ const SWEEP_TIME: Duration = Duration::from_secs(1);
 const TURN: usize = 256;
 /// Hosts that may send nothing, each told of once; of more nobody is told.
 const ELSEWHERE_MAX: usize = 1024;
-/// Datagrams that wait for the callbacks of their peer; the next one is lost, as datagrams may be.
-const INBOX_MAX: usize = 256;
-/// Bytes of them.
-const INBOX_BYTES_MAX: usize = 1024 * 1024;
 
 /// Serves a socket for as long as it works. Where the server takes cabo peers elsewhere, a packet of theirs that comes
 /// here is no message either.
@@ -51,6 +51,8 @@ pub(super) async fn serve(socket: OpenUdp, hall: Hall, is_without_packets: bool)
 #[derive(Debug, Default)]
 pub(super) struct Bell {
     rung: Mutex<Rung>,
+    /// Answers to peers that say nothing new.
+    pub(super) answers: answers::All,
 }
 
 #[derive(Debug, Default)]
@@ -84,113 +86,6 @@ impl Bell {
     }
 }
 
-/// What a peer is called back about.
-enum Event {
-    Connected,
-    Message(Bytes),
-    HasRoom,
-    Closed(Closed),
-}
-
-/// What waits for the callbacks of one peer.
-#[derive(Default)]
-struct Inbox {
-    state: Mutex<Waiting>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    events: VecDeque<Event>,
-    bytes: usize,
-    waker: Option<Waker>,
-    /// A message is lost while it has panicked, and is about to be forgotten.
-    is_over: bool,
-}
-
-impl Inbox {
-    /// False where there is no room for a message.
-    fn put(&self, event: Event) -> bool {
-        let mut state = self.lock();
-        if let Event::Message(bytes) = &event {
-            let is_full = state.events.len() >= INBOX_MAX || state.bytes >= INBOX_BYTES_MAX;
-            if is_full || state.is_over {
-                return false;
-            }
-            state.bytes += bytes.len();
-        }
-        if matches!(event, Event::HasRoom) && matches!(state.events.back(), Some(Event::HasRoom)) {
-            return true;
-        }
-        state.events.push_back(event);
-        if let Some(waker) = state.waker.take() {
-            drop(state);
-            waker.wake();
-        }
-        true
-    }
-
-    fn poll(&self, cx: &Context<'_>) -> Poll<Event> {
-        let mut state = self.lock();
-        let Some(event) = state.events.pop_front() else {
-            state.waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        };
-        if let Event::Message(bytes) = &event {
-            state.bytes = state.bytes.saturating_sub(bytes.len());
-        }
-        Poll::Ready(event)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Calls one peer back until it is closed. A panic closes it.
-async fn attend(
-    peer: Peer,
-    inbox: Arc<Inbox>,
-    place: PlaceTaken,
-    settings: Arc<Settings>,
-    handlers: Arc<Handlers>,
-) {
-    let mut has_panicked = false;
-    loop {
-        let event = poll_fn(|cx| inbox.poll(cx)).await;
-        handlers.admit().await;
-        let called = catch_unwind(AssertUnwindSafe(|| match event {
-            Event::Closed(closed) => {
-                let closed = if has_panicked { Closed::Panicked } else { closed };
-                handlers.closed(&peer, &closed);
-                true
-            }
-            _ if has_panicked || peer.shared().is_to_close() => false,
-            Event::Connected => {
-                handlers.connected(&peer);
-                false
-            }
-            Event::Message(bytes) => {
-                handlers.received(Message::new(bytes, settings.dialect.clone()), &peer);
-                false
-            }
-            Event::HasRoom => {
-                handlers.has_room(&peer);
-                false
-            }
-        }));
-        match called {
-            Ok(true) => break,
-            Ok(false) => {}
-            Err(_) => {
-                has_panicked = true;
-                inbox.lock().is_over = true;
-                peer.close(); // the hall forgets it
-            }
-        }
-    }
-    drop(place);
-}
-
 struct Known {
     peer: Peer,
     heard: Instant,
@@ -199,11 +94,15 @@ struct Known {
 
 /// Whoever speaks to a UDP socket.
 pub(super) struct Hall {
+    /// Where the socket is bound.
+    local: carrier::Peer,
     settings: Arc<Settings>,
     handlers: Arc<Handlers>,
     engine: Arc<Engine>,
     peers: BTreeMap<SocketAddr, Known>,
     addresses: BTreeMap<u64, SocketAddr>,
+    /// Peers in the order in which they came or were looked at last, and when they had been heard then.
+    by_silence: VecDeque<(SocketAddr, u64, Instant)>,
     bell: Arc<Bell>,
     /// Peers with something to send, each once; what it is waits in their own room.
     sending: VecDeque<u64>,
@@ -214,6 +113,8 @@ pub(super) struct Hall {
     elsewhere: BTreeSet<IpAddr>,
     /// Packets of cabo peers that lead nowhere.
     strays: u64,
+    /// Datagrams that seem to come from the socket itself: answered, they would come again for ever.
+    own: u64,
 }
 
 /// A hall with a socket of its own.
@@ -267,18 +168,25 @@ impl Alone {
 impl Others for Hall {
     fn receive(&mut self, from: carrier::Peer, datagram: &[u8]) {
         let Some(address) = from.socket_addr() else { return };
-        if !self.peers.contains_key(&address) && !self.welcome(address, from) {
+        let now = Instant::now();
+        if !self.peers.contains_key(&address) && !self.welcome(address, from, now) {
             return;
         }
         let Some(known) = self.peers.get_mut(&address) else { return };
-        known.heard = Instant::now();
+        known.heard = now;
+        let heard = known.peer.shared().heard();
+        heard.bytes(datagram.len(), known.heard.into_std());
         if datagram.len() > self.settings.dialect.limit_bytes {
             tracing::debug!(%from, bytes = datagram.len(), "a datagram over the limit");
+            heard.refuse();
             return;
         }
         let bytes = Bytes::copy_from_slice(self.settings.dialect.cut.trim(datagram));
-        if !known.inbox.put(Event::Message(bytes)) {
+        if known.inbox.put(Event::Message(bytes)) {
+            heard.message();
+        } else {
             tracing::debug!(%from, "its callbacks take too long: a datagram is lost");
+            heard.refuse();
         }
     }
 
@@ -307,31 +215,40 @@ impl Others for Hall {
 
 impl Hall {
     pub(super) fn new(
+        local: carrier::Peer,
         settings: Arc<Settings>,
         handlers: Arc<Handlers>,
         engine: Arc<Engine>,
     ) -> Self {
         let mut sweep = interval(SWEEP_TIME);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (peers, addresses, bell, sending) = Default::default();
+        let (peers, addresses, by_silence, bell, sending) = Default::default();
         let elsewhere = BTreeSet::new();
         Self {
+            local,
             settings,
             handlers,
             engine,
             peers,
             addresses,
+            by_silence,
             bell,
             sending,
             unsent: None,
             sweep,
             elsewhere,
             strays: 0,
+            own: 0,
         }
     }
 
     /// Somebody new; false if there is no room.
-    fn welcome(&mut self, address: SocketAddr, from: carrier::Peer) -> bool {
+    fn welcome(&mut self, address: SocketAddr, from: carrier::Peer, heard: Instant) -> bool {
+        if carrier::is_own(&self.local, &from) {
+            self.own = self.own.saturating_add(1);
+            tracing::debug!(%from, own = self.own, "a datagram from our own address is dropped");
+            return false;
+        }
         let number = self.handlers.next_number();
         let mut peer = Peer::new(number, from, "udp", self.settings.clone());
         peer.announce_at(self.bell.clone());
@@ -341,21 +258,44 @@ impl Hall {
             }
             return false;
         }
-        let place = match self.handlers.place(&self.settings) {
-            Ok(place) => place,
-            Err(full) => {
-                self.handlers.turned_away(peer, full, &self.engine);
-                return false;
-            }
+        let room = self.handlers.datagram_room(&self.settings);
+        if self.peers.len() >= room {
+            self.make_room();
+        }
+        let place = match self.handlers.datagram_place(&self.settings) {
+            Ok(place) if self.peers.len() < room => place,
+            Ok(_) => return self.turn_away(peer, Closed::TooMany(self.settings.peers_max)),
+            Err(full) => return self.turn_away(peer, full),
         };
         let inbox = Arc::new(Inbox::default());
         inbox.put(Event::Connected);
-        let known = Known { peer: peer.clone(), heard: Instant::now(), inbox: inbox.clone() };
+        let known = Known { peer: peer.clone(), heard, inbox: inbox.clone() };
+        self.by_silence.push_back((address, number, heard));
         self.peers.insert(address, known);
         self.addresses.insert(number, address);
         let (settings, handlers) = (self.settings.clone(), self.handlers.clone());
         self.engine.spawn(attend(peer, inbox, place, settings, handlers));
         true
+    }
+
+    fn turn_away(&self, peer: Peer, why: Closed) -> bool {
+        self.handlers.turned_away(peer, why, &self.engine);
+        false
+    }
+
+    /// The peer that was silent for longest leaves. Who was heard since it was looked at is looked at again after all
+    /// others: for each datagram that is done once at most.
+    fn make_room(&mut self) {
+        while let Some((address, number, looked_at)) = self.by_silence.pop_front() {
+            let known = self.peers.get(&address).filter(|known| known.peer.number() == number);
+            match known.map(|known| known.heard) {
+                Some(heard) if heard > looked_at => {
+                    self.by_silence.push_back((address, number, heard));
+                }
+                Some(_) => return self.forget(address, Closed::MadeRoom),
+                None => {} // it has left
+            }
+        }
     }
 
     /// A packet of a cabo peer, where none can come.
@@ -400,9 +340,14 @@ impl Hall {
             (known.heard.elapsed() >= time).then_some(*address)
         };
         let silent: Vec<SocketAddr> = self.peers.iter().filter_map(is_silent).collect();
-        for address in silent {
-            self.forget(address, Closed::Idle(time));
+        if !silent.is_empty() {
+            silent.into_iter().for_each(|address| self.forget(address, Closed::Idle(time)));
+            let addresses = &self.addresses;
+            self.by_silence.retain(|(_, number, _)| addresses.contains_key(number));
         }
+        // Others have come meanwhile, for whom these make room.
+        let room = self.handlers.datagram_room(&self.settings);
+        (room..self.peers.len()).for_each(|_| self.make_room());
     }
 
     fn forget(&mut self, address: SocketAddr, closed: Closed) {

@@ -139,6 +139,7 @@ fn ended(closed: Closed) -> Result<(), ClientError> {
         | Closed::Astray
         | Closed::NoMessages(_)
         | Closed::TooMany(_)
+        | Closed::MadeRoom
         | Closed::Stuck(_)
         | Closed::Unsecured(_) => Ok(()),
     }

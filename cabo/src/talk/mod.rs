@@ -39,9 +39,10 @@
 //! `peer` is the handle that callbacks get, `peers` all of them. `server` listens, `sniff` looks who comes, `house` is what
 //! cabo peers are shown. `stream` drives one conversation, whose bytes `words` reads and `unfinished` counts; `session`
 //! begins those of cabo peers, `line` is a client's end of one, `calls` holds their requests, `typed` their
-//! structs; `datagrams` has all foreign peers of a UDP socket. `engine` has the threads and `callback` says on which one
-//! is called; `client` awaits, with `halves` of its stream and `progress` of what it sends; `reconnect`, `blocking` and
-//! `streams` are the client in other shapes, `guests` the server. Only `carrier` names a socket.
+//! structs; `datagrams` has all foreign peers of a UDP socket, `attend` calls them back, and `answers` says which of them
+//! are answered. `stats` counts. `engine` has the threads and `callback` says on which one is called; `client` awaits, with
+//! `halves` of its stream and `progress` of what it sends; `reconnect`, `blocking` and `streams` are the client in other
+//! shapes, `guests` the server. Only `carrier` names a socket.
 
 pub mod blocking;
 pub mod callers;
@@ -53,8 +54,11 @@ pub mod peer;
 pub mod peers;
 pub mod reconnect;
 pub mod server;
+pub mod stats;
 pub mod streams;
 
+mod answers;
+mod attend;
 mod callback;
 mod datagrams;
 mod engine;
@@ -82,8 +86,9 @@ use cabo_proto::dialect::{Decoded, Dialect, NoKind, PAYLOAD};
 use cabo_proto::wire::message::{self, MessageError};
 
 use self::calls::Asked;
-use crate::access::{Cidr, Refusal};
+use crate::access::{Cidr, Origin, Refusal};
 use crate::carrier;
+use crate::gate::origin_of;
 pub use callers::{Call, Callers};
 pub use calls::{Answer, RequestError};
 pub use client::{Client, ClientError, Seen, Watch};
@@ -96,6 +101,7 @@ pub use place::PlaceError;
 pub use progress::Progress;
 pub use reconnect::Reconnecting;
 pub use server::{BindError, Rules, Server};
+pub use stats::Stats;
 pub use typed::TypedError;
 
 /// What a server or client holds its peers to.
@@ -115,7 +121,8 @@ pub struct Settings {
     /// A peer that has begun a message of more than those 64 KiB, and of which not one byte more has come for so long, is
     /// closed. One that is slow is not.
     pub message_time: Duration,
-    /// Peers at once; one more is turned away.
+    /// Peers at once; one more is turned away. Foreign peers of UDP, who may be forged, have what all others leave, alike at
+    /// each socket: the one that was silent for longest makes room for a new one, and for any other peer.
     pub peers_max: usize,
     /// Requests of one cabo peer that wait for an answer at once; one more fails as `busy`.
     pub requests_max: usize,
@@ -145,14 +152,15 @@ pub enum Foreign {
 impl Foreign {
     /// Whether a program there may come.
     pub fn admits(&self, from: &carrier::Peer) -> bool {
-        let is_within = |networks: &[Cidr]| {
-            let address = from.socket_addr();
-            address.is_some_and(|at| networks.iter().any(|network| network.contains(at.ip())))
+        let networks = match self {
+            Self::Here => &[],
+            Self::From(networks) => networks.as_slice(),
+            Self::Anyone => return true,
         };
-        match self {
-            Self::Here => from.is_loopback(),
-            Self::From(networks) => from.is_loopback() || is_within(networks),
-            Self::Anyone => true,
+        // Whoever reaches a Unix socket was let in by its file.
+        match origin_of(*from, || None) {
+            Origin::Unix { .. } => from.is_loopback(),
+            origin @ (Origin::Ip(_) | Origin::Link { .. }) => origin.is_near(networks),
         }
     }
 }
@@ -336,6 +344,9 @@ pub enum Closed {
     /// It said nothing for the time that it had.
     #[error("said nothing for {0:?}")]
     Idle(Duration),
+    /// It was silent for longer than all other foreign peers of its UDP socket, and there was no place left for another one.
+    #[error("silent for longest, and made room for somebody else")]
+    MadeRoom,
     /// Its unfinished message would have taken those of all peers over what they may have together.
     #[error(
         "the unfinished messages of all peers may have {0} bytes together, and there was no room for its own"

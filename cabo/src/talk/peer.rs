@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use cabo_proto::dialect::cut::{Cut, WriteError};
@@ -15,8 +15,10 @@ use cabo_proto::dialect::value::{Fields, Value};
 use cabo_proto::dialect::{ComposeError, PAYLOAD};
 use cabo_proto::wire::message::{self, Role, Unfit};
 
+use super::answers::Again;
 use super::calls::{Answer, Calls};
 use super::datagrams::Bell;
+use super::stats::{Heard, Said, Stats};
 use super::{Message, Settings, Slow, callback};
 use crate::access::Origin;
 use crate::carrier;
@@ -40,6 +42,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// More than half of its room was used when it was last sent something or looked at; read without the lock.
     is_full: AtomicBool,
+    heard: Heard,
     /// What callbacks keep for this peer.
     own: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -67,6 +70,9 @@ struct State {
     /// Whoever takes what it says has enough for now.
     is_held: bool,
     dropped_messages: u64,
+    said: Said,
+    /// What a datagram peer says again, once it was answered.
+    again: Option<Box<Again>>,
     waker: Option<Waker>,
     /// Who waits for room.
     waiters: Vec<Waker>,
@@ -110,6 +116,10 @@ pub enum SendError {
     /// It was answered already, or nobody waits for the answer any more.
     #[error("nobody waits for this answer: the request was answered or cancelled")]
     NotAsked,
+    /// It says again and again the same over UDP, where that may be a round without end, and has had its answers to that:
+    /// 10,000 at once, and 100 a second.
+    #[error("it says nothing new, and answers to that over UDP are 100 a second at most")]
+    NothingNew,
     /// It cannot be written in the compact form of typed messages.
     #[error("the value has no compact form: {0}")]
     Typed(postcard::Error),
@@ -146,8 +156,8 @@ impl Peer {
     ) -> Self {
         let state = Mutex::default();
         let own = Mutex::default();
-        let is_full = AtomicBool::new(false);
-        let shared = Shared { number, from, scheme, settings, cabo, state, is_full, own };
+        let (is_full, heard) = (AtomicBool::new(false), Heard::new());
+        let shared = Shared { number, from, scheme, settings, cabo, state, is_full, heard, own };
         Self { shared: Arc::new(shared) }
     }
 
@@ -205,8 +215,23 @@ impl Peer {
     pub fn reply(&self, message: &Message, payload: impl AsRef<[u8]>) -> Result<(), SendError> {
         match message.asked() {
             Some(_) => self.answer(message, Role::Reply, message.kind(), payload.as_ref()),
-            None => self.send(payload),
+            None => self.may_answer(message).and_then(|()| self.send(payload)),
         }
+    }
+
+    /// Whoever sends datagrams may be forged, and answer all that it hears: see `answers`.
+    fn may_answer(&self, message: &Message) -> Result<(), SendError> {
+        if !self.shared.is_datagram() {
+            return Ok(());
+        }
+        let mut state = self.shared.lock();
+        let State { again, door: Some(door), .. } = &mut *state else { return Ok(()) };
+        let again = again.get_or_insert_with(|| Box::new(Again::new()));
+        if again.may_answer(message.bytes(), &door.answers, Instant::now()) {
+            return Ok(());
+        }
+        self.shared.heard.refuse();
+        Err(SendError::NothingNew)
     }
 
     /// Says that there is no answer to a request: why in a word, and for people.
@@ -285,6 +310,7 @@ impl Peer {
                 None => self.put(Role::OneWay, message.kind(), message.bytes()),
             };
         }
+        self.may_answer(message)?;
         let cut = &self.shared.settings.dialect.cut;
         self.queue(|_, out| {
             if matches!(cut, Cut::Length(_)) {
@@ -315,7 +341,10 @@ impl Peer {
         kind: Option<&str>,
         fields: &Fields,
     ) -> Result<(), SendError> {
-        let Some(asked) = message.asked() else { return self.send_fields(kind, fields) };
+        let Some(asked) = message.asked() else {
+            self.may_answer(message)?;
+            return self.send_fields(kind, fields);
+        };
         let id = asked.take_answer(&self.shared).ok_or(SendError::NotAsked)?;
         let sent = self.put_fields(Role::Reply(id), kind, fields, || asked.release(&self.shared));
         sent.inspect_err(|_| asked.give_back())
@@ -368,8 +397,9 @@ impl Peer {
         .await;
     }
 
-    /// Reads it no further, or does so again.
-    pub(super) fn hold(&self, is_held: bool) {
+    /// Reads it no further, or does so again: for callbacks that hand on what it says to somebody who has enough. What it says
+    /// meanwhile waits where it is, and over UDP is lost when that is full. It is not idle as long.
+    pub fn hold(&self, is_held: bool) {
         let mut state = self.shared.lock();
         state.is_held = is_held;
         self.shared.look_whether_full(&state);
@@ -394,6 +424,12 @@ impl Peer {
     /// Bytes that wait for it.
     pub fn waiting_bytes(&self) -> usize {
         self.shared.lock().waiting_bytes()
+    }
+
+    /// What it has said and was sent, in numbers.
+    pub fn stats(&self) -> Stats {
+        let said = self.shared.lock().said;
+        self.shared.heard.stats(said)
     }
 
     /// Messages that were dropped because it was too slow ([`Slow::DropOldest`]).
@@ -435,16 +471,19 @@ impl Peer {
                 }
             }
         }
-        let State { out, counters, .. } = &mut *state;
+        let State { out, counters, said, .. } = &mut *state;
         let before = out.bytes.len();
         write(counters, &mut out.bytes)?;
         if self.shared.is_datagram() {
             let len = out.bytes.len().saturating_sub(settings.dialect.cut.mark_bytes());
             out.bytes.truncate(len.max(before));
         }
+        let bytes = out.bytes.len() - before;
         if settings.slow == Slow::DropOldest || self.shared.is_datagram() {
-            out.lens.push_back(out.bytes.len() - before);
+            out.lens.push_back(bytes);
         }
+        said.messages += 1;
+        said.bytes += bytes as u64;
         self.shared.look_whether_full(&state);
         state.wake(self.number());
         Ok(())
@@ -527,6 +566,7 @@ impl Shared {
             is_finishing: state.is_finishing,
             is_too_slow: state.is_too_slow,
             is_full: self.look_whether_full(&state),
+            is_held: state.is_held,
         }
     }
 
@@ -537,6 +577,22 @@ impl Shared {
                 && state.waiting_bytes() > self.settings.outgoing_bytes_max / 2);
         self.is_full.store(is_full, Relaxed);
         is_full
+    }
+
+    /// What it has said, for whoever hears it to count.
+    #[inline]
+    pub(super) fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
+    /// Whether it is not to be read now; then `cx` is woken when that ends.
+    pub(super) fn is_held(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.lock();
+        let is_held = state.is_held && !state.is_gone && !state.is_closing;
+        if is_held {
+            state.waker = Some(cx.waker().clone());
+        }
+        is_held
     }
 
     /// Whether it should take what it was sent before it is listened to.
@@ -567,6 +623,7 @@ pub(super) struct Work {
     pub(super) is_finishing: bool,
     pub(super) is_too_slow: bool,
     pub(super) is_full: bool,
+    pub(super) is_held: bool,
 }
 
 impl State {

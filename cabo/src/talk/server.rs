@@ -28,7 +28,7 @@ use super::unfinished::Budget;
 use super::{Closed, Message, Peer, Settings, Threads, session, sniff};
 use crate::access::{Access, AllowError, Decision};
 use crate::address::{Address, AddressError, Place};
-use crate::carrier::{Accepted, Datagrams, Listener};
+use crate::carrier::{self, Accepted, Datagrams, Listener};
 use crate::endpoint::listen::with_port;
 use crate::endpoint::{self, Endpoint};
 use crate::error::ListenError;
@@ -38,6 +38,8 @@ use crate::server::Question;
 
 /// Conversations have this long to end when the server goes down.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Peers of UDP sockets that have left and whose last callbacks are not over, besides those that are there.
+const LEAVING_MAX: usize = 1024;
 /// Who was turned away and is not told of yet; of more nobody is told.
 const REFUSED_MAX: usize = 1024;
 
@@ -54,8 +56,11 @@ pub(super) struct Handlers {
     on_send: Option<OnSend>,
     on_close: Option<OnClose>,
     on_refuse: Option<OnClose>,
-    /// Peers now, and peers ever.
+    /// Peers now, without and with those that sent a datagram and proved nothing; and peers ever.
     count: AtomicUsize,
+    datagram_count: AtomicUsize,
+    /// UDP sockets, which share the places that are left.
+    halls: usize,
     numbers: AtomicU64,
     peers: Peers,
     callbacks: Arc<Callbacks>,
@@ -135,6 +140,9 @@ pub enum BindError {
     /// No identity to show to cabo peers.
     #[error(transparent)]
     House(#[from] HouseError),
+    /// There is no URL at all.
+    #[error("a server listens at one URL at least, and was given none")]
+    Nowhere,
     /// No runtime.
     #[error("the server's threads cannot be started: {0}")]
     Runtime(#[from] std::io::Error),
@@ -281,6 +289,9 @@ impl Server {
     /// The server has threads of its own ([`Settings::threads`]): the runtime in which this is awaited, of whatever
     /// kind, does none of its work.
     pub async fn listen(&mut self) -> Result<Vec<Address>, BindError> {
+        if self.addresses.is_empty() {
+            return Err(BindError::Nowhere);
+        }
         let running = Running(Arc::new(Engine::start(&self.settings)?));
         self.open_house(&running.0)?;
         let got = running.0.within(self.open_doors()).await?;
@@ -358,11 +369,15 @@ impl Server {
     /// seconds only. Serves nobody before [`Self::listen`].
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let Some(Running(engine)) = &self.engine else { return };
-        let (settings, handlers) = (Arc::new(self.settings), Arc::new(self.handlers));
+        let is_hall = |door: &&Door| matches!(door, Door::Datagrams(_));
+        let halls = self.shared.len() + self.opened.iter().filter(is_hall).count();
+        let handlers = Arc::new(Handlers { halls, ..self.handlers });
+        let settings = Arc::new(self.settings);
         let (down, is_down) = watch::channel(());
         if let Some(sessions) = &self.sessions {
             for socket in self.shared {
-                let hall = Hall::new(settings.clone(), handlers.clone(), engine.clone());
+                let local = socket.local();
+                let hall = Hall::new(local, settings.clone(), handlers.clone(), engine.clone());
                 let share = async { sessions.endpoint.share(socket, "udp", Box::new(hall)) };
                 engine.within(share).await;
             }
@@ -387,7 +402,8 @@ impl Server {
                             accept(listener, scheme, inside).await;
                         }
                         Door::Datagrams(socket) => {
-                            let hall = Hall::new(settings, handlers, serving);
+                            let local = carrier::Peer::udp(socket.local());
+                            let hall = Hall::new(local, settings, handlers, serving);
                             datagrams::serve(socket, hall, sessions.is_some()).await;
                         }
                     }
@@ -407,7 +423,7 @@ impl Server {
         }
         handlers.peers.list().iter().for_each(Peer::close);
         let gone = async {
-            while handlers.count.load(Relaxed) > 0 {
+            while handlers.count.load(Relaxed) + handlers.datagram_count.load(Relaxed) > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -519,11 +535,12 @@ fn converse(accepted: Accepted, scheme: &'static str, is_secure: bool, inside: &
 /// One of the peers that there may be at once; free again when it is dropped.
 pub(super) struct PlaceTaken {
     handlers: Arc<Handlers>,
+    is_datagram: bool,
 }
 
 impl Drop for PlaceTaken {
     fn drop(&mut self) {
-        self.handlers.count.fetch_sub(1, Relaxed);
+        self.handlers.count_of(self.is_datagram).fetch_sub(1, Relaxed);
     }
 }
 
@@ -555,15 +572,42 @@ impl Handlers {
         self.callbacks.admit().await;
     }
 
-    /// A place for one more peer, or why there is none.
+    /// A place for one more peer, or why there is none. Those that sent a datagram are not in its way: they make room.
     pub(super) fn place(self: &Arc<Self>, settings: &Settings) -> Result<PlaceTaken, Closed> {
+        self.take_place(false, settings.peers_max, settings)
+    }
+
+    /// The same for one that sent a datagram. Its socket has to have room for it.
+    pub(super) fn datagram_place(
+        self: &Arc<Self>,
+        settings: &Settings,
+    ) -> Result<PlaceTaken, Closed> {
+        self.take_place(true, settings.peers_max.saturating_add(LEAVING_MAX), settings)
+    }
+
+    /// How many peers that sent a datagram each UDP socket may have.
+    pub(super) fn datagram_room(&self, settings: &Settings) -> usize {
+        let left = settings.peers_max.saturating_sub(self.count.load(Relaxed));
+        left.div_ceil(self.halls.max(1))
+    }
+
+    fn take_place(
+        self: &Arc<Self>,
+        is_datagram: bool,
+        most: usize,
+        settings: &Settings,
+    ) -> Result<PlaceTaken, Closed> {
         if let Some(stuck) = self.callbacks.too_many_stuck() {
             return Err(Closed::Stuck(stuck));
         }
-        let add = |count| (count < settings.peers_max).then_some(count + 1);
-        let added = self.count.fetch_update(Relaxed, Relaxed, add);
+        let add = |count| (count < most).then_some(count + 1);
+        let added = self.count_of(is_datagram).fetch_update(Relaxed, Relaxed, add);
         added.map_err(|_| Closed::TooMany(settings.peers_max))?;
-        Ok(PlaceTaken { handlers: self.clone() })
+        Ok(PlaceTaken { handlers: self.clone(), is_datagram })
+    }
+
+    fn count_of(&self, is_datagram: bool) -> &AtomicUsize {
+        if is_datagram { &self.datagram_count } else { &self.count }
     }
 
     pub(super) fn connected(&self, peer: &Peer) {

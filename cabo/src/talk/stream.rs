@@ -139,7 +139,8 @@ impl Conversation {
                 }
             }
         } else {
-            self.words.push(&std::mem::take(&mut self.said));
+            let said = std::mem::take(&mut self.said);
+            self.begin_with(&said);
         }
         self.handlers.admit().await;
         let begun = self.call(|handlers, peer| handlers.connected(peer));
@@ -152,6 +153,14 @@ impl Conversation {
         closed
     }
 
+    /// What was read already belongs to its messages.
+    fn begin_with(&mut self, said: &[u8]) {
+        if !said.is_empty() {
+            self.peer.shared().heard().bytes(said.len(), std::time::Instant::now());
+            self.words.push(said);
+        }
+    }
+
     /// Reads a client's first words and answers them (D-4.1).
     async fn greet(&mut self, hello: &Hello) -> Result<(), Closed> {
         let mut said = std::mem::take(&mut self.said);
@@ -160,7 +169,7 @@ impl Conversation {
             match hello.judge_client(&said) {
                 Verdict::Welcome(len) => {
                     self.stream.write_all(&hello.accept).await?;
-                    self.words.push(said.get(len..).unwrap_or_default());
+                    self.begin_with(said.get(len..).unwrap_or_default());
                     return Ok(());
                 }
                 Verdict::Stranger => {
@@ -214,6 +223,12 @@ impl Conversation {
             }
             if self.is_read_ended {
                 return self.poll_rest(cx); // until all is answered
+            }
+            if work.is_held {
+                // Whoever hears it has enough for now: it is not silent, and not slow.
+                self.heard = Instant::now();
+                self.unfinished.is_not_awaited();
+                return Poll::Pending;
             }
             if work.is_full {
                 return self.poll_rest(cx); // it is not read before it takes what it was sent
@@ -278,8 +293,11 @@ impl Conversation {
         let mut part = ReadBuf::uninit(&mut bytes);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
         let len = part.filled().len();
-        if let Some(late) = &mut self.late {
+        if len > 0 {
             self.heard = Instant::now();
+            self.peer.shared().heard().bytes(len, self.heard.into_std());
+        }
+        if let Some(late) = &mut self.late {
             match late.heard(part.filled()) {
                 Opening::Unknown => {}
                 Opening::Stranger => self.settle_foreign(), // an end is read again
@@ -294,11 +312,11 @@ impl Conversation {
         if len == 0 {
             self.is_read_ended = true;
             if let Some(last) = self.words.finish(&self.settings.dialect)? {
+                self.peer.shared().heard().message();
                 self.call(|handlers, peer| handlers.received(last, peer))?;
             }
             return Poll::Ready(Ok(0));
         }
-        self.heard = Instant::now();
         self.words.push(part.filled());
         self.deliver_whole()?;
         let max = self.settings.unfinished_bytes_max;
@@ -324,6 +342,7 @@ impl Conversation {
         let mut next = Some(first);
         let deliver_all = || {
             while let Some(message) = next.take() {
+                peer.shared().heard().message();
                 handlers.received(message, peer);
                 if peer.shared().is_full() {
                     return Ok(true);

@@ -91,7 +91,10 @@ fn sorted(
         Role::OneWay => return Ok(Some(with(message, None))),
         Role::Request(id) => match calls.open(id, peer.shared_arc(), settings.requests_max) {
             Opened::New(asked) => return Ok(Some(with(message, Some(asked)))),
-            Opened::TooMany => peer.tell(Role::Failed(id), BUSY),
+            Opened::TooMany => {
+                peer.shared().heard().refuse();
+                peer.tell(Role::Failed(id), BUSY);
+            }
             Opened::Twice => {
                 let problem = Malformed { what: "a request whose id is open already", at: 0 };
                 return Err(message::MessageError::from(problem).into());

@@ -1,12 +1,13 @@
 //! Whole sessions over real wires between hosts of their own: what a listener on the wire sees, and what sessions
 //! outlive and endure. Neighbours: `lab.rs` (the wires alone), `carriers` (the carriers alone).
 //!
-//! `ends` serves and fetches, `listener` hears the wire, the tests are in `seen`, `outlived` and
-//! `strained`. The harness is its own:
+//! `ends` serves and fetches, `listener` hears the wire, the tests are in `seen`, `outlived`, `strained` and
+//! `forged`. The harness is its own:
 //! [`Lab::enter`] wants a process with a single thread, and the standard one has more.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod ends;
+mod forged;
 mod listener;
 #[path = "../../../tests/needs.rs"]
 mod needs;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         .iter()
         .chain(outlived::ALL)
         .chain(strained::ALL)
+        .chain(forged::ALL)
         .copied()
         .filter(|(name, _)| is_wanted(name))
         .collect();

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 
 mod callers;
+mod numbers;
+mod places;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -13,7 +15,7 @@ use bytes::Bytes;
 use cabo::address::{Address, Host, Place};
 use cabo::keys::Identity;
 use cabo::proto::dialect::Dialect;
-use cabo::talk::{Client, Closed, SendError, Server, Settings, Slow, Threads};
+use cabo::talk::{BindError, Client, Closed, SendError, Server, Settings, Slow, Threads};
 use tokio::sync::oneshot;
 
 /// No test waits longer for what should be there at once.
@@ -409,4 +411,6 @@ fn what_cannot_be_sent_is_said() {
     assert_eq!(error.to_string(), "the peer has 3 bytes to take yet; it may take more later");
     let error = Server::bind(["tcp//x"]).err().unwrap();
     assert!(error.to_string().contains("tcp//x"), "{error}");
+    let nowhere = Server::bind([""; 0]).unwrap().run().unwrap_err();
+    assert!(matches!(nowhere, BindError::Nowhere), "{nowhere}");
 }
