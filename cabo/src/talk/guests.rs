@@ -153,8 +153,9 @@ fn retold(why: &Closed) -> Closed {
         Closed::NoRoom(bytes) => Closed::NoRoom(*bytes),
         Closed::TooSlow => Closed::TooSlow,
         Closed::Panicked => Closed::Panicked,
+        Closed::GoingDown => Closed::GoingDown,
+        Closed::MadeRoom => Closed::MadeRoom,
         Closed::Ended
-        | Closed::GoingDown
         | Closed::Stranger(_)
         | Closed::NoGreeting(_)
         | Closed::Refused(_)

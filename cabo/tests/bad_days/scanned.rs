@@ -57,7 +57,7 @@ fn scans_of_the_port_are_no_messages_leave_nobody_behind_and_hold_up_nobody() {
             std::thread::sleep(Duration::from_millis(1)); // looks again
         }
         let heard = heard.lock().unwrap();
-        assert!(heard.iter().all(|message| message == &"hola"), "{threads:?}: {heard:?}");
+        assert!(heard.iter().all(|message| message == "hola"), "{threads:?}: {heard:?}");
         assert_eq!(heard.len(), 50, "{threads:?}");
     }
 }
