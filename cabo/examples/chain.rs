@@ -1,5 +1,6 @@
 //! A server that is itself a client of another: `chain tcp://:5006 tcp://localhost:5005`, or without words the same, adds its
 //! mark to each line and passes it on, and passes the answers back. Three in a row are a chain: a client, this, and `echo`.
+//! With a dialect as the third word (`chain tcp://:4445 tcp://localhost tp0`) messages are those of the dialect, unmarked.
 
 use cabo::proto::dialect::Dialect;
 use cabo::talk::{Link, Reconnecting, Server, Settings};
@@ -8,8 +9,10 @@ fn main() -> Result<(), cabo::Report> {
     let mut urls = std::env::args().skip(1);
     let own = urls.next().unwrap_or_else(|| "tcp://:5006".to_owned());
     let next = urls.next().unwrap_or_else(|| "tcp://localhost:5005".to_owned());
-    Reconnecting::to(&next, Dialect::parse("lines")?)?; // else it would show only when somebody comes
-    let dialect = std::sync::Arc::new(Dialect::parse("lines")?);
+    let spoken = urls.next().unwrap_or_else(|| "lines".to_owned());
+    let mark = if spoken == "lines" { b"b:".as_slice() } else { b"" };
+    let dialect = std::sync::Arc::new(Dialect::parse(&spoken)?);
+    Reconnecting::to(&next, dialect.clone())?; // else it would show only when somebody comes
     let upstream = dialect.clone();
     Server::bind([own])?
         .settings(Settings { dialect, ..Settings::default() })
@@ -24,8 +27,8 @@ fn main() -> Result<(), cabo::Report> {
                 Err(error) => eprintln!("{peer:?}: {error}"),
             }
         })
-        .on_receive(|message, peer| {
-            let marked = [b"b:".as_slice(), &message.payload()].concat();
+        .on_receive(move |message, peer| {
+            let marked = [mark, &message.payload()].concat();
             peer.with_state(|link: &mut Option<Link>| {
                 match link.as_ref().map(|l| l.send(marked)) {
                     Some(Ok(())) => {}

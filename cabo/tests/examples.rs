@@ -1,8 +1,8 @@
 //! The examples do what they say, as programs of their own. `cargo test` and `cargo nextest run` build them.
 #![allow(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 
-use std::io::{BufReader, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io::{BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -86,6 +86,45 @@ fn a_chain_of_three_passes_on_and_passes_back() {
     assert_eq!((line(&mut second), line(&mut second)), ("b:uno\n".into(), "b:dos\n".into()));
     first.get_mut().write_all(b"mundo\n").unwrap();
     assert_eq!(line(&mut first), "b:mundo\n");
+}
+
+fn accept(listener: &UnixListener) -> UnixStream {
+    listener.set_nonblocking(true).unwrap();
+    let begun = Instant::now();
+    let stream = loop {
+        match listener.accept() {
+            Ok((stream, _)) => break stream,
+            Err(_) => assert!(begun.elapsed() < PATIENCE, "nobody came"),
+        }
+        sleep(Duration::from_millis(5)); // looks again
+    };
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// A greeting, and answers, on either side of the one in the middle; its messages are of layouts.
+#[test]
+fn a_chain_of_a_dialect_greets_on_both_sides_and_passes_on_each_byte() {
+    const PAQUETE: &[u8] = b"\x01\0\0\0\x13\0\0\0\x05\0\0\0hola\0\x06\0\0\0mundo\0";
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    let end = UnixListener::bind(&a).unwrap();
+    let _middle = start("chain", &[&url(&b), &url(&a), "tp0"]);
+    let mut client = connect(&b);
+    client.write_all(&[b"\x01\0\0\0", PAQUETE].concat()).unwrap();
+    let mut end = accept(&end);
+    let mut greeting = [0; 4];
+    end.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"\x01\0\0\0");
+    end.write_all(b"\0\0\0\0").unwrap();
+    let mut passed = [0; PAQUETE.len()];
+    end.read_exact(&mut passed).unwrap();
+    assert_eq!(passed, PAQUETE);
+    end.write_all(b"\0\0\0\0\x06\0\0\0valor\0").unwrap();
+    let mut answer = [0; 18];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"\0\0\0\0\0\0\0\0\x06\0\0\0valor\0");
 }
 
 #[test]
