@@ -34,7 +34,7 @@ pub(crate) const WHICH_ITEM: &str = "which item?";
 /// The list for help and man pages.
 pub(crate) const TABLE: &str = "\
 Exit codes:
-  0    it worked; serve, relay and play --url: also when told to end
+  0    it worked; serve, listen, relay and play --url: also when told to end
   1    it did not work; the line on stderr says why
   2    the command line is wrong
   3    nobody answered, or the server was lost
@@ -177,6 +177,7 @@ fn of_connect(error: &ConnectError) -> u8 {
         )
         | ConnectError::Resolve { .. }
         | ConnectError::LinkDown { .. }
+        | ConnectError::NobodyListens { .. }
         | ConnectError::NobodyThere { .. } => UNREACHABLE,
         ConnectError::Carrier(OpenError::TlsRefused { .. }) => REFUSED,
         ConnectError::Carrier(_) | ConnectError::Setup(_) => FAILED,

@@ -78,6 +78,12 @@ pub enum ConnectError {
         /// How it ended.
         ended: Arc<Ended>,
     },
+    /// Nobody listens at the port of a host.
+    #[error("nobody listens at {place}: the host answered that the port is closed")]
+    NobodyListens {
+        /// Where it led.
+        place: String,
+    },
     /// The scheme has no cabo/1.
     #[error("{place}: cabo/1 does not run over {scheme}")]
     NoSession {

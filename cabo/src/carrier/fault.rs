@@ -278,6 +278,10 @@ impl Datagrams for Fault {
     fn advice(&self) -> Option<String> {
         self.inner.advice()
     }
+
+    fn take_closed_port(&self) -> Option<Peer> {
+        self.inner.take_closed_port()
+    }
 }
 
 impl fmt::Debug for Fault {

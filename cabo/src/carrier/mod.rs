@@ -36,6 +36,7 @@ pub mod unix;
 mod accept;
 mod answer;
 mod anywhere;
+mod closed_port;
 mod hang_up;
 mod resume;
 mod sockopt;
@@ -46,7 +47,10 @@ pub use error::{OpenError, SendFailure, send_failure};
 pub(crate) use ether::device::interface_index;
 pub use hang_up::HangUp;
 pub use peer::{InterfaceName, Peer};
-pub(crate) use told_udp::{packets as udp_packets, packets_anywhere as udp_packets_anywhere};
+pub(crate) use told_udp::{
+    packets as udp_packets, packets_anywhere as udp_packets_anywhere,
+    packets_to_call as udp_packets_to_call,
+};
 
 /// Bytes that one receive slot must hold: a whole batch that the kernel merged (GRO), or the largest frame of `lo`.
 pub const SLOT_BYTES: usize = 65_536;
@@ -197,6 +201,12 @@ pub trait Datagrams: Send + Sync + Debug {
 
     /// One line for the operator about a limit of this machine that costs speed, and what raises it.
     fn advice(&self) -> Option<String> {
+        None
+    }
+
+    /// Where packets of ours went and a host answered that nobody listens, as far as the carrier can know. To be asked after
+    /// each [`poll_recv`](Self::poll_recv), which wakes for it. Anybody on the way can say so: it proves nothing.
+    fn take_closed_port(&self) -> Option<Peer> {
         None
     }
 }

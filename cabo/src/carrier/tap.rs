@@ -140,6 +140,10 @@ impl Datagrams for Tap {
     fn advice(&self) -> Option<String> {
         self.inner.advice()
     }
+
+    fn take_closed_port(&self) -> Option<Peer> {
+        self.inner.take_closed_port()
+    }
 }
 
 #[cfg(test)]

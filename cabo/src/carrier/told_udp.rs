@@ -7,7 +7,7 @@
 //! `calls` tells of what it does, `udp` is the carrier where nobody watches.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
@@ -32,7 +32,17 @@ pub(crate) fn packets(address: SocketAddr, reach: &Reach) -> Result<Box<dyn Data
     })
 }
 
-/// The same at `port` of every address of this machine.
+/// Packets over UDP to call others, on the family of `any`, an unspecified address. Where nobody watches, it learns where
+/// nobody listens.
+pub(crate) fn packets_to_call(any: IpAddr) -> Result<Box<dyn Datagrams>, OpenError> {
+    Ok(if is_watched() {
+        ToldUdp::over(OpenUdp::listen((any, 0).into(), &Reach::default())?)
+    } else {
+        Box::new(Udp::open_to_call(any)?)
+    })
+}
+
+/// Packets over UDP at `port` of every address of this machine.
 pub(crate) fn packets_anywhere(port: u16, reach: &Reach) -> Result<Box<dyn Datagrams>, OpenError> {
     Ok(if is_watched() {
         ToldUdp::over(OpenUdp::listen_anywhere(port, reach)?)

@@ -4,13 +4,14 @@
 //!
 //! Packets over UDP, merged and split by the kernel where it can (GSO, GRO; by `quinn-udp`). Fragmentation is
 //! forbidden, so what is too large for the link is an error and what is too large for the path is a loss: the MTU
-//! search sees both. Neighbours: `mod.rs` (the trait), `answer.rs`,
-//! `anywhere.rs`, `resume.rs`, `sockopt.rs`.
+//! search sees both. Neighbours: `mod.rs` (the trait), `answer.rs`, `anywhere.rs`, `closed_port.rs`, `resume.rs`,
+//! `sockopt.rs`.
 
 use std::array;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
@@ -21,6 +22,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::answer::Asked;
+use super::closed_port::ClosedPorts;
 use super::error::{too_big, wrong_peer};
 use super::resume::Resume;
 use super::sockopt::{self, ReceiveBuffer};
@@ -39,12 +41,13 @@ const PASSES_BYTES: usize = 1200; // every path that cabo runs over takes so muc
 /// A UDP socket as a carrier.
 #[derive(Debug)]
 pub struct Udp {
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     state: UdpSocketState,
     local: SocketAddr,
     receive_buffer: ReceiveBuffer,
     max_segments: AtomicUsize,
     asked: Option<Asked>, // none when bound to one address: there is nothing to choose
+    closed_ports: Option<ClosedPorts>, // of a socket that only calls others
     resume: Resume,
 }
 
@@ -63,6 +66,14 @@ impl Udp {
         Self::from_socket(&format!("udp://{address}"), bound(interface, address, false))
     }
 
+    /// Opens a carrier to call others from, on the family of `any`, an unspecified address. It learns where nobody listens.
+    pub(crate) fn open_to_call(any: IpAddr) -> Result<Self, OpenError> {
+        let mut udp = Self::open((any, 0).into())?;
+        // Without it one waits, as where an answer is lost.
+        udp.closed_ports = ClosedPorts::of(&udp.socket).ok();
+        Ok(udp)
+    }
+
     /// Opens the carrier at `port` of every address of this machine, of IPv6 and of IPv4; of IPv4 alone where IPv6 is
     /// off. By one interface alone, where one is named.
     pub fn open_anywhere(interface: Option<InterfaceName>, port: u16) -> Result<Self, OpenError> {
@@ -78,8 +89,8 @@ impl Udp {
     fn set_up(socket: Socket) -> io::Result<Self> {
         let receive_buffer = ReceiveBuffer::raise(&socket, RECEIVE_BUFFER_BYTES)?;
         sockopt::set_send_buffer(&socket, SEND_BUFFER_BYTES)?;
-        let socket = UdpSocket::from_std(socket.into())?;
-        let state = UdpSocketState::new((&socket).into())?;
+        let socket = Arc::new(UdpSocket::from_std(socket.into())?);
+        let state = UdpSocketState::new((&*socket).into())?;
         let local = socket.local_addr()?;
         let max_segments = AtomicUsize::new(state.max_gso_segments());
         Ok(Self {
@@ -89,6 +100,7 @@ impl Udp {
             receive_buffer,
             max_segments,
             asked: local.ip().is_unspecified().then(Asked::default),
+            closed_ports: None,
             resume: Resume::default(),
         })
     }
@@ -149,11 +161,11 @@ impl Udp {
     fn set_cutting(&self, may_cut: bool) -> io::Result<()> {
         let ip4 = if may_cut { libc::IP_PMTUDISC_DONT } else { libc::IP_PMTUDISC_PROBE };
         if self.local.is_ipv4() {
-            return sockopt::set(&self.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, ip4);
+            return sockopt::set(&*self.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, ip4);
         }
-        let _ = sockopt::set(&self.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, ip4); // of no use where IPv4 is off
+        let _ = sockopt::set(&*self.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, ip4); // of no use where IPv4 is off
         let ip6 = if may_cut { libc::IPV6_PMTUDISC_DONT } else { libc::IPV6_PMTUDISC_PROBE };
-        sockopt::set(&self.socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, ip6)
+        sockopt::set(&*self.socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, ip6)
     }
 
     fn send_once(&self, to: SocketAddr, contents: &[u8], stride: usize) -> io::Result<()> {
@@ -181,8 +193,12 @@ impl Udp {
             (anywhere::destination(self.local, destination), Some(stride));
         let transmit =
             quinn_udp::Transmit { destination, ecn: None, contents, segment_size, src_ip };
-        self.socket
-            .try_io(Interest::WRITABLE, || self.state.try_send((&self.socket).into(), &transmit))
+        let send = || self.state.try_send((&*self.socket).into(), &transmit);
+        self.socket.try_io(Interest::WRITABLE, || match send() {
+            // It may be of a packet before this one, and is told once.
+            Err(error) if self.closed_ports.is_some() && is_passing(&error) => send(),
+            sent => sent,
+        })
     }
 
     /// What the layers above should know about a slot.
@@ -259,8 +275,11 @@ impl Datagrams for Udp {
         }
         let buffers = buffers.get_mut(..room).unwrap_or_default();
         loop {
+            if let Some(closed_ports) = &self.closed_ports {
+                closed_ports.poll(&self.socket, cx);
+            }
             ready!(self.socket.poll_recv_ready(cx))?;
-            let recv = || self.state.recv((&self.socket).into(), buffers, &mut accounts);
+            let recv = || self.state.recv((&*self.socket).into(), buffers, &mut accounts);
             match self.socket.try_io(Interest::READABLE, recv) {
                 Ok(count) => {
                     for (account, meta) in received.iter_mut().zip(accounts.iter().take(count)) {
@@ -313,11 +332,15 @@ impl Datagrams for Udp {
     }
 
     fn kernel_drops(&self) -> u64 {
-        sockopt::drops(&self.socket)
+        sockopt::drops(&*self.socket)
     }
 
     fn advice(&self) -> Option<String> {
         self.receive_buffer.advice()
+    }
+
+    fn take_closed_port(&self) -> Option<Peer> {
+        self.closed_ports.as_ref().and_then(ClosedPorts::take).map(Peer::udp)
     }
 }
 
@@ -348,7 +371,7 @@ mod tests {
     async fn a_card_that_cannot_split_batches_gets_single_packets() {
         let (near, far) = (open("127.0.0.1:0"), open("127.0.0.1:0"));
         // a socket without checksums cannot split, and says so with the error of a bad card
-        sockopt::set(&near.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1 as libc::c_int).unwrap();
+        sockopt::set(&*near.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1 as libc::c_int).unwrap();
         assert!(near.max_segments() > 1);
         let contents: Vec<u8> = (0..1950).map(|i| (i / 100) as u8).collect();
         for _ in 0..2 {

@@ -2,7 +2,9 @@
 //!
 //! Neighbours: `discovery.rs` asks a link who serves, `listen.rs` is the other side.
 
+use std::future::{Future, pending};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,14 +16,20 @@ use super::records::start_client;
 use super::{Endpoint, Local, ether_peer, lock, lookup};
 use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Mac, Place};
 use crate::carrier::ether::Ether;
-use crate::carrier::open_udp::Reach;
 use crate::carrier::tls::{self, ConnectSettings};
-use crate::carrier::{Datagrams, Peer, tcp, udp_packets, unix};
+use crate::carrier::{Datagrams, Peer, tcp, udp_packets_to_call, unix};
 use crate::connection::Connection;
 use crate::error::{ConnectError, ResolveError};
 
 /// A stream carrier has to connect within this.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
+
+/// A connection that has not shaken hands yet.
+struct Started {
+    connection: Connection,
+    /// A host answers that nobody listens there. Afterwards that is no end: only the peer can prove one.
+    closed_port: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
 
 impl Endpoint {
     /// Opens our socket on a link. All that goes over that link later uses it, so the privilege that this takes can be
@@ -66,11 +74,15 @@ impl Endpoint {
             Some(sealed) => sealed,
             None => &*self.crypto,
         };
-        let connection = self.start_connection(address, crypto).await?;
-        connection
-            .handshaken()
-            .await
-            .map_err(|ended| ConnectError::Ended { place: address.place.to_string(), ended })?;
+        let place = || address.place.to_string();
+        let Started { connection, closed_port } = self.start_connection(address, crypto).await?;
+        tokio::select! {
+            biased; // who has answered is there
+            done = connection.handshaken() => {
+                done.map_err(|ended| ConnectError::Ended { place: place(), ended })?;
+            }
+            () = closed_port => return Err(ConnectError::NobodyListens { place: place() }),
+        }
         Ok(connection)
     }
 
@@ -78,17 +90,19 @@ impl Endpoint {
         &self,
         address: &Address,
         crypto: &dyn Crypto,
-    ) -> Result<Connection, ConnectError> {
+    ) -> Result<Started, ConnectError> {
         let failed = |error| ConnectError::Ended {
             place: address.place.to_string(),
             ended: Arc::new(cabo_proto::session::config::Ended::Crypto(error)),
         };
-        match &address.place {
+        let started = match &address.place {
             Place::Udp(host) => {
                 let to = resolve(host).await?;
                 let endpoint =
                     self.socket_towards(if to.is_ipv4() { Local::V4 } else { Local::V6 })?;
-                endpoint.connect(Peer::udp(to), crypto).map_err(failed)
+                let closed_port = Box::pin(endpoint.closed_port(Peer::udp(to)));
+                let connection = endpoint.connect(Peer::udp(to), crypto).map_err(failed)?;
+                return Ok(Started { connection, closed_port });
             }
             Place::Eth { mac, interface, port } => {
                 let endpoint = self.socket_towards(Local::Ether(interface.as_str().to_owned()))?;
@@ -121,7 +135,8 @@ impl Endpoint {
                 place: address.place.to_string(),
                 scheme: address.scheme(),
             }),
-        }
+        };
+        Ok(Started { connection: started?, closed_port: Box::pin(pending()) })
     }
 
     /// The socket that leads there; opened when first needed, then shared by all connections that way.
@@ -130,11 +145,12 @@ impl Endpoint {
         if let Some(endpoint) = outgoing.get(&local) {
             return Ok(endpoint.clone());
         }
-        let plain = Reach::default();
-        let (carrier, scheme): (Box<dyn Datagrams>, _) = match &local {
-            Local::V4 => (udp_packets((Ipv4Addr::UNSPECIFIED, 0).into(), &plain)?, "udp"),
-            Local::V6 => (udp_packets((Ipv6Addr::UNSPECIFIED, 0).into(), &plain)?, "udp"),
-            Local::Ether(interface) => (Box::new(Ether::open(interface, 0, false)?), "eth"),
+        let (carrier, scheme) = match &local {
+            Local::V4 => (udp_packets_to_call(Ipv4Addr::UNSPECIFIED.into())?, "udp"),
+            Local::V6 => (udp_packets_to_call(Ipv6Addr::UNSPECIFIED.into())?, "udp"),
+            Local::Ether(interface) => {
+                (Box::new(Ether::open(interface, 0, false)?) as Box<dyn Datagrams>, "eth")
+            }
         };
         let endpoint = Arc::new(self.start_packets(carrier, scheme, false, None));
         outgoing.insert(local, endpoint.clone());

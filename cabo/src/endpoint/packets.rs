@@ -18,7 +18,8 @@ use cabo_proto::session::endpoint::{Dropped, Endpoint as Door, EndpointConfig, H
 use cabo_proto::session::remote::Remote;
 use cabo_proto::wire::discovery::{self, Here};
 use cabo_proto::wire::packet::{ConnectionId, Kind, Packet};
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::Sleep;
 
 use super::others::{self, Others};
@@ -44,6 +45,7 @@ pub(crate) struct PacketEndpoint {
     pokes: Arc<Pokes>,
     is_closing: AtomicBool,
     incoming: mpsc::Sender<Connection>,
+    closed_ports: broadcast::Sender<Peer>,
     presence: Arc<()>, // behind the carrier, and so dropped after it
 }
 
@@ -190,6 +192,7 @@ impl PacketEndpoint {
             pokes: Arc::default(),
             is_closing: AtomicBool::new(false),
             incoming,
+            closed_ports: broadcast::Sender::new(CLOSED_PORTS_MAX),
             presence: Arc::default(),
         });
         spawn(Box::pin(PacketDriver::new(endpoint.clone(), others)));
@@ -257,6 +260,21 @@ impl PacketEndpoint {
         self.pokes.poke(None);
     }
 
+    /// Waits until a host answers that nobody listens at `peer`, from the call on.
+    pub(crate) fn closed_port(&self, peer: Peer) -> impl Future<Output = ()> + use<> {
+        let mut told = self.closed_ports.subscribe();
+        let place = |peer: &Peer| peer.socket_addr().map(|at| (at.ip(), at.port()));
+        async move {
+            loop {
+                match told.recv().await {
+                    Ok(closed) if place(&closed) == place(&peer) => return,
+                    Ok(_) | Err(RecvError::Lagged(_)) => {} // it is told again when we ask again
+                    Err(RecvError::Closed) => return std::future::pending().await,
+                }
+            }
+        }
+    }
+
     /// Takes no more connections.
     pub(crate) fn drain(&self) {
         self.lock().door.drain();
@@ -279,6 +297,8 @@ struct PacketDriver {
     sleeping_until: Option<Instant>,
 }
 
+/// Closed ports that those who connect have not looked at yet; more push out the oldest.
+const CLOSED_PORTS_MAX: usize = 16;
 /// Answers to strangers that wait for the carrier.
 const ANSWERS_MAX: usize = 256;
 
@@ -565,6 +585,9 @@ impl Future for PacketDriver {
                     return Poll::Ready(());
                 }
                 Poll::Pending => {}
+            }
+            while let Some(peer) = this.endpoint.carrier.take_closed_port() {
+                let _ = this.endpoint.closed_ports.send(peer); // most of the time nobody connects
             }
             if let Some(others) = &mut this.others
                 && others.poll_work(cx)
