@@ -1,7 +1,7 @@
 //! What answers look like: bytes as they are in a pipe, text with its own lines on a terminal, JSON where that was asked for.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
@@ -175,4 +175,37 @@ fn the_prompt_and_an_error_begin_a_line_of_a_terminal() {
     server.join().unwrap();
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("\r\nokhi\r\ncabo: talk, line 2: expected \"no\""), "{text}");
+}
+
+#[test]
+fn raw_bytes_of_many_clients_have_their_senders_on_a_terminal_and_nothing_else_in_a_pipe() {
+    let world = World::new();
+    let args = ["listen", "tcp://127.0.0.1:0", "--show", "raw"];
+    let mut screen = Screen::start(&world, &args);
+    screen.until_shown("; Ctrl-C ends");
+    let at = screen.text.split_once("tcp://").unwrap().1.split_once(';').unwrap().0.to_owned();
+    let mut clients: Vec<TcpStream> = Vec::new();
+    for (number, said, shown) in [(1, "uno", "uno"), (2, "d\x1b[1mos\n", "d\x1b[1mos")] {
+        let mut client = TcpStream::connect(&at).unwrap();
+        client.write_all(said.as_bytes()).unwrap();
+        let from = client.local_addr().unwrap();
+        screen.until_shown(&format!("\n@{number} {from}  {shown}\r\n"));
+        clients.push(client);
+    }
+    clients[0].write_all(b"tres").unwrap();
+    screen.until_shown(&format!("\r\n@1 {}  tres\r\n", clients[0].local_addr().unwrap()));
+
+    let mut command = world.cabo();
+    let mut listen =
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(listen.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let at = line.split_once("tcp://").unwrap().1.split_once(';').unwrap().0;
+    let mut out = [0; 6];
+    let mut client = TcpStream::connect(at).unwrap();
+    client.write_all(b"unodos").unwrap();
+    listen.stdout.as_mut().unwrap().read_exact(&mut out).unwrap();
+    assert_eq!(&out, b"unodos");
+    listen.kill().unwrap();
+    wait(&mut listen);
 }
