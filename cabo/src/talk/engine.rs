@@ -35,6 +35,12 @@ const PER_PEER_MAX: usize = 4096;
 const PEER_STACK_BYTES: usize = 1024 * 1024;
 /// Threads for what the runtime itself does aside, such as asking for names.
 const ASIDE_THREADS: usize = 16;
+/// Turns of tasks before a thread that is never idle looks who is ready, how many it takes then, and how many where it had
+/// nothing to do. Taken faster than they have their turn, they would overflow a thread's queue, which has 256 places; and
+/// who overflows waits behind all who come later. The kernel keeps the others in order.
+const TURNS: u32 = 128;
+const READY_BUSY: usize = 96;
+const READY_IDLE: usize = 128;
 /// How often it is looked whether callbacks have returned that were stuck.
 const SPARE_TIME: Duration = Duration::from_millis(100);
 
@@ -68,6 +74,9 @@ impl Engine {
         let workers = loops + 1;
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers)
+            .event_interval(TURNS)
+            .max_io_events_per_tick(READY_IDLE)
+            .max_io_events_per_busy_tick(READY_BUSY)
             .max_blocking_threads(aside + 2 * workers + ASIDE_THREADS)
             .thread_name("cabo-loop")
             .enable_all()

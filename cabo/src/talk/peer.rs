@@ -74,6 +74,8 @@ struct State {
     /// What a datagram peer says again, once it was answered.
     again: Option<Box<Again>>,
     waker: Option<Waker>,
+    /// The driver is at work, and looks again before it rests: it need not be woken.
+    is_in_turn: bool,
     /// Who waits for room.
     waiters: Vec<Waker>,
     /// Where the driver of a datagram peer is told that there is something to do, and whether it has been.
@@ -545,27 +547,37 @@ impl Shared {
         self.lock().writing_bytes = bytes;
     }
 
-    /// A driver begins its turn: until [`Self::poll_work`] it looks for itself what there is to do.
+    /// A driver begins its turn: until it [rests](Self::rest) it looks for itself what there is to do.
     pub(super) fn begin_turn(&self) {
-        self.lock().waker = None;
+        self.lock().is_in_turn = true;
     }
 
     fn is_datagram(&self) -> bool {
         self.cabo.is_none() && matches!(self.from, carrier::Peer::Udp(_))
     }
 
-    /// What there is to do; the next send or close wakes the driver.
-    pub(super) fn poll_work(&self, cx: &Context<'_>) -> Work {
+    /// What there is to do.
+    pub(super) fn work(&self) -> Work {
+        self.work_of(&self.lock())
+    }
+
+    /// The same; from here on the next send or close wakes the driver.
+    pub(super) fn rest(&self, cx: &Context<'_>) -> Work {
         let mut state = self.lock();
+        state.is_in_turn = false;
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
+        self.work_of(&state)
+    }
+
+    fn work_of(&self, state: &State) -> Work {
         Work {
             has_outgoing: !state.out.bytes.is_empty() || !state.out.lens.is_empty(),
             is_closing: state.is_closing,
             is_finishing: state.is_finishing,
             is_too_slow: state.is_too_slow,
-            is_full: self.look_whether_full(&state),
+            is_full: self.look_whether_full(state),
             is_held: state.is_held,
         }
     }
@@ -616,7 +628,7 @@ impl Shared {
 }
 
 /// What a driver has to do for its peer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Work {
     pub(super) has_outgoing: bool,
     pub(super) is_closing: bool,
@@ -632,7 +644,9 @@ impl State {
     }
 
     fn wake(&mut self, number: u64) {
-        if let Some(waker) = &self.waker {
+        if let Some(waker) = &self.waker
+            && !self.is_in_turn
+        {
             callback::wake(waker);
         }
         if let Some(door) = &self.door

@@ -207,7 +207,7 @@ impl Conversation {
             if let Poll::Ready(Err(error)) = self.poll_write(cx) {
                 return Poll::Ready(error.into());
             }
-            let work = self.peer.shared().poll_work(cx);
+            let work = self.peer.shared().work();
             if work.is_too_slow {
                 return Poll::Ready(Closed::TooSlow);
             }
@@ -221,17 +221,20 @@ impl Conversation {
                 self.settle_foreign();
                 self.is_finished = Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
             }
-            if self.is_read_ended {
-                return self.poll_rest(cx); // until all is answered
-            }
-            if work.is_held {
-                // Whoever hears it has enough for now: it is not silent, and not slow.
-                self.heard = Instant::now();
-                self.unfinished.is_not_awaited();
-                return Poll::Pending;
-            }
-            if work.is_full {
-                return self.poll_rest(cx); // it is not read before it takes what it was sent
+            // Until all is answered; or it is not read before it takes what it was sent, or who hears it has room.
+            if self.is_read_ended || work.is_full {
+                let is_same = self.peer.shared().rest(cx) == work;
+                if is_same && (!self.is_read_ended || self.owes_answers()) {
+                    if work.is_held && !self.is_read_ended {
+                        // Whoever hears it has enough for now: it is not silent, and not slow.
+                        self.heard = Instant::now();
+                        self.unfinished.is_not_awaited();
+                        return Poll::Pending;
+                    }
+                    return self.poll_rest(cx);
+                }
+                self.peer.shared().begin_turn();
+                continue;
             }
             if self.is_held {
                 match self.deliver_whole() {
@@ -251,10 +254,10 @@ impl Conversation {
                         self.settle_foreign();
                         continue;
                     }
-                    // What callbacks sent meanwhile goes out before we rest.
-                    if !self.peer.shared().poll_work(cx).has_outgoing || !self.writing.is_empty() {
+                    if self.peer.shared().rest(cx) == work {
                         return self.poll_more(cx);
                     }
+                    self.peer.shared().begin_turn(); // others sent meanwhile
                 }
             }
         }
