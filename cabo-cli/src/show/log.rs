@@ -8,11 +8,11 @@ use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cabo::local_time::time_of_day;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, layer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, format, layer};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -72,7 +72,7 @@ pub(crate) fn start(level: LevelFilter, file: Option<LogFile>) {
     let stderr = layer()
         .with_writer(|| Stderr)
         .with_ansi(colour != anstream::ColorChoice::Never)
-        .with_target(false)
+        .event_format(OnStderr { is_plain: level <= LevelFilter::WARN })
         .with_filter(filter_fn(|event| event.target() != SHOWN))
         .with_filter(level);
     let file = file.map(|file| {
@@ -81,6 +81,32 @@ pub(crate) fn start(level: LevelFilter, file: Option<LogFile>) {
         lines.with_filter(level.max(LevelFilter::INFO))
     });
     tracing_subscriber::registry().with(stderr).with(file).init();
+}
+
+/// A line on stderr: with time and level where the log was asked for, and else like any other line of ours.
+struct OnStderr {
+    is_plain: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for OnStderr
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        if !self.is_plain {
+            return format().with_target(false).format_event(context, writer, event);
+        }
+        let is_warning = *event.metadata().level() == Level::WARN;
+        writer.write_str(if is_warning { "cabo: warning: " } else { "cabo: " })?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
 }
 
 /// A line of the file.

@@ -209,14 +209,17 @@ async fn welcome(
             return send_away(&entrance, &settings, accepted, reason);
         }
     };
-    let Accepted { stream, peer_user, .. } = accepted;
+    let Accepted { mut stream, peer_user, .. } = accepted;
     match opened {
         Ok(Some(machine)) => {
             let (incoming, ticket) = (Some(incoming), Some(ticket));
             drive(&settings, machine, stream, from, peer_user, incoming, ticket).1.run().await;
         }
         Ok(None) => {}
-        Err(_) => tracing::debug!(%from, "a stranger said nothing in time"),
+        Err(_) => {
+            tracing::debug!(%from, "a stranger said nothing in time");
+            say_and_end(&mut stream, STRANGER_LINE).await; // over TLS a cut would be all that it learns
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::ParsedCertificate;
 
 use crate::address::HostName;
@@ -70,8 +70,10 @@ impl Authority {
 
     /// One that was made here before.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, CertificateError> {
-        let pair = KeyPair::from_pem(key)
-            .map_err(|error| CertificateError::Authority(format!("its key: {error}")))?;
+        let of_key = |text: String| CertificateError::Authority(format!("its key: {text}"));
+        let der = PrivateKeyDer::from_pem_slice(key.as_bytes());
+        let der = der.map_err(|error| of_key(pem_words(&error)))?;
+        let pair = KeyPair::try_from(&der).map_err(|error| of_key(error.to_string()))?;
         let issuer = Issuer::new(authority_params(&pair), pair);
         let authority = Self { issuer, certificate: certificate.to_owned(), key: key.to_owned() };
         // Its name is made from its key, so what it signs now tells whether the certificate is that of the key.
@@ -97,7 +99,7 @@ impl Authority {
     fn check(&self, signed: &CertificateDer<'_>) -> Result<(), CertificateError> {
         let foreign = |error: String| CertificateError::Authority(error);
         let own = CertificateDer::from_pem_slice(self.certificate.as_bytes())
-            .map_err(|error| foreign(format!("its certificate: {error}")))?;
+            .map_err(|error| foreign(format!("its certificate: {}", pem_words(&error))))?;
         let mut roots = RootCertStore::empty();
         roots.add(own).map_err(|error| foreign(error.to_string()))?;
         let signed = ParsedCertificate::try_from(signed).map_err(|e| foreign(e.to_string()))?;
@@ -113,6 +115,35 @@ pub fn self_signed(names: &[&str], days: u32) -> Result<Certified, CertificateEr
     let key = KeyPair::generate()?;
     let certificate = params(names, days)?.self_signed(&key)?;
     Ok(Certified { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// What stands against a certificate by itself; whether it is over or not yet begun comes first.
+pub(crate) fn objection(certificate: &CertificateDer<'_>) -> Option<rustls::CertificateError> {
+    let (now, nobody) = (UnixTime::now(), RootCertStore::empty());
+    let algorithms = default_provider().signature_verification_algorithms;
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    // Its dates are looked at first. That nobody is trusted is an error that says nothing of them.
+    match verify_server_cert_signed_by_trust_anchor(&parsed, &nobody, &[], now, algorithms.all) {
+        Err(rustls::Error::InvalidCertificate(error)) => Some(error),
+        Ok(()) | Err(_) => None,
+    }
+}
+
+/// What is wrong with a PEM file.
+pub(crate) fn pem_words(error: &PemError) -> String {
+    match error {
+        PemError::NoItemsFound => "it is not there (PEM: a line BEGIN ..)".to_owned(),
+        PemError::MissingSectionEnd { end_marker } => {
+            let label = String::from_utf8_lossy(end_marker);
+            format!("it is cut: a section has no line -----END {label}-----")
+        }
+        PemError::IllegalSectionStart { line } => {
+            format!("a section begins with {:?}", String::from_utf8_lossy(line).trim())
+        }
+        PemError::Base64Decode(_) | PemError::Io(_) | PemError::SectionTooLarge | _ => {
+            error.to_string()
+        }
+    }
 }
 
 fn params(names: &[&str], days: u32) -> Result<CertificateParams, CertificateError> {
@@ -173,6 +204,20 @@ mod tests {
         assert!(matches!(self_signed(&[], 1), Err(CertificateError::Nameless)));
         let long = format!("{}.example", ["a".repeat(60), "b".repeat(60)].join("."));
         assert!(self_signed(&[&long], 36_500).is_ok());
+    }
+
+    #[test]
+    fn a_pem_file_that_is_none_is_described_in_words() {
+        for (text, wanted) in [
+            ("", "it is not there"),
+            ("-----BEGIN PRIVATE KEY-----\nAAAA\n", "no line -----END PRIVATE KEY-----"),
+            ("-----BEGIN \u{1b}[2J\n", r#"begins with "-----BEGIN \u{1b}[2J""#),
+            ("-----BEGIN PRIVATE KEY-----\n?\n-----END PRIVATE KEY-----\n", "base64"),
+        ] {
+            let error = PrivateKeyDer::from_pem_slice(text.as_bytes()).expect_err("none");
+            let words = pem_words(&error);
+            assert!(words.contains(wanted), "{text:?}: {words}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use cabo::address::{Address, Host, HostName, HostPort, Place};
@@ -19,7 +19,7 @@ use crate::show::{json as json_lines, stderr, stdout};
 const CERTIFICATE_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o600;
 /// The port in the examples that are printed.
-const PORT: u16 = 5556;
+const PORT: u16 = 5006;
 
 /// Make a certificate and its key for tls://
 ///
@@ -42,7 +42,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 365)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=36_500))]
     days: u32,
-    /// Write FILE.pem and FILE.key
+    /// Write FILE.pem and FILE.key; into a folder, where FILE is one
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write over files that are there
@@ -52,52 +52,54 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, globals: Globals) -> anyhow::Result<()> {
-        let first = self.names.first().map_or("", String::as_str).replace('*', "all");
-        let stem = self.output.clone().unwrap_or_else(|| first.into());
+        let stem = self.stem()?;
         let (certificate, key) = (with_ending(&stem, ".pem"), with_ending(&stem, ".key"));
+        self.spare_ca(&certificate, &key)?;
         if !self.replace {
             [&certificate, &key].into_iter().try_for_each(|path| must_be_new(path))?;
-        }
-        if self.ca.as_ref().is_some_and(|ca| with_ending(ca, ".pem") == certificate) {
-            let text = "the certificate would take the place of the CA that signs it; -o names another file";
-            return Err(Failure::usage(text).into());
         }
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         let wrong =
             |error: cabo::keys::certificate::CertificateError| Failure::usage(error.to_string());
-        let made = match &self.ca {
-            Some(ca) => self.authority(ca)?.sign(&names, self.days).map_err(wrong)?,
+        let signer = self.ca.as_deref().map(authority).transpose()?;
+        let made = match &signer {
+            Some((ca, _)) => ca.sign(&names, self.days).map_err(wrong)?,
             None => self_signed(&names, self.days).map_err(wrong)?,
         };
         store(&made, &certificate, &key, self.replace)?;
-        let ca = self.ca.as_deref().map(|ca| with_ending(ca, ".pem"));
-        self.tell(&certificate, &key, ca.as_deref(), globals)
+        let ca = self.ca.as_deref().zip(signer.map(|(_, is_new)| is_new));
+        self.tell(&certificate, &key, ca, globals)
     }
 
-    /// The CA in these files, which is made where there are none.
-    fn authority(&self, stem: &Path) -> Result<Authority, Failure> {
-        let (certificate, key) = (with_ending(stem, ".pem"), with_ending(stem, ".key"));
-        let read = |path: &Path| match fs::read_to_string(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed("read", path, &error)),
-            Ok(text) => Ok(Some(text)),
-        };
-        let broken = |error: &dyn std::fmt::Display| {
-            let (certificate, key) = (certificate.display(), key.display());
-            Failure::new(exit::FAILED, format!("{certificate} and {key}: {error}"))
-        };
-        match (read(&certificate)?, read(&key)?) {
-            (Some(certificate), Some(key)) => {
-                Authority::from_pem(&certificate, &key).map_err(|error| broken(&error))
+    /// Refuses to write a certificate over the CA that signs it.
+    fn spare_ca(&self, certificate: &Path, key: &Path) -> Result<(), Failure> {
+        let Some(ca) = &self.ca else { return Ok(()) };
+        for of_ca in [".pem", ".key"].map(|ending| with_ending(ca, ending)) {
+            if is_place_of(certificate, &of_ca) || is_place_of(key, &of_ca) {
+                let text = format!(
+                    "this would take the place of the CA that signs it ({}); -o names another file",
+                    of_ca.display()
+                );
+                return Err(Failure::usage(text));
             }
-            (None, None) => {
-                let authority = Authority::generate().map_err(|error| broken(&error))?;
-                store(&authority.certified(), &certificate, &key, false)?;
-                Ok(authority)
+        }
+        Ok(())
+    }
+
+    /// What both files are named after: -o, or the first name, in a folder if -o is one.
+    fn stem(&self) -> Result<PathBuf, Failure> {
+        let first = self.names.first().map_or("", String::as_str).replace('*', "all");
+        let Some(output) = &self.output else { return Ok(first.into()) };
+        match fs::metadata(output) {
+            Ok(meta) if meta.is_dir() => Ok(output.join(first)),
+            Ok(meta) if !meta.is_file() => {
+                let shown = output.display();
+                let text = format!(
+                    "-o {shown}: neither a file nor a folder; {shown}.pem and {shown}.key would be made"
+                );
+                Err(Failure::usage(text))
             }
-            (Some(_), None) | (None, Some(_)) => {
-                Err(broken(&"one of the two is missing; a CA is both, or neither, to be made"))
-            }
+            Ok(_) | Err(_) => Ok(output.clone()),
         }
     }
 
@@ -105,15 +107,18 @@ impl Args {
         &self,
         certificate: &Path,
         key: &Path,
-        ca: Option<&Path>,
+        ca: Option<(&Path, bool)>,
         globals: Globals,
     ) -> anyhow::Result<()> {
         let shown = |path: &Path| path.to_string_lossy().into_owned();
+        let new_ca = ca.and_then(|(ca, is_new)| is_new.then(|| with_ending(ca, ".key")));
+        let ca = ca.map(|(ca, _)| with_ending(ca, ".pem"));
         if globals.json {
             let value = json!({
                 "certificate": shown(certificate),
                 "key": shown(key),
-                "ca": ca.map(shown),
+                "ca": ca.as_deref().map(shown),
+                "ca_is_new": new_ca.is_some(),
                 "names": self.names,
                 "days": self.days,
             });
@@ -124,6 +129,10 @@ impl Args {
         }
         let (days, names) = (self.days, self.names.join(", "));
         let mut out = stdout::styled();
+        if let (Some(ca), Some(ca_key)) = (&ca, &new_ca) {
+            writeln!(out, "{}  a new CA, to be trusted by who connects", shown(ca))?;
+            writeln!(out, "{}  its key: who has it signs for any name", shown(ca_key))?;
+        }
         writeln!(out, "{}  a certificate for {names}, good for {days} days", shown(certificate))?;
         writeln!(out, "{}  its key, for nobody else", shown(key))?;
         let host = self.names.first().map_or("HOST", String::as_str);
@@ -140,9 +149,37 @@ impl Args {
             Ok(std::net::IpAddr::V6(ip)) => Host::Ip6(ip, None),
             Err(_) => HostName::new(host).map_or(Host::Any, Host::Name),
         };
-        let connect = url(host, &[("ca", ca.unwrap_or(certificate))]);
+        let connect = url(host, &[("ca", ca.as_deref().unwrap_or(certificate))]);
         stderr::say(&format!("listen at   '{listen}'\nconnect to  '{connect}'"));
         Ok(())
+    }
+}
+
+/// The CA in these files, and whether it is new: it is made where there are none.
+fn authority(stem: &Path) -> Result<(Authority, bool), Failure> {
+    let (certificate, key) = (with_ending(stem, ".pem"), with_ending(stem, ".key"));
+    let read = |path: &Path| match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", path, &error)),
+        Ok(text) => Ok(Some(text)),
+    };
+    let broken = |error: &dyn std::fmt::Display| {
+        let (certificate, key) = (certificate.display(), key.display());
+        Failure::new(exit::FAILED, format!("{certificate} and {key}: {error}"))
+    };
+    match (read(&certificate)?, read(&key)?) {
+        (Some(certificate), Some(key)) => {
+            let authority = Authority::from_pem(&certificate, &key);
+            Ok((authority.map_err(|error| broken(&error))?, false))
+        }
+        (None, None) => {
+            let authority = Authority::generate().map_err(|error| broken(&error))?;
+            store(&authority.certified(), &certificate, &key, false)?;
+            Ok((authority, true))
+        }
+        (Some(_), None) | (None, Some(_)) => {
+            Err(broken(&"one of the two is missing; a CA is both, or neither, to be made"))
+        }
     }
 }
 
@@ -150,6 +187,23 @@ fn with_ending(stem: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(stem);
     name.push(ending);
     name.into()
+}
+
+/// Whether a new file at `path` would take the place of `of_ca`, however both are spelled.
+fn is_place_of(path: &Path, of_ca: &Path) -> bool {
+    let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    let is_file = match (fs::symlink_metadata(path), fs::metadata(of_ca)) {
+        (Ok(there), Ok(ca)) => id(there) == id(ca),
+        _ => false,
+    };
+    is_file || entry(path).is_some_and(|path| entry(of_ca) == Some(path))
+}
+
+/// The entry of a folder that a path leads to, be there a file or not; none where there is no such folder.
+fn entry(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or_else(|| Path::new(".")).canonicalize().ok()?;
+    Some(folder.join(path.file_name()?))
 }
 
 fn must_be_new(path: &Path) -> Result<(), Failure> {

@@ -1,15 +1,18 @@
 //! `tls://`: certificates, who is let in, and what goes wrong; `foreign` with programs of others, `sessions` with cabo's
 //! own protocol inside.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::thread;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+use rustix::process::Signal;
 
 use crate::talk::Listening;
-use crate::world::{LIMIT, World, finish};
+use crate::world::{LIMIT, World, finish, signal_child, until, wait};
 
 mod foreign;
 mod sessions;
@@ -88,6 +91,121 @@ fn a_certificate_is_made_once_and_its_key_is_for_nobody_else() {
         }
     }
     assert!(!world.path("x.pem").exists() && !world.path("x.key").exists());
+}
+
+#[test]
+fn no_certificate_takes_the_place_of_its_ca_however_that_is_spelled() {
+    let world = certified();
+    std::fs::create_dir(world.path("sub")).unwrap();
+    let link = |to: &str, from: &str| std::os::unix::fs::symlink(to, world.path(from)).unwrap();
+    link(".", "here");
+    link("ca.pem", "linked.pem");
+    link("ca.key", "linked.key");
+    let read = |name: &str| std::fs::read(world.path(name)).unwrap();
+    let before = ["ca.pem", "ca.key"].map(read);
+    for (ca, output) in [
+        ("ca", "ca"),
+        ("ca", "./ca"),
+        ("./ca", "ca"),
+        ("sub/../ca", "ca"),
+        ("ca", "here/ca"),
+        ("linked", "ca"),
+        ("linked", "linked"),
+        ("new", "./new"),
+    ] {
+        let args = ["keys", "certificate", "x", "--ca", ca, "-o", output, "--replace"];
+        for args in [&args[..], &args[..7]] {
+            world.run(args).failed(2, &["the place of the CA", "-o names another file"]);
+        }
+    }
+    assert_eq!(["ca.pem", "ca.key"].map(read), before);
+    assert!(!world.path("new.pem").exists());
+}
+
+#[test]
+fn it_says_what_it_makes_and_where() {
+    let world = World::new();
+    std::fs::create_dir(world.path("folder")).unwrap();
+    let args = ["keys", "certificate", "host.lan", "--ca", "ca", "-o", "folder/"];
+    let made = world.run(&args).good();
+    for words in ["ca.pem  a new CA", "ca.key  its key: who has it signs", "folder/host.lan.pem  a"]
+    {
+        assert!(made.out.contains(words), "{words}: {made:?}");
+    }
+    let hint = "connect to  'tls://host.lan:5006?ca=ca.pem'";
+    assert!(made.err.contains(hint), "{made:?}");
+    assert!(world.path("folder/host.lan.key").exists());
+    let again = world.run(&["keys", "certificate", "b", "--ca", "ca"]).good();
+    assert!(!again.out.contains("new CA"), "{again:?}");
+    let json = world.run(&["keys", "certificate", "c", "--ca", "other", "--json"]).good().out;
+    assert!(json.contains(r#""ca_is_new":true"#), "{json}");
+    for device in ["/dev/null", "/dev/full"] {
+        let done = world.run(&["keys", "certificate", "x", "-o", device]);
+        done.failed(2, &[device, "neither a file nor a folder"]);
+    }
+}
+
+#[test]
+fn what_others_may_read_and_what_is_out_of_date_is_warned_of_at_start() {
+    let world = certified();
+    write_self_signed(&world, "old.pem", 2021);
+    let chmod = |name: &str, mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(world.path(name), mode).unwrap();
+    };
+    chmod("old.pem", 0o600);
+    chmod("ana.key", 0o644);
+    world.write("served/a.txt", b"a");
+    let open = "cabo: warning: ana.key: this key is open to others (mode 644); chmod 600 ana.key";
+    let expired = "cabo: warning: old.pem: others refuse this certificate of ours: it expired ";
+    for (query, warning) in [
+        ("cert=ana.pem&key=ana.key", Some(open)),
+        ("cert=old.pem", Some(expired)),
+        ("cert=host.pem&key=host.key", None),
+    ] {
+        // Nobody listens there, so each ends at once, with its files read.
+        let url = format!("tls://127.0.0.1:1?ca=ca.pem&{query}");
+        let done = world.run(&["send", &url, "x"]);
+        let warnings: Vec<&str> =
+            done.err.lines().filter(|line| line.starts_with("cabo: warning: ")).collect();
+        assert_eq!(warnings.len(), usize::from(warning.is_some()), "{done:?}");
+        assert!(warnings.iter().all(|line| line.starts_with(warning.unwrap_or("-"))), "{done:?}");
+    }
+    for args in [
+        &["listen", "tls://127.0.0.1:0?cert=old.pem"][..],
+        &["serve", "served", "--on", "tls://127.0.0.1:0?cert=old.pem"],
+    ] {
+        let err = world.path("err");
+        let mut command = world.cabo();
+        command.args(args).stdout(Stdio::null()).stderr(File::create(&err).unwrap());
+        let mut child = command.spawn().unwrap();
+        let said = || std::fs::read_to_string(&err).unwrap();
+        let is_said = until(|| said().contains("old.pem: others refuse this certificate of ours"));
+        signal_child(&child, Signal::TERM);
+        wait(&mut child);
+        assert!(is_said, "{args:?}: {}", said());
+    }
+}
+
+#[test]
+fn errors_of_files_name_the_whole_address() {
+    let world = certified();
+    world.write("cut.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n");
+    for (command, url, words) in [
+        ("send", "tls://localhost:5006?ca=none.pem", "tls://localhost:5006: none.pem: No such"),
+        ("send", "tls://localhost?ca=none.pem", "tls://localhost:5555: none.pem: No such"),
+        ("ls", "tls://localhost:5006?ca=none.pem", "tls://localhost:5006: none.pem: No such"),
+        ("listen", "tls://127.0.0.1:0?cert=none.pem", "tls://127.0.0.1:0: none.pem: No such"),
+        (
+            "send",
+            "tls://localhost:5006?ca=cut.pem",
+            "cut.pem: it is cut: a section has no line -----END CERTIFICATE-----",
+        ),
+    ] {
+        let args = [command, url, "x"];
+        let args = if command == "listen" { &args[..2] } else { &args[..] };
+        world.run(args).failed(1, &[words]);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! cabo/1 inside TLS (S-7.5 to S-7.8): identities, access, files, resuming.
 
+use std::io::Read as _;
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -50,6 +51,24 @@ fn clients_that_show_no_certificate_get_no_session() {
     let url = format!("{}?ca=ca.pem", served.url());
     world.run(&["ls", &url]).failed(4, &["certificate of ours"]);
     world.run(&["ls", &format!("{url}&cert=ana.pem&key=ana.key")]).good();
+}
+
+#[test]
+fn a_stranger_who_waits_to_be_spoken_to_gets_a_readable_line_and_a_clean_end() {
+    let world = certified();
+    world.write("served/a.txt", b"a");
+    let (served, url) = serve(&world, &["--on", "tcp://127.0.0.1:0"]);
+    for url in [&url, &served.urls[1]] {
+        let mut connect = world.cabo();
+        connect.args(["connect", url]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut connect = connect.spawn().unwrap();
+        let stdin = connect.stdin.take();
+        let mut heard = String::new();
+        connect.stdout.take().unwrap().read_to_string(&mut heard).unwrap();
+        assert!(heard.starts_with("This port speaks cabo/1; connect with: cabo ls "), "{heard}");
+        drop(stdin);
+        assert_eq!(wait(&mut connect).code(), Some(0), "{url}: no cut");
+    }
 }
 
 #[test]

@@ -6,8 +6,10 @@
 //! of was made just then, with that result. What is not told of: a call that found nothing to do (`EAGAIN`), and looks at
 //! the kernel: those that the telling itself needs, how large a buffer became, and which links there are.
 //!
-//! Neighbours: `frames` is for raw Ethernet, `records` for what crosses inside TLS. `wire` knows what a call means on the wire, from what the kernel's own counters say of the connection.
-//! Where nobody [watches](watch), that costs a look at a cell when a socket is opened or accepted, and one for each datagram.
+//! Neighbours: `frames` is for raw Ethernet, `records` for what crosses inside TLS. `wire` knows what a call means on the
+//! wire, from what the kernel's own counters say of the connection.
+//! Where nobody [watches](watch), that costs a look at a cell when a socket is opened or accepted, and one for each datagram
+//! and each call below TLS.
 
 use std::fmt;
 use std::io;

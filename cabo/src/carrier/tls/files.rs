@@ -2,6 +2,8 @@
 //!
 //! Neighbours: `settings` names the files, `verify` looks at the certificates of servers.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,10 +16,15 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::settings::{ConnectSettings, ListenSettings, Pair};
 use super::verify::{Trusted, Unverified};
-use crate::config::read_named;
+use super::words;
+use crate::config::{read_named, shell_word};
+use crate::keys::certificate::{objection, pem_words};
 
 /// A file of certificates is no larger.
 const FILE_MAX_BYTES: u64 = 1 << 20;
+/// Bits of a mode that let others at a file. A group may read what is root's: it was made for that.
+const OTHERS: u32 = 0o007;
+const GROUP: u32 = 0o070;
 
 /// What a server shows and asks for. There are no tickets: each would be a write that a client may never read, and whose
 /// reset then destroys what was sent to it.
@@ -101,10 +108,12 @@ type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn own(pair: &Pair) -> Result<Own, String> {
     let chain = certificates(&pair.certificate)?;
+    warn_of_dates(&pair.certificate, &chain);
+    warn_of_readers(&pair.key);
     let key = PrivateKeyDer::from_pem_slice(&read(&pair.key)?).map_err(|error| {
         let path = pair.key.display();
         if !matches!(error, PemError::NoItemsFound) {
-            format!("{path}: {error}")
+            format!("{path}: {}", pem_words(&error))
         } else if pair.key == pair.certificate {
             format!("{path} has no private key; name its file: key=FILE")
         } else {
@@ -114,11 +123,30 @@ fn own(pair: &Pair) -> Result<Own, String> {
     Ok((chain, key))
 }
 
+/// Says that a certificate of ours is of no use now: the other side would refuse it, and only that side would be told.
+fn warn_of_dates(path: &Path, chain: &[CertificateDer<'static>]) {
+    let over = |certificate| objection(certificate).as_ref().and_then(words::of_dates);
+    if let Some(words) = chain.iter().find_map(over) {
+        tracing::warn!("{}: others refuse this certificate of ours: it {words}", path.display());
+    }
+}
+
+/// Says that a key is no secret. It is not refused: a system's keys are there for a group, or for all of a container.
+fn warn_of_readers(path: &Path) {
+    let Ok(meta) = fs::metadata(path) else { return };
+    let (mode, is_of_system) = (meta.mode() & 0o777, meta.uid() == 0);
+    let too_open = if is_of_system { OTHERS } else { OTHERS | GROUP };
+    if mode & too_open != 0 {
+        let (shown, word) = (path.display(), shell_word(path));
+        tracing::warn!("{shown}: this key is open to others (mode {mode:03o}); chmod 600 {word}");
+    }
+}
+
 /// The certificates of a PEM file, of which there is at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let bytes = read(path)?;
     let all: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let all = all.map_err(|error| format!("{}: {error}", path.display()))?;
+    let all = all.map_err(|error| format!("{}: {}", path.display(), pem_words(&error)))?;
     match all.is_empty() {
         true => Err(format!("{} has no certificate (PEM: BEGIN CERTIFICATE)", path.display())),
         false => Ok(all),

@@ -65,9 +65,8 @@ pub(in crate::carrier) struct Securing {
 impl Tls {
     /// Listens as `settings` say, over `below`.
     pub fn over(below: Tcp, settings: &ListenSettings, alpn: &[&[u8]]) -> Result<Self, OpenError> {
-        let config = files::server_config(settings, alpn).map_err(|problem| {
-            OpenError::TlsSetup { what: format!("tls://{}", below.local()), problem }
-        })?;
+        let config = files::server_config(settings, alpn)
+            .map_err(|problem| OpenError::TlsSetup { what: settings.place.clone(), problem })?;
         Ok(Self { below, securing: Securing { config: Arc::new(config) } })
     }
 }
@@ -181,9 +180,8 @@ pub struct Connector {
 impl Connector {
     /// Reads the files that `settings` name.
     pub fn new(settings: &ConnectSettings, alpn: &[&[u8]]) -> Result<Self, OpenError> {
-        let config = files::client_config(settings, alpn).map_err(|problem| {
-            OpenError::TlsSetup { what: format!("tls://{}", settings.name.to_str()), problem }
-        })?;
+        let config = files::client_config(settings, alpn)
+            .map_err(|problem| OpenError::TlsSetup { what: settings.place.clone(), problem })?;
         Ok(Self { config: Arc::new(config), settings: settings.clone() })
     }
 

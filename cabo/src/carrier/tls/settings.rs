@@ -26,6 +26,8 @@ pub struct Pair {
 /// How to listen: `?cert=FILE&key=FILE`, and `&ca=FILE` where clients must show a certificate of that CA.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ListenSettings {
+    /// Where, for errors.
+    pub place: String,
     /// What we show.
     pub own: Pair,
     /// Who signs the certificates of clients; without it they need none.
@@ -35,6 +37,8 @@ pub struct ListenSettings {
 /// How to connect.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConnectSettings {
+    /// Where to, for errors.
+    pub place: String,
     /// Who signs the server's certificate (`?ca=FILE`); the system's list of CAs where there is none.
     pub ca: Option<PathBuf>,
     /// The name that the certificate must be for: that of the host, or `?name=NAME`.
@@ -56,7 +60,7 @@ impl ListenSettings {
     pub fn of(address: &Address) -> Result<Self, AddressError> {
         let settings = || {
             let own = pair(&address.query)?.ok_or(Problem::NoCertificate)?;
-            Ok(Self { own, client_ca: file(&address.query, "ca")? })
+            Ok(Self { place: place(address), own, client_ca: file(&address.query, "ca")? })
         };
         settings().map_err(|problem| address.bad(problem))
     }
@@ -79,10 +83,15 @@ impl ConnectSettings {
                 Some(_) => return Err(Problem::Verify),
             };
             let own = pair(query)?;
-            Ok(Self { ca: file(query, "ca")?, name: name(address)?, is_unverified, own })
+            let (place, ca, name) = (place(address), file(query, "ca")?, name(address)?);
+            Ok(Self { place, ca, name, is_unverified, own })
         };
         settings().map_err(|problem| address.bad(problem))
     }
+}
+
+fn place(address: &Address) -> String {
+    address.server_words().unwrap_or_else(|| address.place.to_string())
 }
 
 fn pair(query: &Query) -> Result<Option<Pair>, Problem> {

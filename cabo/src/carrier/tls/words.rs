@@ -33,7 +33,8 @@ fn of_tls(error: &Error) -> String {
         Error::InvalidMessage(_)
         | Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. } => {
-            format!("what it says is no TLS handshake ({error})")
+            tracing::debug!(%error, "no TLS handshake");
+            "what it says is no TLS handshake; is that a port without TLS?".to_owned()
         }
         Error::NoCertificatesPresented => {
             "it showed no certificate, which is asked of clients here".to_owned()
@@ -43,20 +44,30 @@ fn of_tls(error: &Error) -> String {
     }
 }
 
+/// That a certificate is over or not yet begun, where that is what is wrong with it.
+pub(super) fn of_dates(error: &CertificateError) -> Option<String> {
+    match error {
+        CertificateError::ExpiredContext { time, not_after } => {
+            Some(format!("expired {} ago", since(time.as_secs(), not_after.as_secs())))
+        }
+        CertificateError::NotValidYetContext { time, not_before } => {
+            let ahead = since(not_before.as_secs(), time.as_secs());
+            Some(format!("is good from a date on that is {ahead} ahead; is the clock right?"))
+        }
+        _ => None,
+    }
+}
+
 fn of_certificate(error: &CertificateError) -> String {
+    if let Some(words) = of_dates(error) {
+        return format!("its certificate {words}");
+    }
     match error {
         // `Other` is, above all, a certificate that signed itself.
         CertificateError::UnknownIssuer | CertificateError::Other(_) => {
             "its certificate is signed by nobody who is trusted here; name its CA, or the certificate \
              itself: ca=FILE"
                 .to_owned()
-        }
-        CertificateError::ExpiredContext { time, not_after } => {
-            format!("its certificate expired {} ago", since(time.as_secs(), not_after.as_secs()))
-        }
-        CertificateError::NotValidYetContext { time, not_before } => {
-            let ahead = since(not_before.as_secs(), time.as_secs());
-            format!("its certificate is good from a date on that is {ahead} ahead; is the clock right?")
         }
         CertificateError::NotValidForNameContext { expected, presented } => {
             let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
