@@ -9,18 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cabo::access::{Access, AllowFile, Cidr, Refusal};
-use cabo::address::Address;
+use cabo::address::{Address, Place};
 use cabo::proto::dialect::Dialect;
 use cabo::proto::dialect::cut::Cut;
+use cabo::server;
 use cabo::talk::{Closed, Foreign, Message, Peer, Rules, SendError, Server, Settings};
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Globals, block_on, give_up_raw_sockets, interrupted, raise_descriptor_limit};
+use super::{
+    Globals, block_on, give_up_raw_sockets, interrupted, is_terminal_gone, raise_descriptor_limit,
+};
 use crate::exit::{self, Failure};
 use crate::session;
+use crate::show::ask::{Asker, Keyboard};
 use crate::show::human::escaped;
 use crate::show::log::{LogArgs, SHOWN};
 use crate::show::{json as json_lines, stderr, stdout};
@@ -34,14 +38,17 @@ use crate::talk::reply::Reply;
 use crate::talk::view::one_manner;
 use crate::talk::{self, DialectArgs, Show};
 
+/// What was typed to run it, in commands that let somebody in.
+const PROGRAM: &str = "cabo listen";
 /// Lines that wait for stdout; whoever reads it too slowly slows the clients down.
 const LINES_MAX: usize = 1024;
 
 /// Take what foreign programs and cabo peers say, and show it
 ///
 /// Any number of clients at once, over TCP, UDP and Unix sockets, cabo peers also over raw Ethernet; both sorts come to
-/// the same port. Of cabo peers only your own identity gets in, unless --allow or --open say more. What is
-/// typed goes to whoever spoke last; `@2 text` goes to client 2, `@* text` to all.
+/// the same port. Of cabo peers your own identity gets in; about others you are asked on the terminal, unless --allow or
+/// --open say more. What is typed goes to whoever spoke last; `@2 text` goes to client 2, `@* text` to all. SIGHUP
+/// rereads the --allow file, and the certificates of tls:// URLs.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -145,45 +152,87 @@ impl Args {
             holding.foreign = foreign;
             return serve_in_person(addresses, holding, (!self.once).then_some(self.max_clients));
         }
-        let (events, told) = sync_channel(LINES_MAX);
-        let room = Shared::default();
-        let allow = self.allow.as_deref().map(AllowFile::load).transpose()?;
-        let (is_open, has_allow) = (self.open, self.allow.is_some());
-        let server = Server::at(addresses).settings(settings).sessions(session::settings(false)?);
-        let server = server.access(move |access| {
-            let access = if is_open { access.open() } else { access };
-            allow.into_iter().fold(access, Access::with_allow)
-        });
-        let mut server = with_callbacks(server, reply, &events, &room, self.allow);
+        let wish = Wish {
+            addresses,
+            settings,
+            reply,
+            allow: self.allow,
+            is_open: self.open,
+            dialect: self.dialect,
+            show_as,
+            globals,
+        };
         raise_descriptor_limit();
-        block_on(async move {
-            let caught = interrupted()?;
-            let mut hang_up = has_allow.then(|| signal(SignalKind::hangup())).transpose()?;
-            let listening = server.listen().await.map_err(cannot_listen)?;
-            let rules = server.rules();
-            calls::tell_foreign_alone(server.foreign_alone(), &self.dialect, globals)?;
-            give_up_raw_sockets();
-            let (gone, stdout_gone) = oneshot::channel();
-            std::thread::spawn(move || {
-                let shown = show_all(&told, show_as, globals);
-                let _ = gone.send(shown); // the server is down already
-            });
-            let _ = events.send(Event::Listening(listening)); // stdout may be gone; it is noticed below
-            let (operator, at_room) = (dialect, room.clone());
-            std::thread::spawn(move || operate(&operator, &at_room));
-            let mut outcome = None;
-            server
-                .serve(async {
-                    tokio::select! {
-                        () = caught => {}
-                        shown = stdout_gone => outcome = shown.ok(),
-                        () = reload_at(&mut hang_up, &rules) => {}
-                    }
-                })
-                .await;
-            outcome.unwrap_or(Ok(()))?;
-            Ok(ExitCode::from(exit::OK))
-        })
+        block_on(wish.serve())
+    }
+}
+
+/// What the arguments mean, where many clients are served at once.
+struct Wish {
+    addresses: Vec<Address>,
+    settings: Settings,
+    reply: Option<Reply>,
+    allow: Option<PathBuf>,
+    is_open: bool,
+    dialect: DialectArgs,
+    show_as: Option<Show>,
+    globals: Globals,
+}
+
+impl Wish {
+    async fn serve(self) -> anyhow::Result<ExitCode> {
+        let caught = interrupted()?;
+        let mut reloading = Reloading::of(&self)?;
+        let (events, told) = sync_channel(LINES_MAX);
+        let (dialect, room, keyboard) =
+            (self.settings.dialect.clone(), Shared::default(), Arc::<Keyboard>::default());
+        let asker = Asker::if_possible(PROGRAM, self.is_open, self.allow.clone());
+        let mut server = self.server(asker, &keyboard)?;
+        server = with_callbacks(server, self.reply, &events, &room, self.allow);
+        let listening = server.listen().await.map_err(cannot_listen)?;
+        let rules = server.rules();
+        calls::tell_foreign_alone(server.foreign_alone(), &self.dialect, self.globals)?;
+        give_up_raw_sockets();
+        let (gone, stdout_gone) = oneshot::channel();
+        std::thread::spawn(move || {
+            let shown = show_all(&told, self.show_as, self.globals);
+            let _ = gone.send(shown); // the server is down already
+        });
+        let _ = events.send(Event::Listening(listening)); // stdout may be gone; it is noticed below
+        std::thread::spawn(move || operate(&dialect, &room, &keyboard));
+        let mut outcome = None;
+        server
+            .serve(async {
+                tokio::select! {
+                    () = caught => {}
+                    shown = stdout_gone => outcome = shown.ok(),
+                    () = reloading.run(&rules) => {}
+                }
+            })
+            .await;
+        outcome.unwrap_or(Ok(()))?;
+        Ok(ExitCode::from(exit::OK))
+    }
+
+    /// The server, with its rules for cabo peers, and whoever is asked about new ones.
+    fn server(&self, asker: Option<Asker>, keyboard: &Arc<Keyboard>) -> anyhow::Result<Server> {
+        let allow = self.allow.as_deref().map(AllowFile::load).transpose()?;
+        let server = Server::at(self.addresses.clone()).settings(self.settings.clone());
+        let mut server = server.sessions(session::settings(false)?);
+        let (is_open, can_ask) = (self.is_open, asker.is_some());
+        if let Some(asker) = asker {
+            let (questions, asked) = server::questions();
+            server = server.questions(questions);
+            // From the background nobody operates, and stdin is read when there is a question.
+            let is_shared = !is_in_background();
+            let asker = if is_shared { asker.sharing(keyboard.clone()) } else { asker };
+            tokio::spawn(asker.run(asked));
+        }
+        Ok(server.access(move |access| {
+            let access = if is_open { access.open() } else { access };
+            let access = if can_ask { access.asking() } else { access };
+            allow.into_iter().fold(access, Access::with_allow)
+        }))
     }
 }
 
@@ -211,15 +260,42 @@ fn addresses(
     Ok(addresses)
 }
 
-/// Reads the --allow file again at each SIGHUP, for ever.
-async fn reload_at(hang_up: &mut Option<Signal>, rules: &Rules) {
-    let Some(hang_up) = hang_up else { return std::future::pending().await };
-    while hang_up.recv().await.is_some() {
-        match rules.reload() {
-            Ok(ended) => {
-                stderr::say(&format!("the --allow file was read again; {ended} sessions ended"))
+/// What is read again at each SIGHUP; without any of it SIGHUP ends the server.
+struct Reloading {
+    hang_up: Option<Signal>,
+    has_allow: bool,
+    had_terminal: bool,
+}
+
+impl Reloading {
+    fn of(wish: &Wish) -> anyhow::Result<Self> {
+        let has_allow = wish.allow.is_some();
+        let has_tls = wish.addresses.iter().any(|at| matches!(at.place, Place::Tls(_)));
+        let hang_up = (has_allow || has_tls).then(|| signal(SignalKind::hangup())).transpose()?;
+        Ok(Self { hang_up, has_allow, had_terminal: std::io::stdin().is_terminal() })
+    }
+
+    /// Goes on for ever, or until the terminal of a server that has no list is gone.
+    async fn run(&mut self, rules: &Rules) {
+        let Some(hang_up) = &mut self.hang_up else { return std::future::pending().await };
+        while hang_up.recv().await.is_some() {
+            if !self.has_allow && is_terminal_gone(self.had_terminal) {
+                return;
             }
-            Err(error) => stderr::say(&format!("{error}; the old list stays in force")),
+            if self.has_allow {
+                stderr::say(&match rules.reload() {
+                    Ok(ended) => {
+                        format!("the --allow file was read again; {ended} sessions ended")
+                    }
+                    Err(error) => format!("{error}; the old list stays in force"),
+                });
+            }
+            for renewed in rules.renew() {
+                stderr::say(&match renewed {
+                    Ok(at) => format!("the certificate of tls://{at} was read again"),
+                    Err(error) => format!("{error}; the old certificate stays in force"),
+                });
+            }
         }
     }
 }
@@ -299,7 +375,7 @@ fn not_answered(peer: &Peer, error: &SendError) {
 /// Why somebody was refused, and what its operator can do about that.
 fn refusal(why: &Closed, allow: Option<&Path>) -> String {
     if let Closed::Refused(Refusal::Unknown(print)) = why {
-        let remedy = Refusal::Unknown(*print).remedy("cabo listen", allow);
+        let remedy = Refusal::Unknown(*print).remedy(PROGRAM, allow);
         return format!("this server does not know {print}; to let it in: {remedy}");
     }
     let remedy = if matches!(why, Closed::Elsewhere) { ELSEWHERE_REMEDY } else { "" };
@@ -310,7 +386,12 @@ fn refusal(why: &Closed, allow: Option<&Path>) -> String {
 fn show_all(told: &Receiver<Event>, show_as: Option<Show>, globals: Globals) -> anyhow::Result<()> {
     while let Ok(event) = told.recv() {
         log(&event);
-        if globals.json { show_json(&event)? } else { show(&event, show_as, globals.quiet)? }
+        let is_for_stdout = globals.json || matches!(event, Event::Message(..));
+        let shown = || match globals.json {
+            true => show_json(&event),
+            false => show(&event, show_as, globals.quiet),
+        };
+        if is_for_stdout { stderr::above(shown)? } else { shown()? }
     }
     Ok(())
 }
@@ -421,23 +502,28 @@ fn show_json(event: &Event) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends what is typed: to whoever spoke last, to `@2`, to `@*`. The end of stdin ends nothing.
-fn operate(dialect: &Dialect, room: &Shared) {
+/// Sends what is typed, and answers no question: to whoever spoke last, to `@2`, to `@*`. The end of stdin ends nothing.
+fn operate(dialect: &Dialect, room: &Shared, keyboard: &Keyboard) {
     if is_in_background() {
         return;
     }
     let mut stdin = std::io::stdin().lock();
     loop {
-        let said = match next_line(&mut stdin, line_max(dialect)) {
-            Ok(Line::Whole(line)) if line.is_empty() => Ok(()),
-            Ok(Line::Whole(line)) => say_to(dialect, room, &line),
+        let line = match next_line(&mut stdin, line_max(dialect)) {
+            Ok(Line::Whole(line)) => Ok(line),
             Ok(Line::TooLong(max)) => Err(too_long(max)),
-            Ok(Line::End) | Err(_) => return,
+            Ok(Line::End) | Err(_) => break,
+        };
+        let said = match line.map(|line| keyboard.answer(line)) {
+            Ok(Some(line)) if !line.is_empty() => say_to(dialect, room, &line),
+            Ok(_) => Ok(()),
+            Err(failure) => Err(failure),
         };
         if let Err(failure) = said {
             stderr::say(&escaped(&failure.text));
         }
     }
+    keyboard.end();
 }
 
 /// Whoever reads a terminal from the background is stopped by it.

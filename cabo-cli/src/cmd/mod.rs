@@ -4,6 +4,7 @@
 //! file, a line in [`Command`], a line in [`Cli::run`], and its place in `help::GROUPS`.
 
 use std::future::Future;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -160,6 +161,11 @@ pub(crate) fn interrupted() -> std::io::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
         }
     })
+}
+
+/// Whether a SIGHUP says that the terminal is gone, which there was, and not that there is something to be read again.
+pub(crate) fn is_terminal_gone(had_terminal: bool) -> bool {
+    had_terminal && !std::io::stdin().is_terminal()
 }
 
 /// Gives up CAP_NET_RAW on this thread and those that it starts, as soon as what needs it is open. A socket that is open

@@ -1,5 +1,6 @@
-//! What a person or a machine sees: sizes and times, tables, progress, JSON, and the two streams.
+//! What a person or a machine sees: sizes and times, tables, progress, questions, JSON, and the two streams.
 
+pub(crate) mod ask;
 pub(crate) mod demo;
 pub(crate) mod human;
 pub(crate) mod json;

@@ -42,6 +42,19 @@ pub(crate) fn ask(text: &str) {
     *question = Some(text.to_owned());
 }
 
+/// Does what writes whole lines to stdout, above the question where both are on a terminal.
+pub(crate) fn above<T>(work: impl FnOnce() -> T) -> T {
+    let question = question();
+    let Some(text) = question.as_ref().filter(|_| io::stdout().is_terminal()) else {
+        drop(question);
+        return work();
+    };
+    write_now(clear_line().as_bytes());
+    let done = work();
+    write_now(text.as_bytes());
+    done
+}
+
 /// Takes the question away.
 pub(crate) fn withdraw() {
     if question().take().is_some() {

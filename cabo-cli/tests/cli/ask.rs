@@ -1,4 +1,4 @@
-//! The question on the server's terminal: yes, no, nobody there, several at once, and one that has left.
+//! The question on the terminal of `serve` and of `listen`: yes, no, nobody there, several at once, and one that has left.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::needs::{Need, skip_without};
+use crate::talk::Listening;
 use crate::world::{Done, LIMIT, Served, World, finish, signal_child, wait};
 
 const QUESTION: &str = " in? y/n ";
@@ -27,16 +28,35 @@ impl Terminal {
     /// A server that has a terminal of its own for its questions.
     fn serve(world: &World) -> (Self, Served) {
         world.write("served/a.txt", b"a");
+        world.write("friends.txt", b"# nobody\n");
+        let args = ["serve", "--json", "served", "--on", "udp://127.0.0.1:0"];
+        let more = ["--allow", "friends.txt"];
+        let (terminal, child) = Self::start(world, &[&args[..], &more].concat(), false);
+        let (_nothing, errors) = channel();
+        (terminal, Served::of(child, errors))
+    }
+
+    /// The same that shows messages.
+    fn listen(world: &World, args: &[&str]) -> (Self, Listening) {
+        let args = [&["listen", "--json", "tcp://127.0.0.1:0"], args].concat();
+        let (terminal, child) = Self::start(world, &args, false);
+        (terminal, Listening::of_child(child, 1))
+    }
+
+    /// A command in the foreground of a terminal, which shows its stdout too where that is wanted.
+    fn start(world: &World, args: &[&str], shows_stdout: bool) -> (Self, Child) {
         let keyboard: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
         let name = ptsname(&keyboard, Vec::new()).unwrap().into_string().unwrap();
         let line = File::options().read(true).write(true).open(name).unwrap();
         let mut command = world.cabo_on_terminal();
-        world.write("friends.txt", b"# nobody\n");
-        command.args(["serve", "--json", "served", "--on", "udp://127.0.0.1:0"]);
-        command.args(["--allow", "friends.txt"]);
-        command.stdin(line.try_clone().unwrap()).stderr(line).stdout(Stdio::piped());
+        command.args(args).stdin(line.try_clone().unwrap());
+        match shows_stdout {
+            true => command.stdout(line.try_clone().unwrap()),
+            false => command.stdout(Stdio::piped()),
+        };
+        command.stderr(line);
         let child: Child = command.spawn().unwrap();
         drop(command); // and with it our copies of the terminal's other end
 
@@ -51,9 +71,7 @@ impl Terminal {
                 }
             }
         });
-        let terminal = Self { keyboard: File::from(keyboard), screen, shown: String::new() };
-        let (_nothing, errors) = channel();
-        (terminal, Served::of(child, errors))
+        (Self { keyboard: File::from(keyboard), screen, shown: String::new() }, child)
     }
 
     /// Waits until this is shown; what was shown up to its end.
@@ -121,6 +139,13 @@ impl Waiting {
         signal_child(&self.child, Signal::INT);
         self.end()
     }
+}
+
+/// Sends a message as somebody, and waits for the answer.
+fn send(world: &World, who: &str, url: &str) -> JoinHandle<Done> {
+    let mut command = world.cabo_as(who);
+    command.args(["send", url, "--as", "cabo", "--wait", "100s", "hola"]);
+    thread::spawn(move || finish(&mut command))
 }
 
 fn is_missing() -> bool {
@@ -266,4 +291,84 @@ fn two_new_peers_are_asked_about_one_after_the_other() {
     );
     terminal.type_in("n\n");
     asking[second].take().unwrap().join().unwrap().failed(4, &["said no"]);
+}
+
+#[test]
+fn listen_asks_too_and_what_answers_no_question_is_for_its_peers() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let (mut terminal, mut listen) = Terminal::listen(&world, &["--reply", "re: {}"]);
+    let url = format!("tcp://{}", listen.ports[0]);
+    let mut foreign = listen.tcp();
+    foreign.write_all(b"first").unwrap();
+    assert_eq!(listen.event("message")["peer"], 1);
+    for (who, answer) in [("ana", "y\n"), ("bob", "n\n")] {
+        let asking = send(&world, who, &url);
+        let asked = terminal.until_shown(QUESTION);
+        let print = world.fingerprint(who);
+        assert!(asked.contains(&format!("{who}@")) && asked.contains(&print), "{asked:?}");
+        terminal.type_in(answer);
+        let done = asking.join().unwrap();
+        match who {
+            "ana" => assert_eq!(done.good().out, "re: hola"),
+            _ => drop(done.failed(4, &["said no", &print])),
+        }
+        if who == "ana" {
+            terminal.until_shown(&format!("for good: echo {print} >> "));
+        }
+    }
+    finish(world.cabo_as("ana").args(["send", &url, "--as", "cabo", "--wait", "100s", "x"])).good();
+    assert_eq!(
+        listen.event("refused")["why"].as_str().map(|why| why.contains("said no")),
+        Some(true)
+    );
+    assert!(!terminal.rest().contains(QUESTION), "{:?}", terminal.shown);
+    terminal.type_in("@1 for the first\n");
+    let wanted = b"re: firstfor the first\n";
+    let mut said = vec![0; wanted.len()];
+    foreign.read_exact(&mut said).unwrap();
+    assert_eq!(said, wanted, "and no answer");
+    drop(foreign);
+    listen.event("closed");
+    listen.end();
+}
+
+#[test]
+fn a_message_that_comes_meanwhile_is_shown_above_the_question() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let args = ["listen", "tcp://127.0.0.1:0"];
+    let (mut terminal, mut child) = Terminal::start(&world, &args, true);
+    terminal.until_shown("listening on tcp://");
+    let at = terminal.until_shown(";");
+    let at = at.trim_end_matches(';').to_owned();
+    let asking = send(&world, "ana", &format!("tcp://{at}"));
+    terminal.until_shown(QUESTION);
+    let mut foreign = std::net::TcpStream::connect(&at).unwrap();
+    foreign.write_all(b"meanwhile").unwrap();
+    let between = terminal.until_shown("meanwhile");
+    let line = between.rsplit_once('\r').unwrap().1; // the question was taken away before it
+    assert!(!line.contains(QUESTION), "{between:?}");
+    let again = terminal.until_shown(QUESTION);
+    assert!(again.starts_with("\r\n"), "{again:?}");
+    terminal.type_in("n\n");
+    asking.join().unwrap().failed(4, &["said no"]);
+    signal_child(&child, Signal::INT);
+    assert!(wait(&mut child).success());
+}
+
+#[test]
+fn listen_asks_about_nobody_where_anyone_is_let_in() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let (mut terminal, listen) = Terminal::listen(&world, &["--open", "--reply", "echo"]);
+    let url = format!("tcp://{}", listen.ports[0]);
+    assert_eq!(send(&world, "ana", &url).join().unwrap().good().out, "hola");
+    assert!(!terminal.rest().contains(QUESTION), "{:?}", terminal.shown);
 }

@@ -29,7 +29,11 @@ impl Listening {
 
     /// A command that listens and tells in JSON.
     pub(crate) fn of(command: &mut Command, urls: usize) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of_child(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap(), urls)
+    }
+
+    /// The same that was started already, with a pipe for its stdout.
+    pub(crate) fn of_child(mut child: Child, urls: usize) -> Self {
         let lines = BufReader::new(child.stdout.take().unwrap());
         let mut listening = Self { child, lines, ports: Vec::new() };
         for _ in 0..urls {

@@ -12,6 +12,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::slice::ChunksMut;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -277,6 +278,15 @@ pub struct Connected {
     pub channel: Option<Channel>,
 }
 
+/// Has each of these [renewed](Listener::renew) that has files: where it listens, or why its files are no good.
+pub(crate) fn renew_all(listeners: &[Weak<dyn Listener>]) -> Vec<Result<Peer, OpenError>> {
+    let living = listeners.iter().filter_map(Weak::upgrade);
+    let renewed = |listener: Arc<dyn Listener>| {
+        listener.renew().map(|renewed| renewed.map(|()| listener.local()))
+    };
+    living.filter_map(renewed).collect()
+}
+
 /// A carrier that accepts stream connections. One task drives it.
 pub trait Listener: Send + Sync + Debug {
     /// What its connections promise.
@@ -288,4 +298,10 @@ pub trait Listener: Send + Sync + Debug {
     /// The next connection, to be [secured](Accepted::secured) by who serves it. Running out of descriptors is ridden out
     /// inside, without spinning; an error means that the listener is of no use any more.
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>>;
+
+    /// Reads the files that its address names again, for connections that come from now on; where they are bad, what was
+    /// read before stays in force. None where there are no files.
+    fn renew(&self) -> Option<Result<(), OpenError>> {
+        None
+    }
 }

@@ -17,7 +17,7 @@ use crate::carrier::tcp::Tcp;
 use crate::carrier::tls::{self, ListenSettings, Tls};
 use crate::carrier::udp::Udp;
 use crate::carrier::unix::Unix;
-use crate::carrier::{Datagrams, Listener};
+use crate::carrier::{Datagrams, Listener, OpenError, Peer, renew_all};
 use crate::error::ListenError;
 
 /// A carrier has this long to close its socket, and it is looked so often whether it has.
@@ -96,6 +96,7 @@ impl Endpoint {
         let listening =
             Listening { address: with_port(address, listener.local().port()), advice: None };
         let is_secure = listener.promises().secure;
+        lock(&self.listeners).push(Arc::downgrade(&listener));
         (self.spawn)(Box::pin(records::accept_loop(
             listener,
             self.record_settings(scheme, is_secure),
@@ -116,6 +117,12 @@ impl Endpoint {
                 );
             }
         }
+    }
+
+    /// Reads the certificates and keys of all `tls://` doors again, for sessions that come from now on: where each door is,
+    /// or why its old ones stay in force.
+    pub fn renew(&self) -> Vec<Result<Peer, OpenError>> {
+        renew_all(&lock(&self.listeners))
     }
 
     /// Takes no more sessions.

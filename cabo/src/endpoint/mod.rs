@@ -15,7 +15,7 @@ mod records;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use cabo_proto::Chance;
@@ -36,7 +36,7 @@ use self::others::Others;
 use self::packets::{Held, PacketEndpoint};
 use self::records::RecordSettings;
 use crate::address::{Host, HostPort};
-use crate::carrier::{Accepted, Datagrams, InterfaceName, Peer, interface_index};
+use crate::carrier::{Accepted, Datagrams, InterfaceName, Listener, Peer, interface_index};
 use crate::connection::Connection;
 use crate::crypto::{KeyLogFile, Sealed, SetupError};
 use crate::keys::Identity;
@@ -72,6 +72,8 @@ pub struct Endpoint {
     spawn: Spawn,
     outgoing: Mutex<HashMap<Local, Arc<Held>>>,
     listening: Mutex<Vec<Held>>,
+    /// Of stream carriers; who accepts holds them.
+    listeners: Mutex<Vec<Weak<dyn Listener>>>,
     entrance: Arc<Entrance>,
     incoming: mpsc::Sender<Connection>,
     accepted: AsyncMutex<mpsc::Receiver<Connection>>,
@@ -109,6 +111,7 @@ impl Endpoint {
             settings,
             outgoing: Mutex::default(),
             listening: Mutex::default(),
+            listeners: Mutex::default(),
             incoming,
             accepted: AsyncMutex::new(accepted),
         })

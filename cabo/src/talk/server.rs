@@ -6,8 +6,8 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use super::unfinished::Budget;
 use super::{Closed, Message, Peer, Settings, Threads, session, sniff};
 use crate::access::{Access, AllowError, Decision};
 use crate::address::{Address, AddressError, Place};
-use crate::carrier::{self, Accepted, Datagrams, Listener};
+use crate::carrier::{self, Accepted, Datagrams, Listener, OpenError};
 use crate::endpoint::listen::with_port;
 use crate::endpoint::{self, Endpoint};
 use crate::error::ListenError;
@@ -94,11 +94,12 @@ struct Sessions {
     gate: Arc<Gate>,
 }
 
-/// Which cabo peers may enter a server that listens.
+/// What a server that listens has read from files, to be read again: which cabo peers may enter, and what it shows by TLS.
 #[derive(Clone)]
 pub struct Rules {
     gate: Option<Arc<Gate>>,
     peers: Peers,
+    listeners: Vec<Weak<dyn Listener>>,
 }
 
 impl Rules {
@@ -113,6 +114,12 @@ impl Rules {
         let removed: Vec<Peer> = self.peers.list().into_iter().filter(is_removed).collect();
         removed.iter().for_each(Peer::close);
         Ok(removed.len())
+    }
+
+    /// Reads the certificates and keys of all `tls://` doors again, for peers that come from now on: where each door is, or
+    /// why its old ones stay in force.
+    pub fn renew(&self) -> Vec<Result<carrier::Peer, OpenError>> {
+        carrier::renew_all(&self.listeners)
     }
 }
 
@@ -211,10 +218,15 @@ impl Server {
         self.handlers.peers.clone()
     }
 
-    /// Which cabo peers may enter, from when it listens on: to be read again while it serves.
+    /// What it has read from files, from when it listens on: to be read again while it serves.
     pub fn rules(&self) -> Rules {
         let gate = self.sessions.as_ref().map(|sessions| sessions.gate.clone());
-        Rules { gate, peers: self.peers() }
+        let listener = |door: &Door| match door {
+            Door::Streams(listener, _) => Some(Arc::downgrade(listener)),
+            Door::Datagrams(_) => None,
+        };
+        let listeners = self.opened.iter().filter_map(listener).collect();
+        Rules { gate, peers: self.peers(), listeners }
     }
 
     pub(super) fn dialect(&self) -> Arc<Dialect> {

@@ -1,6 +1,7 @@
 //! `cabo serve`: a folder or a file, on any number of endpoints.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,15 +21,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::filter::LevelFilter;
 
-use self::ask::Asker;
 use self::tell::Teller;
 use super::relay::amount;
-use super::{Globals, block_on, give_up_raw_sockets, raise_descriptor_limit};
+use super::{Globals, block_on, give_up_raw_sockets, is_terminal_gone, raise_descriptor_limit};
 use crate::exit::{self, Failure};
 use crate::redes::serve as redes;
 use crate::session;
+use crate::show::ask::Asker;
 
-mod ask;
 mod tell;
 
 /// Peers beyond the sessions that we take who can be told so at once; the door drops more without a word.
@@ -41,7 +41,8 @@ const PROGRAM: &str = "cabo serve";
 /// Without --on: UDP and TCP on port 5555 of all addresses, and raw Ethernet on every link that is up, where that is
 /// permitted. Who has your identity gets in; about anybody else you are asked on the terminal, and the answer holds
 /// until the server ends: for good, a friend's fingerprint stands in the --allow file. SIGTERM and Ctrl-C let
-/// transfers under way end, for --drain-time at most, and a second one ends at once; SIGHUP rereads the --allow file.
+/// transfers under way end, for --drain-time at most, and a second one ends at once; SIGHUP rereads the --allow file, and
+/// the certificates of tls:// endpoints.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -166,6 +167,7 @@ fn named_places(urls: &[OsString]) -> anyhow::Result<Vec<Listen>> {
 impl Wish {
     async fn serve(self) -> anyhow::Result<ExitCode> {
         raise_descriptor_limit();
+        let had_terminal = std::io::stdin().is_terminal();
         let mut signals = Signals::new()?; // before there is anything that a signal could leave behind
         let own = session::Own::load()?;
         let catalogue = Catalogue::open(&self.what).map(Arc::new).map_err(|error| {
@@ -173,7 +175,8 @@ impl Wish {
             Failure::new(exit::FAILED, text)
         })?;
         let public = own.identity.public_key();
-        let asker = Asker::if_possible(self.is_open || self.is_plain, self.allow.clone());
+        let is_needless = self.is_open || self.is_plain;
+        let asker = Asker::if_possible(PROGRAM, is_needless, self.allow.clone());
         let access = self.access(public, asker.is_some())?;
         let mut settings = session::settings(self.is_plain)?;
         settings.connections_max = self.sessions_max.saturating_add(TURNED_AWAY_MAX);
@@ -207,10 +210,10 @@ impl Wish {
                 ended = &mut running => break ended?,
                 Some(event) = events.recv() => teller.event(&event)?,
                 Some((address, told)) = told.recv() => teller.redes(&address, &told)?,
-                signal = signals.next() => match (signal, &self.allow) {
-                    (Signal::Reload, Some(_)) => teller.reloaded(server.reload_access())?,
+                signal = signals.next() => match signal {
+                    Signal::Reload if self.rereads(had_terminal) => self.reread(&server, &teller)?,
                     // The terminal is gone, and nothing is there to be read again.
-                    (Signal::Reload, None) | (Signal::Stop, _) => match stop.take() {
+                    Signal::Reload | Signal::Stop => match stop.take() {
                         Some(stop) => {
                             let _ = stop.send(()); // the server has ended already
                             teller.draining(server.session_count(), self.drain_time)?;
@@ -228,6 +231,19 @@ impl Wish {
         }
         teller.stopped(&server.endpoint().drops())?;
         Ok(ExitCode::from(exit::OK))
+    }
+
+    /// Whether there is something to be read again at a SIGHUP.
+    fn rereads(&self, had_terminal: bool) -> bool {
+        let has_tls = self.listen.iter().any(|wish| matches!(wish.address.place, Place::Tls(_)));
+        self.allow.is_some() || (has_tls && !is_terminal_gone(had_terminal))
+    }
+
+    fn reread(&self, server: &Server, teller: &Teller) -> std::io::Result<()> {
+        if self.allow.is_some() {
+            teller.reloaded(server.reload_access())?;
+        }
+        teller.renewed(server.endpoint().renew())
     }
 
     fn server(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anstyle::Style;
 use cabo::access::{AllowError, Refusal};
 use cabo::address::{Address, Host, Place};
+use cabo::carrier::{OpenError, Peer};
 use cabo::connection::Ended;
 use cabo::endpoint::Drops;
 use cabo::keys::Fingerprint;
@@ -151,6 +152,24 @@ impl Teller {
                 Ok(())
             }
         }
+    }
+
+    pub(super) fn renewed(&self, doors: Vec<Result<Peer, OpenError>>) -> io::Result<()> {
+        for door in doors {
+            match door {
+                Ok(at) if self.is_json => {
+                    json::line(&json!({"event": "renewed", "url": format!("tls://{at}")}))?;
+                }
+                Ok(at) => tracing::info!("read the certificate of tls://{at} again"),
+                Err(error) => {
+                    tracing::error!("the old certificate stays in force: {error}");
+                    if self.is_json {
+                        json::line(&json!({"event": "renew_failed", "why": error.to_string()}))?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn draining(&self, sessions: usize, within: Duration) -> io::Result<()> {

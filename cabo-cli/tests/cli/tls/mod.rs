@@ -1,5 +1,5 @@
-//! `tls://`: certificates, who is let in, and what goes wrong; `foreign` with programs of others, `sessions` with cabo's
-//! own protocol inside.
+//! `tls://`: certificates, who is let in, and what goes wrong; `foreign` with programs of others, `sessions` and `messages` with
+//! cabo's own protocol inside, `renewed` while a server runs.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -15,6 +15,8 @@ use crate::talk::Listening;
 use crate::world::{LIMIT, World, finish, signal_child, until, wait};
 
 mod foreign;
+mod messages;
+mod renewed;
 mod sessions;
 
 /// Where a server listens: on a free port of this machine.

@@ -2,17 +2,17 @@
 //!
 //! Neighbours: `settings` names the files, `verify` looks at the certificates of servers.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, KeyLog, KeyLogFile, NoKeyLog, RootCertStore, ServerConfig};
 
 use super::settings::{ConnectSettings, ListenSettings, Pair};
 use super::verify::{Trusted, Unverified};
@@ -20,6 +20,8 @@ use super::words;
 use crate::config::{read_named, shell_word};
 use crate::keys::certificate::{objection, pem_words};
 
+/// Names the file for secrets, as of other programs.
+const KEY_LOG: &str = "SSLKEYLOGFILE";
 /// A file of certificates is no larger.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 /// Bits of a mode that let others at a file. A group may read what is root's: it was made for that.
@@ -48,6 +50,7 @@ pub(super) fn server_config(
     let mut config =
         builder.with_single_cert(chain, key).map_err(|e| unusable(&settings.own, &e))?;
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config.key_log = key_log();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
@@ -83,8 +86,34 @@ pub(super) fn client_config(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config.key_log = key_log();
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// Where the secrets of TLS connections go: nowhere, or to the file that `SSLKEYLOGFILE` names, as elsewhere, for Wireshark to
+/// read one's own traffic. Whoever reads it does so, too.
+fn key_log() -> Arc<dyn KeyLog> {
+    static LOG: OnceLock<Option<Arc<KeyLogFile>>> = OnceLock::new();
+    let open = || {
+        let path = std::env::var_os(KEY_LOG).filter(|path| !path.is_empty())?;
+        // What is made here is for nobody else. A pipe that nobody reads would hold us up, and is an error so.
+        let mut options = File::options();
+        options.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK);
+        let (opened, path) = (options.open(&path), Path::new(&path).display());
+        if let Err(error) = opened {
+            tracing::warn!("{KEY_LOG}: cannot open {path}: {error}; no secrets are written");
+            return None;
+        }
+        tracing::warn!(
+            "{KEY_LOG}: the secrets of all TLS connections are written to {path}; whoever has that file can read them"
+        );
+        Some(Arc::new(KeyLogFile::new()))
+    };
+    match LOG.get_or_init(open) {
+        Some(log) => log.clone(),
+        None => Arc::new(NoKeyLog),
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {

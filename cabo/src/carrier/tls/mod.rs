@@ -10,7 +10,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -53,8 +53,13 @@ const EXPORTER: &[u8] = b"EXPORTER-Channel-Binding";
 #[derive(Debug)]
 pub struct Tls {
     below: Tcp,
-    securing: Securing,
+    settings: ListenSettings,
+    alpn: Alpn,
+    securing: Mutex<Securing>,
 }
+
+/// Names of protocols, as one of [`CABO`] and [`FOREIGN`].
+type Alpn = &'static [&'static [u8]];
 
 /// What an accepted connection needs before the first byte of its user flows.
 #[derive(Clone, Debug)]
@@ -64,10 +69,13 @@ pub(in crate::carrier) struct Securing {
 
 impl Tls {
     /// Listens as `settings` say, over `below`.
-    pub fn over(below: Tcp, settings: &ListenSettings, alpn: &[&[u8]]) -> Result<Self, OpenError> {
-        let config = files::server_config(settings, alpn)
-            .map_err(|problem| OpenError::TlsSetup { what: settings.place.clone(), problem })?;
-        Ok(Self { below, securing: Securing { config: Arc::new(config) } })
+    pub fn over(below: Tcp, settings: &ListenSettings, alpn: Alpn) -> Result<Self, OpenError> {
+        let securing = Mutex::new(Securing::read(settings, alpn)?);
+        Ok(Self { below, settings: settings.clone(), alpn, securing })
+    }
+
+    fn securing(&self) -> MutexGuard<'_, Securing> {
+        self.securing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,11 +90,23 @@ impl Listener for Tls {
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         let accepted = ready!(self.below.poll_accept(cx))?;
-        Poll::Ready(Ok(Accepted { securing: Some(self.securing.clone()), ..accepted }))
+        Poll::Ready(Ok(Accepted { securing: Some(self.securing().clone()), ..accepted }))
+    }
+
+    fn renew(&self) -> Option<Result<(), OpenError>> {
+        let read = Securing::read(&self.settings, self.alpn);
+        Some(read.map(|securing| *self.securing() = securing))
     }
 }
 
 impl Securing {
+    /// Reads the files that `settings` name.
+    fn read(settings: &ListenSettings, alpn: Alpn) -> Result<Self, OpenError> {
+        let config = files::server_config(settings, alpn)
+            .map_err(|problem| OpenError::TlsSetup { what: settings.place.clone(), problem })?;
+        Ok(Self { config: Arc::new(config) })
+    }
+
     /// Shakes hands. The error is one line about the client.
     pub(in crate::carrier) async fn secure(
         self,

@@ -1,35 +1,49 @@
 //! The question on the terminal: does somebody new get in?
+//!
+//! `serve` and `listen` ask it. Where others read stdin too, as the operator of `listen`, a [`Keyboard`] says whose a line is.
 
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cabo::access::Refusal;
 use cabo::server::Question;
 use rustix::termios::{QueueSelector, tcflush, tcgetpgrp};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::PROGRAM;
-use crate::show::human::escaped;
-use crate::show::stderr;
+use super::human::escaped;
+use super::stderr;
 
 /// Letters of a name that are shown.
 const NAME_MAX: usize = 40;
 
 /// Asks whoever sits at the terminal.
-pub(super) struct Asker {
+pub(crate) struct Asker {
+    /// What was typed to run it, in commands that let somebody in.
+    program: &'static str,
     allow: Option<PathBuf>,
+    keyboard: Option<Arc<Keyboard>>,
 }
 
 impl Asker {
     /// Somebody can be asked only where both the question and the answer are at a terminal. `allow` is the file of those
     /// who get in without a question.
-    pub(super) fn if_possible(is_needless: bool, allow: Option<PathBuf>) -> Option<Self> {
+    pub(crate) fn if_possible(
+        program: &'static str,
+        is_needless: bool,
+        allow: Option<PathBuf>,
+    ) -> Option<Self> {
         let is_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
-        (is_terminal && !is_needless).then_some(Self { allow })
+        (is_terminal && !is_needless).then_some(Self { program, allow, keyboard: None })
+    }
+
+    /// The same where somebody else reads stdin.
+    pub(crate) fn sharing(self, keyboard: Arc<Keyboard>) -> Self {
+        Self { keyboard: Some(keyboard), ..self }
     }
 
     /// Asks one question after the other. What is not answered in time is dropped by the server.
-    pub(super) async fn run(self, mut questions: mpsc::Receiver<Question>) {
+    pub(crate) async fn run(self, mut questions: mpsc::Receiver<Question>) {
         let mut lines: Option<Lines> = None;
         while let Some(question) = questions.recv().await {
             if question.answer.is_closed() {
@@ -43,7 +57,8 @@ impl Asker {
                 );
                 continue;
             }
-            self.ask(question, lines.get_or_insert_with(Lines::new)).await;
+            let of_keyboard = || Lines::of(self.keyboard.clone());
+            self.ask(question, lines.get_or_insert_with(of_keyboard)).await;
         }
     }
 
@@ -78,7 +93,7 @@ impl Asker {
         if answer.send(is_welcome).is_err() {
             return stderr::say(&format!("{name} {} has left meanwhile", fingerprint.short()));
         }
-        let remedy = Refusal::Unknown(fingerprint).remedy(PROGRAM, self.allow.as_deref());
+        let remedy = Refusal::Unknown(fingerprint).remedy(self.program, self.allow.as_deref());
         stderr::say(&match is_welcome {
             true => format!("let in until this server ends; for good: {remedy}"),
             false => "sent away until this server ends".to_owned(),
@@ -90,15 +105,86 @@ fn is_in_foreground() -> bool {
     tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
+/// Lines of a stdin that somebody else reads: his, but for those that answer a question.
+#[derive(Default)]
+pub(crate) struct Keyboard {
+    state: Mutex<Wanted>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    by: Option<oneshot::Sender<String>>,
+    is_over: bool,
+}
+
+impl Keyboard {
+    /// Gives a line to whoever asks; gives it back where nobody does.
+    pub(crate) fn answer(&self, line: Vec<u8>) -> Option<Vec<u8>> {
+        let Some(asking) = self.lock().by.take() else { return Some(line) };
+        let answer = String::from_utf8_lossy(&line).into_owned();
+        asking.send(answer).is_err().then_some(line)
+    }
+
+    /// No more lines come.
+    pub(crate) fn end(&self) {
+        *self.lock() = Wanted { by: None, is_over: true };
+    }
+
+    /// The next line from now on; none at the end.
+    async fn next(&self) -> Option<String> {
+        let (by, line) = oneshot::channel();
+        {
+            let mut wanted = self.lock();
+            if wanted.is_over {
+                return None;
+            }
+            wanted.by = Some(by);
+        }
+        line.await.ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where answers come from.
+enum Lines {
+    Own(OwnLines),
+    Shared(Arc<Keyboard>),
+}
+
+impl Lines {
+    fn of(keyboard: Option<Arc<Keyboard>>) -> Self {
+        keyboard.map_or_else(|| Self::Own(OwnLines::new()), Self::Shared)
+    }
+
+    /// Forgets what was typed so far.
+    fn forget(&mut self) {
+        let _ = tcflush(io::stdin(), QueueSelector::IFlush); // without a terminal there is nothing to forget
+        if let Self::Own(own) = self {
+            own.forget();
+        }
+    }
+
+    /// The next line; none at the end of stdin.
+    async fn next(&mut self) -> Option<String> {
+        match self {
+            Self::Own(own) => own.next().await,
+            Self::Shared(keyboard) => keyboard.next().await,
+        }
+    }
+}
+
 /// Lines of stdin, read on a thread of their own: a read of a terminal cannot be taken back. It reads only for a question
 /// that is shown, so nothing typed ahead answers a question that nobody has read.
-struct Lines {
+struct OwnLines {
     wanted: std::sync::mpsc::Sender<()>,
     lines: mpsc::Receiver<String>,
     is_reading: bool,
 }
 
-impl Lines {
+impl OwnLines {
     fn new() -> Self {
         let (wanted, wishes) = std::sync::mpsc::channel();
         let (sender, lines) = mpsc::channel(1); // as many as are read at once
@@ -114,15 +200,12 @@ impl Lines {
         Self { wanted, lines, is_reading: false }
     }
 
-    /// Forgets what was typed so far.
     fn forget(&mut self) {
-        let _ = tcflush(io::stdin(), QueueSelector::IFlush); // without a terminal there is nothing to forget
         while self.lines.try_recv().is_ok() {
             self.is_reading = false;
         }
     }
 
-    /// The next line; none at the end of stdin.
     async fn next(&mut self) -> Option<String> {
         if !self.is_reading {
             self.wanted.send(()).ok()?;
