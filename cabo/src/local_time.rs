@@ -12,6 +12,12 @@ pub fn time_of_day(seconds: i64) -> [i32; 3] {
     [time.tm_hour, time.tm_min, time.tm_sec]
 }
 
+/// Year, month and day here, so many seconds after 1970 began in UTC.
+pub fn date_of(seconds: i64) -> [i32; 3] {
+    let time = local(seconds);
+    [time.tm_year.saturating_add(1900), time.tm_mon.saturating_add(1), time.tm_mday]
+}
+
 fn local(seconds: i64) -> libc::tm {
     // SAFETY: all bits zero is a valid `tm`; both pointers live on this frame.
     unsafe {

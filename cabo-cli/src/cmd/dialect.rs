@@ -49,8 +49,8 @@ enum What {
     },
     /// Whether a file describes a dialect: the first mistake, or its messages with every field
     Check {
-        /// The file
-        #[arg(value_name = "FILE")]
+        /// A file, or any other dialect
+        #[arg(value_name = "FILE|NAME")]
         file: PathBuf,
     },
     /// The bytes of each message, drawn
@@ -74,8 +74,12 @@ impl Args {
             What::List => list(globals)?,
             What::Show { name } => {
                 let unknown = || {
-                    let all: Vec<&str> = Dialect::built_in().collect();
-                    Failure::usage(format!("{name:?} is not built in: {}", all.join(", ")))
+                    let all = Dialect::built_in().collect::<Vec<_>>().join(", ");
+                    let why = match Dialect::parse(&name) {
+                        Ok(_) => "is a cut or a layout: that is all of its text; built in are",
+                        Err(_) => "is not built in:",
+                    };
+                    Failure::usage(format!("{name:?} {why} {all}"))
                 };
                 let text = Dialect::built_in_text(&name).ok_or_else(unknown)?;
                 write!(stdout::styled(), "{text}")?;
@@ -114,10 +118,14 @@ fn list(globals: Globals) -> anyhow::Result<()> {
 }
 
 fn check(file: &Path, globals: Globals) -> anyhow::Result<()> {
-    let dialect = talk::read_file(file).map_err(|problem| {
-        let shown = escaped(&file.display().to_string());
-        Failure::new(exit::FAILED, format!("{shown}: {}", escaped(&problem)))
-    })?;
+    let name = file.to_str().filter(|name| !file.exists() && Dialect::parse(name).is_ok());
+    let dialect = match name {
+        Some(name) => named(name)?,
+        None => talk::read_file(file).map_err(|problem| {
+            let shown = escaped(&file.display().to_string());
+            Failure::new(exit::FAILED, format!("{shown}: {}", escaped(&problem)))
+        })?,
+    };
     if globals.json {
         return Ok(json_lines::line(&checked(&dialect))?);
     }

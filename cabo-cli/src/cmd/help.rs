@@ -12,7 +12,7 @@ use crate::show::stdout;
 const GROUPS: &[(&str, &[&str])] = &[
     ("Start", &["demo"]),
     ("Files and films", &["serve", "ls", "get", "put", "play", "keys"]),
-    ("Talk", &["listen", "connect", "send"]),
+    ("Talk", &["listen", "connect", "send", "dialect"]),
     ("Devices", &["led", "button", "up"]),
     ("See and test", &["watch", "relay", "lab", "doctor"]),
 ];

@@ -1,12 +1,16 @@
 //! `cabo man`: a manual page for each command.
 //!
-//! `clap_mangen` writes the page; what stands at the end of a help has lines of its own, so its sections are ours.
+//! `clap_mangen` writes the page; what stands at the end of a help has lines of its own, so its sections are ours, and so is
+//! the synopsis, for options have values.
 
 use std::fmt::Write as _;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use cabo::local_time::date_of;
+use clap::{Arg, ArgAction};
 use clap_mangen::Man;
 
 use super::Cli;
@@ -53,13 +57,69 @@ fn write(command: &clap::Command, above: &[String], dir: &Path) -> io::Result<()
     let _ = write!(sections, ".SH SEE ALSO\n{}\n", others.join(", ")); // to a string
 
     let mut page = Vec::new();
-    Man::new(command.clone()).render(&mut page)?;
+    let man = Man::new(command.clone()).title(name.clone()).manual("Manual of cabo");
+    let version = concat!("cabo ", env!("CARGO_PKG_VERSION"));
+    man.source(version).date(date().unwrap_or_default()).render(&mut page)?;
     let page = String::from_utf8_lossy(&page);
     let (head, tail) = page.split_at(page.find(".SH VERSION").unwrap_or(page.len()));
     let head = head.split(".SH EXTRA").next().unwrap_or_default();
+    let (title, rest) = head.split_once(".SH SYNOPSIS\n").unwrap_or((head, ""));
+    let rest = rest.find(".SH").and_then(|at| rest.get(at..)).unwrap_or_default();
+    let head = format!("{title}.SH SYNOPSIS\n{}\n{rest}", synopsis(command));
     std::fs::write(dir.join(format!("{name}.1")), format!("{head}{sections}{tail}"))?;
     let above: Vec<String> = above.iter().cloned().chain([name]).collect();
     parts.into_iter().try_for_each(|part| write(part, &above, dir))
+}
+
+/// The day on which this program was made, or put where it is.
+fn date() -> Option<String> {
+    let made = std::env::current_exe().and_then(std::fs::metadata).ok()?.mtime();
+    let [year, month, day] = date_of(made);
+    Some(format!("{year:04}-{month:02}-{day:02}"))
+}
+
+/// The command line with a name for each value; what every command understands stands last.
+fn synopsis(command: &clap::Command) -> String {
+    let is_own =
+        |arg: &&Arg| !arg.is_hide_set() && !["help", "version"].contains(&arg.get_id().as_str());
+    let (everywhere, own): (Vec<_>, Vec<_>) = command
+        .get_arguments()
+        .filter(is_own)
+        .filter(|arg| !arg.is_positional())
+        .partition(|arg| arg.is_global_set());
+    let (required, own): (Vec<_>, Vec<_>) = own.into_iter().partition(|arg| arg.is_required_set());
+    let options = own.into_iter().chain(everywhere).chain(required);
+    let mut words: Vec<String> =
+        options.chain(command.get_positionals().filter(is_own)).map(word).collect();
+    if command.get_subcommands().any(|part| !part.is_hide_set()) {
+        let name = "\\fICOMMAND\\fR";
+        words.push(if command.is_subcommand_required_set() {
+            name.into()
+        } else {
+            format!("[{name}]")
+        });
+    }
+    format!(
+        "\\fB{}\\fR {}",
+        escaped(command.get_bin_name().unwrap_or_else(|| command.get_name())),
+        words.join(" ")
+    )
+}
+
+/// One argument: `[--idle TIME]`, `[URL]...`.
+fn word(arg: &Arg) -> String {
+    let flag = match (arg.get_long(), arg.get_short()) {
+        (Some(long), _) => Some(format!("--{long}")),
+        (None, short) => short.map(|short| format!("-{short}")),
+    };
+    let names = arg.get_value_names().filter(|_| arg.get_action().takes_values());
+    let values = names.into_iter().flatten().map(|name| format!("\\fI{}\\fR", escaped(name)));
+    let flag = flag.map(|flag| format!("\\fB{}\\fR", escaped(&flag)));
+    let all = flag.into_iter().chain(values).collect::<Vec<_>>().join(" ");
+    let is_many = matches!(arg.get_action(), ArgAction::Append | ArgAction::Count)
+        || arg.get_num_args().is_some_and(|count| count.max_values() > 1);
+    let (open, close) = if arg.is_required_set() { ("", "") } else { ("[", "]") };
+    format!("{open}{all}{close}{}", if is_many { "..." } else { "" })
 }
 
 /// The end of a help as sections: lines below a title stay lines, anything else is filled.

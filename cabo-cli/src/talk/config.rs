@@ -35,7 +35,7 @@ impl ConfigArgs {
     /// Reads the file, if one was given.
     pub(crate) fn read<'d>(&self, dialect: &'d Dialect) -> Result<Option<Configured<'d>>, Failure> {
         let Some(file) = &self.config else { return Ok(None) };
-        let shown = escaped(&file.display().to_string());
+        let shown = format!("--config {}", escaped(&file.display().to_string()));
         let wrong = |problem: String| Failure::usage(format!("{shown}: {}", escaped(&problem)));
         let meaning = dialect.config.as_ref().ok_or_else(|| {
             let problem = "its dialect has no [config] that says what the keys mean";

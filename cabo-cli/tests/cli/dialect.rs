@@ -23,6 +23,8 @@ fn what_is_built_in_is_listed_and_shown_as_a_file_that_checks() {
         world.run(&["dialect", "check", "shown.toml"]).good();
     }
     world.run(&["dialect", "show", "tp1"]).failed(2, &["tp1", "tp0-bare", "led"]);
+    let cut = "\"length:!L\" is a cut or a layout: that is all of its text";
+    world.run(&["dialect", "show", "length:!L"]).failed(2, &[cut, "tp0"]);
 }
 
 /// D-1.4, D-1.9, D-3: offsets, sizes and rules of every field.
@@ -34,6 +36,7 @@ fn a_file_is_summed_up_with_the_offset_and_size_of_every_field() {
         world.write("shown.toml", text.as_bytes());
         let checked = world.run(&["dialect", "check", "shown.toml"]).good().out;
         assert_committed(&format!("dialect-check-{name}.txt"), &checked);
+        assert_eq!(world.run(&["dialect", "check", name]).good().out, checked);
         let checked = world.run(&["dialect", "check", "shown.toml", "--json"]).good().out;
         let checked: serde_json::Value = serde_json::from_str(&checked).unwrap();
         assert_eq!(checked["name"], name);
@@ -58,6 +61,9 @@ fn a_mistake_is_named_with_its_line_and_column() {
         world.run(&["dialect", "check", "bad.toml"]).failed(1, &words);
     }
     world.run(&["dialect", "check", "none.toml"]).failed(1, &["none.toml", "No such file"]);
+    // A file of that name is what is meant by its name.
+    world.write("tp0", b"[hello\n");
+    world.run(&["dialect", "check", "tp0"]).failed(1, &["tp0: line 1, column 7"]);
 }
 
 #[test]

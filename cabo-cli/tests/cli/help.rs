@@ -1,5 +1,7 @@
 //! Help, completions and manual pages, as committed texts.
 
+use std::process::Command;
+
 use crate::world::{World, assert_committed, finish};
 
 #[test]
@@ -58,5 +60,40 @@ fn shells_and_man_get_what_they_need() {
         assert!(page.contains(words), "{words}: {page}");
     }
     assert!(!page.contains("EXTRA"), "{page}");
-    assert!(world.path("pages/man1/cabo.1").exists());
+    let first = std::fs::read_to_string(world.path("pages/man1/cabo.1")).unwrap();
+    assert!(first.contains(".SH SYNOPSIS\n\\fBcabo\\fR ["), "{first}");
+    let page = std::fs::read_to_string(world.path("pages/man1/cabo-listen.1")).unwrap();
+    let title = page.lines().find(|line| line.starts_with(".TH ")).unwrap();
+    let version = concat!("\"cabo ", env!("CARGO_PKG_VERSION"), "\" \"Manual of cabo\"");
+    assert!(title.starts_with(".TH cabo-listen 1 20") && title.ends_with(version), "{title}");
+    let synopsis = page.split(".SH SYNOPSIS\n").nth(1).unwrap().lines().next().unwrap();
+    for words in [
+        r"\fBcabo listen\fR [\fB\-\-as\fR \fIDIALECT\fR] ",
+        r"[\fB\-\-from\fR \fICIDR\fR]... ",
+        r"[\fB\-\-once\fR] ",
+        r" [\fB\-\-json\fR] [\fB\-\-quiet\fR] [\fB\-\-verbose\fR]... [\fIURL\fR]...",
+    ] {
+        assert!(synopsis.contains(words), "{words}: {synopsis}");
+    }
+}
+
+#[test]
+fn shells_complete_dialects_by_name_and_by_file() {
+    let world = World::new();
+    world.write("tpx.toml", b"");
+    let script = world.run(&["completions", "bash"]).good().out;
+    world.write("completions", script.as_bytes());
+    let mut bash = world.within(Command::new("bash"), "own");
+    let asked = "source completions; COMP_WORDS=(cabo send tcp://h --as tp); COMP_CWORD=4
+        _cabo cabo tp --as; printf '%s\n' \"${COMPREPLY[@]}\"";
+    let offered = finish(bash.args(["-c", asked])).good().out;
+    let offered: Vec<&str> = offered.lines().collect();
+    for name in ["tp0", "tp0-bare", "tpx.toml"] {
+        assert!(offered.contains(&name), "{name}: {offered:?}");
+    }
+    assert!(!offered.contains(&"lines"), "{offered:?}");
+    let zsh = world.run(&["completions", "zsh"]).good().out;
+    assert_eq!(zsh.matches(":DIALECT:{compadd raw lines nul any cabo ").count(), 3);
+    let fish = world.run(&["completions", "fish"]).good().out;
+    assert_eq!(fish.matches(" -r -a \"raw lines nul any cabo ").count(), 3);
 }

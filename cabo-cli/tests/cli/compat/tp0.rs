@@ -197,7 +197,7 @@ fn its_settings_file_says_where_the_server_is_and_what_is_said_first() {
         ("PUERTO=http\nCLAVE=x\n", "http"),
     ] {
         write(text);
-        world.run(&args).failed(2, &["cliente.config", words]);
+        world.run(&args).failed(2, &["--config ", "cliente.config", words]);
     }
     world.run(&["connect", "--as", "lines", "--config", name]).failed(2, &["no [config]"]);
 
