@@ -1,17 +1,15 @@
 //! `cabo listen`: a server for cabo peers and programs that know nothing of cabo.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cabo::access::{Access, AllowFile, Cidr, Refusal};
 use cabo::address::{Address, Place};
 use cabo::proto::dialect::Dialect;
-use cabo::proto::dialect::cut::Cut;
 use cabo::server;
 use cabo::talk::{Closed, Foreign, Message, Peer, Rules, SendError, Server, Settings};
 use serde_json::{Map, Value, json};
@@ -25,16 +23,15 @@ use super::{
 use crate::exit::{self, Failure};
 use crate::session;
 use crate::show::ask::{Asker, Keyboard};
-use crate::show::human::escaped;
 use crate::show::log::{LogArgs, SHOWN};
 use crate::show::{json as json_lines, stderr, stdout};
 use crate::talk::calls::{self, ELSEWHERE_REMEDY, cannot_listen};
 use crate::talk::config::ConfigArgs;
 use crate::talk::converse::is_datagrams;
 use crate::talk::explain::ExplainArgs;
-use crate::talk::line::{Line, line_max, next_line, too_long};
 use crate::talk::manner::{ConverseArgs, Holding};
 use crate::talk::reply::Reply;
+use crate::talk::room::{Room, is_in_background};
 use crate::talk::view::one_manner;
 use crate::talk::{self, DialectArgs, Show};
 
@@ -115,15 +112,6 @@ enum Event {
     Refused(Peer, String),
 }
 
-/// Who is there, for the operator to answer.
-#[derive(Default)]
-struct Room {
-    peers: BTreeMap<u64, Peer>,
-    last: Option<u64>,
-}
-
-type Shared = Arc<Mutex<Room>>;
-
 impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log_to(LevelFilter::WARN, &self.log)?;
@@ -185,7 +173,7 @@ impl Wish {
         let mut reloading = Reloading::of(&self)?;
         let (events, told) = sync_channel(LINES_MAX);
         let (dialect, room, keyboard) =
-            (self.settings.dialect.clone(), Shared::default(), Arc::<Keyboard>::default());
+            (self.settings.dialect.clone(), Room::default(), Arc::<Keyboard>::default());
         let asker = Asker::if_possible(PROGRAM, self.is_open, self.allow.clone());
         let mut server = self.server(asker, &keyboard)?;
         server = with_callbacks(server, self.reply, &events, &room, self.allow);
@@ -199,7 +187,7 @@ impl Wish {
             let _ = gone.send(shown); // the server is down already
         });
         let _ = events.send(Event::Listening(listening)); // stdout may be gone; it is noticed below
-        std::thread::spawn(move || operate(&dialect, &room, &keyboard));
+        std::thread::spawn(move || room.operate(&dialect, &keyboard));
         let mut outcome = None;
         server
             .serve(async {
@@ -331,7 +319,7 @@ fn with_callbacks(
     server: Server,
     reply: Option<Reply>,
     events: &SyncSender<Event>,
-    room: &Shared,
+    room: &Room,
     allow: Option<PathBuf>,
 ) -> Server {
     let tell = |events: &SyncSender<Event>, event| {
@@ -342,11 +330,11 @@ fn with_callbacks(
     let (joined, spoke, left) = (room.clone(), room.clone(), room.clone());
     server
         .on_connect(move |peer| {
-            lock(&joined).peers.insert(peer.number(), peer.clone());
+            joined.enter(peer);
             tell(&on_connect, Event::Connected(peer.clone()));
         })
         .on_receive(move |message, peer| {
-            lock(&spoke).last = Some(peer.number());
+            spoke.hear(peer);
             if let Some(reply) = &reply
                 && let Err(error) = reply.answer(&message, peer)
             {
@@ -355,7 +343,7 @@ fn with_callbacks(
             tell(&on_receive, Event::Message(message, peer.clone()));
         })
         .on_close(move |peer, why| {
-            lock(&left).peers.remove(&peer.number());
+            left.leave(peer);
             tell(&on_close, Event::Closed(peer.clone(), why.to_string()));
         })
         .on_refuse(move |peer, why| {
@@ -500,99 +488,4 @@ fn show_json(event: &Event) -> anyhow::Result<()> {
         Event::Refused(peer, why) => json_lines::line(&because(of("refused", peer), why).into())?,
     }
     Ok(())
-}
-
-/// Sends what is typed, and answers no question: to whoever spoke last, to `@2`, to `@*`. The end of stdin ends nothing.
-fn operate(dialect: &Dialect, room: &Shared, keyboard: &Keyboard) {
-    if is_in_background() {
-        return;
-    }
-    let mut stdin = std::io::stdin().lock();
-    loop {
-        let line = match next_line(&mut stdin, line_max(dialect)) {
-            Ok(Line::Whole(line)) => Ok(line),
-            Ok(Line::TooLong(max)) => Err(too_long(max)),
-            Ok(Line::End) | Err(_) => break,
-        };
-        let said = match line.map(|line| keyboard.answer(line)) {
-            Ok(Some(line)) if !line.is_empty() => say_to(dialect, room, &line),
-            Ok(_) => Ok(()),
-            Err(failure) => Err(failure),
-        };
-        if let Err(failure) = said {
-            stderr::say(&escaped(&failure.text));
-        }
-    }
-    keyboard.end();
-}
-
-/// Whoever reads a terminal from the background is stopped by it.
-fn is_in_background() -> bool {
-    let foreground = rustix::termios::tcgetpgrp(std::io::stdin());
-    foreground.is_ok_and(|group| group != rustix::process::getpgrp())
-}
-
-/// Whom what is typed goes to.
-enum To {
-    Last,
-    All,
-    One(u64),
-}
-
-impl To {
-    /// Takes it off a line.
-    fn of(line: &[u8]) -> Result<(Self, &[u8]), Failure> {
-        let Some(rest) = line.strip_prefix(b"@") else { return Ok((Self::Last, line)) };
-        let end = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
-        let (to, text) = rest.split_at(end);
-        let text = text.get(1..).unwrap_or_default();
-        if to == b"*" {
-            return Ok((Self::All, text));
-        }
-        let number = std::str::from_utf8(to).ok().and_then(|to| to.parse().ok());
-        let nobody = || Failure::usage("@ and no number: @2 text goes to client 2, @* text to all");
-        Ok((Self::One(number.ok_or_else(nobody)?), text))
-    }
-}
-
-fn say_to(dialect: &Dialect, room: &Shared, line: &[u8]) -> Result<(), Failure> {
-    let (to, text) = To::of(line)?;
-    let peers = room_of(room, &to)?;
-    for peer in peers {
-        let words = match (&dialect.cut, dialect.kinds.is_empty()) {
-            // As it was typed, for nothing else ends it.
-            (Cut::Raw, true) if !peer.is_cabo() => vec![[text, b"\n"].concat()],
-            (_, true) => vec![text.to_vec()],
-            (_, false) => talk::words(text)?,
-        };
-        let typed = talk::typed(dialect, &words)?;
-        if let Err(error) = peer.send_fields(typed.kind.as_deref(), &typed.fields) {
-            return Err(Failure::usage(format!("@{}: {error}", peer.number())));
-        }
-    }
-    Ok(())
-}
-
-/// Those who are meant, and are here.
-fn room_of(room: &Shared, to: &To) -> Result<Vec<Peer>, Failure> {
-    let room = lock(room);
-    let (found, why): (Vec<Peer>, String) = match (to, room.last) {
-        (To::All, _) => (room.peers.values().cloned().collect(), "nobody is here".to_owned()),
-        (To::One(number), _) => (
-            room.peers.get(number).cloned().into_iter().collect(),
-            format!("there is no client @{number}"),
-        ),
-        (To::Last, Some(last)) => {
-            let why = format!("@{last}, who spoke last, has left; @2 text goes to client 2");
-            (room.peers.get(&last).cloned().into_iter().collect(), why)
-        }
-        (To::Last, None) => {
-            (Vec::new(), "nobody has spoken yet; @2 text goes to client 2".to_owned())
-        }
-    };
-    if found.is_empty() { Err(Failure::usage(why)) } else { Ok(found) }
-}
-
-fn lock(room: &Shared) -> MutexGuard<'_, Room> {
-    room.lock().unwrap_or_else(PoisonError::into_inner)
 }

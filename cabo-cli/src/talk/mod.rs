@@ -13,6 +13,7 @@ pub(crate) mod manner;
 pub(crate) mod picture;
 mod record;
 pub(crate) mod reply;
+pub(crate) mod room;
 pub(crate) mod view;
 mod watch;
 

@@ -159,9 +159,12 @@ fn a_socket_with_an_interface_hears_and_sends_by_it_alone() {
 #[test]
 fn an_interface_takes_no_privilege_and_has_to_be_there() {
     let world = World::new();
-    for args in [["listen", "udp://127.0.0.1:0?if=nope0"], ["send", "udp://127.0.0.1:9?if=nope0"]] {
-        let code = if args[0] == "send" { 3 } else { 1 };
-        world.run(&args).failed(code, &["there is no interface \"nope0\" here; there are: "]);
+    let cases: [(&[&str], i32); 2] = [
+        (&["listen", "udp://127.0.0.1:0?if=nope0"], 1),
+        (&["send", "udp://127.0.0.1:9?if=nope0", "x"], 3),
+    ];
+    for (args, code) in cases {
+        world.run(args).failed(code, &["there is no interface \"nope0\" here; there are: "]);
     }
     if cannot_make_links() {
         return;

@@ -87,8 +87,8 @@ fn a_message_that_nobody_takes_is_given_up() {
     let much = world.write_large("much", MUCH_MIB);
     let (url, silent) = server(|client| client);
     let mut send = world.cabo();
-    let send = send.args(["send", &url, "-", "--timeout", "3s"]).stdin(File::open(&much).unwrap());
-    finish(send).failed(3, &["took nothing for 3s", "bytes were not sent"]);
+    let send = send.args(["send", &url, "-", "--timeout", "5s"]).stdin(File::open(&much).unwrap());
+    finish(send).failed(3, &["took nothing for 5s", "bytes were not sent"]);
     drop(silent.join());
 }
 
@@ -205,8 +205,8 @@ fn a_line_that_is_too_long_is_left_out_and_what_is_typed_drives_no_terminal() {
 fn first_words_are_awaited_no_longer_than_it_was_said() {
     let world = World::new();
     let (url, silent) = server(|client| client);
-    let args = ["send", &url, "--as", "tp0", "--timeout", "1500ms", "MENSAJE", "text=x"];
-    world.run(&args).failed(3, &["tp0's first words within 1.5s"]);
+    let args = ["send", &url, "--as", "tp0", "--timeout", "4s", "MENSAJE", "text=x"];
+    world.run(&args).failed(3, &["tp0's first words within 4s"]);
     drop(silent.join());
     let (url, rude) = server(|mut client| client.write_all(b"\x1b[2J\"").unwrap());
     let args = ["connect", &url, "--as", "tp0"];

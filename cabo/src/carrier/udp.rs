@@ -415,6 +415,30 @@ mod tests {
         assert!(server.max_segments() > 1, "that was no fault of batching");
     }
 
+    #[tokio::test]
+    async fn a_closed_port_is_told_of_and_costs_nobody_else_a_packet() {
+        for (any, ours) in [("0.0.0.0", "127.0.0.1:0"), ("::", "[::1]:0")] {
+            let near = Udp::open_to_call(any.parse().unwrap()).unwrap();
+            let far = open(ours);
+            let closed = open(ours).local(); // and dropped
+            for _ in 0..3 {
+                // What came of the first one waits at the socket for whoever calls it next.
+                for to in [closed, far.local()] {
+                    let transmit = Transmit { to, contents: b"hm?", segment: 3 };
+                    poll_fn(|cx| near.poll_send(cx, &transmit)).await.unwrap();
+                }
+                assert_eq!(receive(&far, 1).await, [b"hm?"], "{ours}");
+            }
+            let (mut slots, mut received) = ([BytesMut::zeroed(100)], [Received::default()]);
+            let told = poll_fn(|cx| {
+                let came = near.poll_recv(cx, &mut slots, &mut received);
+                assert!(came.is_pending(), "nobody answers");
+                near.take_closed_port().map_or(Poll::Pending, Poll::Ready)
+            });
+            assert_eq!(told.await, closed);
+        }
+    }
+
     fn open(address: &str) -> Udp {
         Udp::open(address.parse().unwrap()).unwrap()
     }

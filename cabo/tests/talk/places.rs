@@ -55,7 +55,7 @@ fn senders_of_datagrams_take_no_place_from_others_and_leave_for_them() {
     let mut left: Vec<_> = (0..3).map(|_| told.recv_timeout(PATIENCE).unwrap()).collect();
     left.sort_unstable();
     assert_eq!(left, [8, 9, 10].map(|number| (number, MADE_ROOM.to_owned())));
-    let full = "there are already 3 peers".to_owned();
+    let full = "there are already as many peers as may be at once: 3".to_owned();
     assert!(!is_served(&server.tcp()));
     assert_eq!(told.recv_timeout(PATIENCE).unwrap(), (14, full.clone()));
     senders[0].send(b"ola").unwrap();
