@@ -420,7 +420,7 @@ mod tests {
         for (any, ours) in [("0.0.0.0", "127.0.0.1:0"), ("::", "[::1]:0")] {
             let near = Udp::open_to_call(any.parse().unwrap()).unwrap();
             let far = open(ours);
-            let closed = open(ours).local(); // and dropped
+            let closed = Peer::udp((far.local.ip(), 1).into());
             for _ in 0..3 {
                 // What came of the first one waits at the socket for whoever calls it next.
                 for to in [closed, far.local()] {
