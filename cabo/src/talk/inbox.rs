@@ -96,3 +96,28 @@ impl Inbox {
         peer.hold(false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::talk::Settings;
+
+    #[test]
+    fn datagrams_that_nobody_takes_are_lost_once_there_are_enough() {
+        let settings = Arc::new(Settings::default());
+        let from = carrier::Peer::udp(([127, 0, 0, 1], 9).into());
+        let (inbox, peer) = (Inbox::default(), Peer::new(1, from, "udp", settings.clone()));
+        let datagram = Bytes::from_static(&[7; 65_000]);
+        let put = || inbox.put(Message::new(datagram.clone(), settings.dialect.clone()), &peer);
+        (0..1000).for_each(|_| put());
+        assert!(inbox.lock().bytes < 2 * FULL_BYTES, "{}", inbox.lock().bytes);
+        let cx = Context::from_waker(Waker::noop());
+        while inbox.poll_take(&cx, &peer).is_ready() {}
+        put();
+        assert!(inbox.poll_take(&cx, &peer).is_ready(), "there is room again");
+    }
+}

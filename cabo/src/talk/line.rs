@@ -198,7 +198,7 @@ impl Client {
         Self::begin(connection, settings, engine.spawner()).await
     }
 
-    async fn begin(
+    pub(super) async fn begin(
         connection: Connection,
         settings: Settings,
         spawn: impl FnOnce(Task),

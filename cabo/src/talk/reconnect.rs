@@ -36,6 +36,7 @@ use super::client::Sender;
 use super::engine::Engine;
 use super::house::own_client;
 use super::link::{LINGER_TIME, LastLink, Link, Shared, Speech, Waiting, What};
+use super::place::with_port_of;
 use super::{Client, ClientError, Message, SendError, Settings};
 use crate::address::{Address, AddressError};
 use crate::client;
@@ -131,11 +132,16 @@ impl Reconnecting {
         let engine = Engine::of_clients()?;
         let over = Arc::new(over.spawning(engine.spawner()));
         let speech = Speech::Cabo { limit_bytes: settings.dialect.limit_bytes };
-        let address = address.clone();
+        let address = with_port_of(address, &settings.dialect);
         let reconnecting = Self::by(move || {
             let (engine, over) = (engine.clone(), over.clone());
             let (address, settings) = (address.clone(), settings.clone());
-            async move { Client::connect_on(engine, &over, &address, settings).await }
+            async move {
+                let connection = over.connect(&address).await?.connection;
+                // Who asks its owner about us may say no, and nothing is to be lost by that.
+                connection.admitted().await.map_err(ClientError::Ended)?;
+                Client::begin(connection, settings, engine.spawner()).await
+            }
         });
         Ok(Self { speech, ..reconnecting })
     }
