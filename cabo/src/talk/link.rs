@@ -146,7 +146,7 @@ impl Link {
         Ok(Answering { state: State::Waiting(answered), within, until, sleep: None })
     }
 
-    /// The same for who does not await. In its own callbacks it holds up whatever else comes, but not the answer.
+    /// The same for who does not await; not to be called from its own callbacks, which would wait for what they hold up.
     pub fn request_blocking(
         &self,
         kind: impl Into<String>,
