@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cabo::access::{Access, AllowFile, Cidr, Refusal};
 use cabo::address::{Address, Place};
+use cabo::carrier::tls::begins_tls;
 use cabo::proto::dialect::Dialect;
 use cabo::server;
 use cabo::talk::{Closed, Foreign, Message, Peer, Rules, SendError, Server, Settings};
@@ -439,6 +440,10 @@ fn show(event: &Event, show_as: Option<Show>, is_quiet: bool) -> anyhow::Result<
             out.flush()?;
         }
         Event::Message(message, peer) => {
+            if begins_tls(message.bytes()) {
+                let port = "listen at tls://:PORT?cert=FILE&key=FILE to hear what it says";
+                say(format!("@{} {} speaks TLS; {port}", peer.number(), peer.from()));
+            }
             let mut out = stdout::styled();
             let text = match show_as {
                 Some(Show::Hex) => talk::hex(message.bytes()),

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::future::pending;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use cabo::talk::{Progress, Seen, Watch};
 
 use super::{dump, record};
 use crate::exit::{self, Failure};
+use crate::show::human::escaped;
 
 /// When something last crossed the wire.
 #[derive(Debug)]
@@ -65,8 +66,25 @@ pub(crate) struct Files {
 impl Files {
     /// Makes them anew, to see whether that can be done.
     pub(crate) fn create(&self) -> Result<(), Failure> {
-        let named = [&self.dump, &self.record].into_iter().flatten();
-        named.into_iter().try_for_each(|path| Out::create(path).map(drop))
+        let named = [named("--dump", &self.dump), named("--record", &self.record)];
+        named.into_iter().flatten().try_for_each(|named| Out::create(&named).map(drop))
+    }
+}
+
+/// A file, and the flag that named it.
+struct Named {
+    flag: &'static str,
+    path: PathBuf,
+}
+
+fn named(flag: &'static str, path: &Option<PathBuf>) -> Option<Named> {
+    path.clone().map(|path| Named { flag, path })
+}
+
+impl Named {
+    fn failed(&self, code: u8, error: &io::Error) -> Failure {
+        let path = escaped(&self.path.display().to_string());
+        Failure::new(code, format!("{} {path}: {error}", self.flag))
     }
 }
 
@@ -87,11 +105,11 @@ impl Watching {
     /// Begins to look at what may become the conversation: what is noted is kept until [`Self::write`].
     pub(crate) fn aside(files: &Files) -> Self {
         let mut notes = Vec::new();
-        if let Some(path) = &files.dump {
-            notes.push(Arc::new(Notes::kept(path, "", dump::note)));
+        if let Some(file) = named("--dump", &files.dump) {
+            notes.push(Arc::new(Notes::kept(file, "", dump::note)));
         }
-        if let Some(path) = &files.record {
-            notes.push(Arc::new(Notes::kept(path, record::HEAD, record::note)));
+        if let Some(file) = named("--record", &files.record) {
+            notes.push(Arc::new(Notes::kept(file, record::HEAD, record::note)));
         }
         let activity = Activity { started: Instant::now(), last_micros: AtomicU64::new(0) };
         Self { activity: Arc::new(activity), notes }
@@ -136,7 +154,7 @@ type Note = fn(&mut Page, Seen<'_>) -> String;
 
 /// A file with a note on everything that crosses the wire.
 struct Notes {
-    path: PathBuf,
+    file: Named,
     note: Note,
     state: Mutex<(Page, Out, Option<io::Error>)>,
 }
@@ -149,10 +167,11 @@ enum Out {
 }
 
 impl Out {
-    fn create(path: &Path) -> Result<Self, Failure> {
-        Ok(Self::File(match path.as_os_str().as_encoded_bytes() {
+    fn create(named: &Named) -> Result<Self, Failure> {
+        let failed = |error| named.failed(exit::USAGE, &error);
+        Ok(Self::File(match named.path.as_os_str().as_encoded_bytes() {
             b"-" => Box::new(io::stdout()),
-            _ => Box::new(File::create(path).map_err(|error| failed(path, &error))?),
+            _ => Box::new(File::create(&named.path).map_err(failed)?),
         }))
     }
 
@@ -169,10 +188,10 @@ impl Out {
 }
 
 impl Notes {
-    fn kept(path: &Path, head: &str, note: Note) -> Self {
+    fn kept(file: Named, head: &str, note: Note) -> Self {
         let page = Page { started: None, sent_bytes: 0, received_bytes: 0 };
         let state = (page, Out::Kept(head.into()), None);
-        Self { path: path.to_owned(), note, state: Mutex::new(state) }
+        Self { file, note, state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, (Page, Out, Option<io::Error>)> {
@@ -181,9 +200,11 @@ impl Notes {
 
     fn write(&self) -> Result<(), Failure> {
         let mut state = self.lock();
-        let out = std::mem::replace(&mut state.1, Out::create(&self.path)?);
+        let out = std::mem::replace(&mut state.1, Out::create(&self.file)?);
         match out {
-            Out::Kept(kept) => state.1.write(&kept).map_err(|error| failed(&self.path, &error)),
+            Out::Kept(kept) => {
+                state.1.write(&kept).map_err(|error| self.file.failed(exit::FAILED, &error))
+            }
             Out::File(_) => Ok(()),
         }
     }
@@ -198,10 +219,6 @@ impl Notes {
     }
 
     fn finish(&self) -> Result<(), Failure> {
-        self.lock().2.as_ref().map_or(Ok(()), |error| Err(failed(&self.path, error)))
+        self.lock().2.as_ref().map_or(Ok(()), |error| Err(self.file.failed(exit::FAILED, error)))
     }
-}
-
-fn failed(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(exit::FAILED, format!("{}: {error}", path.display()))
 }

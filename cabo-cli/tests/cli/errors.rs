@@ -108,3 +108,25 @@ fn one_side_that_is_plain_is_said_in_words() {
     world.run(&["ls", &plain.urls[1]]).failed(4, &["only one side says --plain"]);
     world.run(&["ls", "--plain", &sealed.urls[1]]).failed(4, &["only one side says --plain"]);
 }
+
+#[test]
+fn a_file_is_named_with_the_flag_that_names_it() {
+    let world = World::new();
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", server.local_addr().unwrap());
+    for (flag, file) in [
+        ("--record", "no/file"),
+        ("--dump", "no/file"),
+        ("--replay", "no/file"),
+        ("--log", "no/file"),
+        ("--as", "no/file"),
+        ("--config", "no/file"),
+    ] {
+        let mut args = vec!["connect", &url, flag, file];
+        if flag == "--config" {
+            args.extend(["--as", "tp0"]);
+        }
+        let words = format!("cabo: {flag} no/file: No such file or directory");
+        world.run(&args).failed(2, &[&words]);
+    }
+}

@@ -271,6 +271,6 @@ fn what_cannot_be_sent_costs_no_connection() {
         world.run(&[&["send"], args].concat()).failed(2, words);
     }
     let nowhere = ["listen", "tcp://127.0.0.1:0", "--once", "--record", "no/such/file"];
-    let done = world.run(&nowhere).failed(1, &["no/such/file"]);
+    let done = world.run(&nowhere).failed(2, &["--record no/such/file"]);
     assert!(!done.err.contains("listening"), "{done:?}");
 }

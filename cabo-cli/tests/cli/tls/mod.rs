@@ -2,7 +2,7 @@
 //! cabo's own protocol inside, `renewed` while a server runs.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
@@ -186,6 +186,31 @@ fn what_others_may_read_and_what_is_out_of_date_is_warned_of_at_start() {
         signal_child(&child, Signal::TERM);
         wait(&mut child);
         assert!(is_said, "{args:?}: {}", said());
+    }
+}
+
+#[test]
+fn a_listener_without_tls_says_who_speaks_it() {
+    let world = certified();
+    for (first, is_told) in
+        [(&b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"[..], true), (b"\x16\x03", false)]
+    {
+        let mut command = world.cabo();
+        command.args(["listen", "tcp://127.0.0.1:0"]);
+        let mut listen = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(listen.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let listening = said.next().unwrap();
+        let place = listening.split("tcp://").nth(1).unwrap().split(';').next().unwrap();
+        let mut stream = TcpStream::connect(place).unwrap();
+        stream.write_all(first).unwrap();
+        drop(stream);
+        let until_it_left: Vec<String> =
+            said.by_ref().take_while(|line| !line.ends_with(": closed")).collect();
+        let told =
+            until_it_left.iter().filter(|line| line.contains(" speaks TLS; listen at tls://"));
+        assert_eq!(told.count(), usize::from(is_told), "{until_it_left:?}");
+        signal_child(&listen, Signal::TERM);
+        wait(&mut listen);
     }
 }
 

@@ -99,6 +99,12 @@ impl Listener for Tls {
     }
 }
 
+/// Whether these are the first words of a TLS client: a record of the handshake, and in it its hello.
+pub fn begins_tls(bytes: &[u8]) -> bool {
+    const CLIENT_HELLO: u8 = 1;
+    matches!(bytes, [HANDSHAKE_RECORD, 3, _, _, _, CLIENT_HELLO, ..])
+}
+
 impl Securing {
     /// Reads the files that `settings` name.
     fn read(settings: &ListenSettings, alpn: Alpn) -> Result<Self, OpenError> {
