@@ -1,31 +1,35 @@
 //! `cabo listen`: a server for cabo peers and programs that know nothing of cabo.
+//!
+//! `told` takes what happens from callbacks to the thread that shows it, as `shown` says.
 
-use std::io::{IsTerminal as _, Write as _};
+mod shown;
+mod told;
+
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use cabo::access::{Access, AllowFile, Cidr, Refusal};
 use cabo::address::{Address, Place};
-use cabo::carrier::tls::begins_tls;
 use cabo::proto::dialect::Dialect;
 use cabo::server;
-use cabo::talk::{Closed, Foreign, Message, Peer, Rules, SendError, Server, Settings};
-use serde_json::{Map, Value, json};
+use cabo::talk::{Closed, Foreign, Peer, Rules, SendError, Server, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tracing_subscriber::filter::LevelFilter;
 
+use self::told::{Event, Teller};
 use super::{
     Globals, block_on, give_up_raw_sockets, interrupted, is_terminal_gone, raise_descriptor_limit,
 };
 use crate::exit::{self, Failure};
 use crate::session;
 use crate::show::ask::{Asker, Keyboard};
-use crate::show::log::{LogArgs, SHOWN};
-use crate::show::{json as json_lines, stderr, stdout};
+use crate::show::log::LogArgs;
+use crate::show::stderr;
 use crate::talk::calls::{self, ELSEWHERE_REMEDY, cannot_listen};
 use crate::talk::config::ConfigArgs;
 use crate::talk::converse::is_datagrams;
@@ -38,15 +42,16 @@ use crate::talk::{self, DialectArgs, Show};
 
 /// What was typed to run it, in commands that let somebody in.
 const PROGRAM: &str = "cabo listen";
-/// Lines that wait for stdout; whoever reads it too slowly slows the clients down.
-const LINES_MAX: usize = 1024;
+/// What was said is shown for so long when the server has gone down.
+const LAST_LINES_TIME: Duration = Duration::from_secs(2);
 
 /// Take what foreign programs and cabo peers say, and show it
 ///
 /// Any number of clients at once, over TCP, UDP and Unix sockets, cabo peers also over raw Ethernet; both sorts come to
 /// the same port. Of cabo peers your own identity gets in; about others you are asked on the terminal, unless --allow or
-/// --open say more. What is typed goes to whoever spoke last; `@2 text` goes to client 2, `@* text` to all. SIGHUP
-/// rereads the --allow file, and the certificates of tls:// URLs.
+/// --open say more. What is typed goes to whoever spoke last; `@2 text` goes to client 2, `@* text` to all;
+/// `@?` shows who is here and how much was said, which -v tells of each client that leaves. SIGHUP rereads the --allow
+/// file, and the certificates of tls:// URLs.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -102,15 +107,6 @@ pub(crate) struct Args {
     /// this host alone are let in
     #[arg(long, value_name = "CIDR")]
     from: Vec<Cidr>,
-}
-
-/// What happened, for whoever watches.
-enum Event {
-    Listening(Vec<Address>),
-    Connected(Peer),
-    Message(Message, Peer),
-    Closed(Peer, String),
-    Refused(Peer, String),
 }
 
 impl Args {
@@ -172,7 +168,7 @@ impl Wish {
     async fn serve(self) -> anyhow::Result<ExitCode> {
         let caught = interrupted()?;
         let mut reloading = Reloading::of(&self)?;
-        let (events, told) = sync_channel(LINES_MAX);
+        let (events, told) = told::queue();
         let (dialect, room, keyboard) =
             (self.settings.dialect.clone(), Room::default(), Arc::<Keyboard>::default());
         let asker = Asker::if_possible(PROGRAM, self.is_open, self.allow.clone());
@@ -182,25 +178,25 @@ impl Wish {
         let rules = server.rules();
         calls::tell_foreign_alone(server.foreign_alone(), &self.dialect, self.globals)?;
         give_up_raw_sockets();
-        let (gone, stdout_gone) = oneshot::channel();
+        let (gone, mut stdout_gone) = oneshot::channel();
         std::thread::spawn(move || {
-            let shown = show_all(&told, self.show_as, self.globals);
+            let shown = shown::show_all(&told, self.show_as, self.globals);
             let _ = gone.send(shown); // the server is down already
         });
-        let _ = events.send(Event::Listening(listening)); // stdout may be gone; it is noticed below
-        std::thread::spawn(move || room.operate(&dialect, &keyboard));
+        events.tell(Event::Listening(listening));
+        std::thread::spawn(move || room.operate(&dialect, &keyboard, &shown::numbers));
         let mut outcome = None;
         server
             .serve(async {
                 tokio::select! {
                     () = caught => {}
-                    shown = stdout_gone => outcome = shown.ok(),
+                    shown = &mut stdout_gone => outcome = shown.ok(),
                     () = reloading.run(&rules) => {}
                 }
             })
             .await;
-        outcome.unwrap_or(Ok(()))?;
-        Ok(ExitCode::from(exit::OK))
+        events.end();
+        last_lines(outcome, stdout_gone).await.map(|()| ExitCode::from(exit::OK))
     }
 
     /// The server, with its rules for cabo peers, and whoever is asked about new ones.
@@ -223,6 +219,18 @@ impl Wish {
             allow.into_iter().fold(access, Access::with_allow)
         }))
     }
+}
+
+/// How showing ended, once all is shown; who does not read it in time never may.
+async fn last_lines(
+    outcome: Option<anyhow::Result<()>>,
+    gone: oneshot::Receiver<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    if let Some(outcome) = outcome {
+        return outcome;
+    }
+    let last = timeout(LAST_LINES_TIME, gone).await;
+    last.ok().and_then(Result::ok).unwrap_or(Ok(()))
 }
 
 /// What serves in person has no sessions.
@@ -319,46 +327,41 @@ fn serve_in_person(
 fn with_callbacks(
     server: Server,
     reply: Option<Reply>,
-    events: &SyncSender<Event>,
+    events: &Teller,
     room: &Room,
     allow: Option<PathBuf>,
 ) -> Server {
-    let tell = |events: &SyncSender<Event>, event| {
-        let _ = events.send(event); // stdout is gone, and the server goes down
-    };
     let (on_connect, on_receive) = (events.clone(), events.clone());
     let (on_close, on_refuse) = (events.clone(), events.clone());
     let (joined, spoke, left) = (room.clone(), room.clone(), room.clone());
     server
+        .never_waiting() // see `told`
         .on_connect(move |peer| {
             joined.enter(peer);
-            tell(&on_connect, Event::Connected(peer.clone()));
+            on_connect.tell(Event::Connected(peer.clone()));
         })
         .on_receive(move |message, peer| {
             spoke.hear(peer);
             if let Some(reply) = &reply
                 && let Err(error) = reply.answer(&message, peer)
+                && is_news(peer, &error)
             {
-                not_answered(peer, &error);
+                on_receive.tell(Event::NotAnswered(peer.clone(), error.to_string()));
             }
-            tell(&on_receive, Event::Message(message, peer.clone()));
+            on_receive.tell(Event::Message(message, peer.clone()));
         })
         .on_close(move |peer, why| {
             left.leave(peer);
-            tell(&on_close, Event::Closed(peer.clone(), why.to_string()));
+            on_close.tell(Event::Closed(peer.clone(), why.to_string()));
         })
         .on_refuse(move |peer, why| {
-            tell(&on_refuse, Event::Refused(peer.clone(), refusal(why, allow.as_deref())));
+            on_refuse.tell(Event::Refused(peer.clone(), refusal(why, allow.as_deref())));
         })
 }
 
 /// Who says nothing new does so thousands of times: that is told of once.
-fn not_answered(peer: &Peer, error: &SendError) {
-    if matches!(error, SendError::NothingNew) && peer.stats().refused_messages > 1 {
-        tracing::debug!(?peer, %error, "not answered");
-    } else {
-        tracing::warn!(?peer, %error, "not answered");
-    }
+fn is_news(peer: &Peer, error: &SendError) -> bool {
+    !matches!(error, SendError::NothingNew) || peer.stats().refused_messages == 1
 }
 
 /// Why somebody was refused, and what its operator can do about that.
@@ -369,128 +372,4 @@ fn refusal(why: &Closed, allow: Option<&Path>) -> String {
     }
     let remedy = if matches!(why, Closed::Elsewhere) { ELSEWHERE_REMEDY } else { "" };
     format!("{why}{remedy}")
-}
-
-/// Shows what happens until stdout is gone.
-fn show_all(told: &Receiver<Event>, show_as: Option<Show>, globals: Globals) -> anyhow::Result<()> {
-    while let Ok(event) = told.recv() {
-        log(&event);
-        let is_for_stdout = globals.json || matches!(event, Event::Message(..));
-        let shown = || match globals.json {
-            true => show_json(&event),
-            false => show(&event, show_as, globals.quiet),
-        };
-        if is_for_stdout { stderr::above(shown)? } else { shown()? }
-    }
-    Ok(())
-}
-
-/// The same for the log file.
-fn log(event: &Event) {
-    match event {
-        Event::Listening(addresses) => {
-            let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            tracing::info!(target: SHOWN, "listening on {}", all.join(", "));
-        }
-        Event::Connected(peer) => {
-            tracing::info!(target: SHOWN, "@{} {} is here", peer.number(), peer.from());
-        }
-        Event::Message(message, peer) => {
-            if tracing::enabled!(target: SHOWN, tracing::Level::INFO) {
-                let shown = talk::shown(message);
-                tracing::info!(target: SHOWN, "@{} {}  {shown}", peer.number(), peer.from());
-            }
-        }
-        Event::Closed(peer, why) => {
-            tracing::info!(target: SHOWN, "@{} {}: {why}", peer.number(), peer.from());
-        }
-        Event::Refused(peer, why) => {
-            tracing::warn!(target: SHOWN, "@{} {} refused: {why}", peer.number(), peer.from());
-        }
-    }
-}
-
-/// Messages go to stdout; who comes and goes is said beside it.
-fn show(event: &Event, show_as: Option<Show>, is_quiet: bool) -> anyhow::Result<()> {
-    let say = |text: String| {
-        if !is_quiet {
-            stderr::say(&text);
-        }
-    };
-    match event {
-        Event::Listening(addresses) => {
-            addresses
-                .iter()
-                .for_each(|address| say(format!("listening on {address}; Ctrl-C ends")));
-        }
-        Event::Connected(peer) => {
-            let who = peer.fingerprint().map(|print| format!(" {print}")).unwrap_or_default();
-            say(format!("@{} {}{who} is here", peer.number(), peer.from()));
-        }
-        Event::Message(message, peer) if show_as == Some(Show::Raw) => {
-            let is_terminal = std::io::stdout().is_terminal();
-            let mut out = stdout::raw();
-            if is_terminal {
-                write!(out, "@{} {}  ", peer.number(), peer.from())?;
-            }
-            out.write_all(message.bytes())?;
-            if is_terminal && !message.bytes().ends_with(b"\n") {
-                out.write_all(b"\n")?;
-            }
-            out.flush()?;
-        }
-        Event::Message(message, peer) => {
-            if begins_tls(message.bytes()) {
-                let port = "listen at tls://:PORT?cert=FILE&key=FILE to hear what it says";
-                say(format!("@{} {} speaks TLS; {port}", peer.number(), peer.from()));
-            }
-            let mut out = stdout::styled();
-            let text = match show_as {
-                Some(Show::Hex) => talk::hex(message.bytes()),
-                Some(Show::Text | Show::Raw) | None => talk::shown(message),
-            };
-            writeln!(out, "@{} {}  {text}", peer.number(), peer.from())?;
-            out.flush()?;
-        }
-        Event::Closed(peer, why) => say(format!("@{} {}: {why}", peer.number(), peer.from())),
-        Event::Refused(peer, why) => {
-            say(format!("@{} {} refused: {why}", peer.number(), peer.from()))
-        }
-    }
-    Ok(())
-}
-
-fn show_json(event: &Event) -> anyhow::Result<()> {
-    let of = |name: &str, peer: &Peer| {
-        let mut object = Map::new();
-        object.insert("event".to_owned(), json!(name));
-        object.insert("peer".to_owned(), json!(peer.number()));
-        object.insert("from".to_owned(), json!(peer.from().to_string()));
-        object.insert("carrier".to_owned(), json!(peer.scheme()));
-        if let Some(fingerprint) = peer.fingerprint() {
-            object.insert("fingerprint".to_owned(), json!(fingerprint.to_string()));
-        }
-        object
-    };
-    let because = |mut object: Map<String, Value>, why: &str| {
-        object.insert("why".to_owned(), json!(why));
-        object
-    };
-    match event {
-        Event::Listening(addresses) => {
-            for address in addresses {
-                json_lines::line(&json!({ "event": "listening", "url": address.to_string() }))?;
-            }
-            return Ok(());
-        }
-        Event::Connected(peer) => json_lines::line(&of("connected", peer).into())?,
-        Event::Message(message, peer) => {
-            let mut object = of("message", peer);
-            object.extend(talk::as_json(message));
-            json_lines::line(&object.into())?;
-        }
-        Event::Closed(peer, why) => json_lines::line(&because(of("closed", peer), why).into())?,
-        Event::Refused(peer, why) => json_lines::line(&because(of("refused", peer), why).into())?,
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cabo::proto::dialect::Dialect;
 use cabo::proto::dialect::cut::Cut;
-use cabo::talk::Peer;
+use cabo::talk::{Peer, Stats};
 
 use super::line::{Line, line_max, next_line, too_long};
 use super::{typed, words};
@@ -42,8 +42,14 @@ impl Room {
         self.lock().peers.remove(&peer.number());
     }
 
-    /// Sends what is typed, and answers no question: to whoever spoke last, to `@2`, to `@*`. The end of stdin ends nothing.
-    pub(crate) fn operate(&self, dialect: &Dialect, keyboard: &Keyboard) {
+    /// Sends what is typed, and answers no question: to whoever spoke last, to `@2`, to `@*`; `@?`
+    /// shows who is here, in numbers. The end of stdin ends nothing.
+    pub(crate) fn operate(
+        &self,
+        dialect: &Dialect,
+        keyboard: &Keyboard,
+        numbers: &dyn Fn(&Stats) -> String,
+    ) {
         if is_in_background() {
             return;
         }
@@ -55,6 +61,10 @@ impl Room {
                 Ok(Line::End) | Err(_) => break,
             };
             let said = match line.map(|line| keyboard.answer(line)) {
+                Ok(Some(line)) if line == b"@?" => {
+                    self.show(numbers);
+                    Ok(())
+                }
                 Ok(Some(line)) if !line.is_empty() => self.say(dialect, &line),
                 Ok(_) => Ok(()),
                 Err(failure) => Err(failure),
@@ -64,6 +74,18 @@ impl Room {
             }
         }
         keyboard.end();
+    }
+
+    fn show(&self, numbers: &dyn Fn(&Stats) -> String) {
+        let peers = self.peers(&To::All).unwrap_or_default();
+        if peers.is_empty() {
+            stderr::say("nobody is here");
+        }
+        for peer in peers {
+            let who = peer.fingerprint().map(|print| format!(" {print}")).unwrap_or_default();
+            let numbers = numbers(&peer.stats());
+            stderr::say(&format!("@{} {}{who}: {numbers}", peer.number(), peer.from()));
+        }
     }
 
     fn say(&self, dialect: &Dialect, line: &[u8]) -> Result<(), Failure> {

@@ -6,6 +6,7 @@
 
 mod access;
 mod ask;
+mod clients;
 mod compat;
 mod converse;
 mod dialect;

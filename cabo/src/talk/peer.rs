@@ -400,7 +400,7 @@ impl Peer {
     }
 
     /// Reads it no further, or does so again: for callbacks that hand on what it says to somebody who has enough. What it says
-    /// meanwhile waits where it is, and over UDP is lost when that is full. It is not idle as long.
+    /// meanwhile waits where it is, and over UDP is lost when that is full. As long a stream is not idle.
     pub fn hold(&self, is_held: bool) {
         let mut state = self.shared.lock();
         state.is_held = is_held;

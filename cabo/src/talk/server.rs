@@ -285,6 +285,14 @@ impl Server {
         self
     }
 
+    /// Promises that nothing that is called ever waits, for a lock that is held for long, a full queue or a file: then all is
+    /// called where it happens, whatever load the machine has. One that waits all the same holds up everybody.
+    #[must_use]
+    pub fn never_waiting(mut self) -> Self {
+        self.handlers.is_quick = true;
+        self
+    }
+
     /// Listens and serves until the process ends.
     pub fn run(self) -> Result<(), BindError> {
         let runtime = Builder::new_current_thread().enable_time().build()?;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it is surprised")]
 
 mod callers;
+mod held;
 mod numbers;
 mod places;
 
