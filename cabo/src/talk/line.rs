@@ -126,7 +126,7 @@ fn ended(closed: Closed) -> Result<(), ClientError> {
             }
         }
         Closed::Panicked | Closed::NoRoom(_) => Err(io::Error::other(closed.to_string()).into()),
-        Closed::Idle(_) | Closed::Unfinished(_) | Closed::TooSlow => {
+        Closed::Idle(_) | Closed::Unfinished(_) | Closed::Dripping(..) | Closed::TooSlow => {
             Err(io::Error::new(io::ErrorKind::TimedOut, closed.to_string()).into())
         }
         Closed::Ended

@@ -116,11 +116,15 @@ pub struct Settings {
     /// A peer that says nothing for so long is left; forever where there is none.
     pub idle_time: Option<Duration>,
     /// Bytes of messages that are not whole yet, of all peers of a server together; a peer whose message would take them
-    /// over it is closed. The first 64 KiB of a message are not counted.
+    /// over it is closed. The first 64 KiB of a message are not counted; where there are many peers, fewer: a quarter of
+    /// this is shared alike by all, which with 256 MiB and 10,000 peers is 6.7 KB for each.
     pub unfinished_bytes_max: usize,
-    /// A peer that has begun a message of more than those 64 KiB, and of which not one byte more has come for so long, is
-    /// closed. One that is slow is not.
+    /// A peer that has begun a message of more bytes than those, and of which not one byte more has come for so long, is
+    /// closed.
     pub message_time: Duration,
+    /// So is one that goes on, but by fewer bytes than this in that time: else a byte a minute would hold its part of
+    /// `unfinished_bytes_max` for ever.
+    pub message_bytes_min: usize,
     /// Peers at once; one more is turned away. Foreign peers of UDP, who may be forged, have what all others leave, alike at
     /// each socket: the one that was silent for longest makes room for a new one, and for any other peer.
     pub peers_max: usize,
@@ -189,6 +193,7 @@ impl Default for Settings {
             idle_time: None,
             unfinished_bytes_max: 256 * 1024 * 1024,
             message_time: Duration::from_secs(60),
+            message_bytes_min: 6000, // 100 a second
             peers_max: 100_000,
             requests_max: 1024,
             foreign: Foreign::default(),
@@ -355,6 +360,9 @@ pub enum Closed {
     /// It began a long message, and then no more of it came.
     #[error("left a message unfinished and said nothing for {0:?}")]
     Unfinished(Duration),
+    /// It began a long message, and went on too slowly.
+    #[error("of its unfinished message fewer than {0} bytes came within {1:?}")]
+    Dripping(usize, Duration),
     /// Its socket failed.
     #[error("the connection failed: {0}")]
     Io(#[from] std::io::Error),

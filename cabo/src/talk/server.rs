@@ -24,7 +24,7 @@ use super::peers::Peers;
 use super::place::{Door, PlaceError, open_shared, with_port_of};
 use super::sniff::Who;
 use super::stream::Conversation;
-use super::unfinished::Budget;
+use super::unfinished::{Budget, Limits, free_bytes};
 use super::{Closed, Message, Peer, Settings, Threads, session, sniff};
 use crate::access::{Access, AllowError, Decision};
 use crate::address::{Address, AddressError, Place};
@@ -581,6 +581,13 @@ impl Handlers {
 
     pub(super) fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    /// What a peer's long message is held to, with as many peers as there are.
+    pub(super) fn unfinished_limits(&self, settings: &Settings) -> Limits {
+        let budget_bytes = settings.unfinished_bytes_max;
+        let free_bytes = free_bytes(budget_bytes, self.count.load(Relaxed));
+        Limits { budget_bytes, free_bytes }
     }
 
     pub(super) fn callbacks(&self) -> &Callbacks {

@@ -87,6 +87,7 @@ async fn leave(connection: &Connection, closed: &Closed) {
             | Closed::TooSlow
             | Closed::NoRoom(_)
             | Closed::Unfinished(_)
+            | Closed::Dripping(..)
             | Closed::Panicked
     );
     if !is_over {
@@ -103,7 +104,11 @@ pub(super) fn last_words(closed: &Closed) -> (u64, String) {
     }
     let is_told = matches!(
         closed,
-        Closed::TooSlow | Closed::Idle(_) | Closed::NoRoom(_) | Closed::Unfinished(_)
+        Closed::TooSlow
+            | Closed::Idle(_)
+            | Closed::NoRoom(_)
+            | Closed::Unfinished(_)
+            | Closed::Dripping(..)
     );
     (0, if is_told { closed.to_string() } else { String::new() })
 }

@@ -322,8 +322,8 @@ impl Conversation {
         }
         self.words.push(part.filled());
         self.deliver_whole()?;
-        let max = self.settings.unfinished_bytes_max;
-        self.unfinished.heard(self.words.unfinished_bytes(), max)?;
+        let limits = || self.handlers.unfinished_limits(&self.settings);
+        self.unfinished.heard(len, self.words.unfinished_bytes(), limits)?;
         Poll::Ready(Ok(len))
     }
 
@@ -368,8 +368,9 @@ impl Conversation {
     /// Rests until the peer says more of its message.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         let time = self.settings.message_time;
-        if self.unfinished.poll_stalled(cx, time).is_ready() {
-            return Poll::Ready(Closed::Unfinished(time));
+        let bytes_min = self.settings.message_bytes_min;
+        if let Poll::Ready(closed) = self.unfinished.poll_stalled(cx, time, bytes_min) {
+            return Poll::Ready(closed);
         }
         self.poll_idle(cx)
     }
@@ -407,6 +408,7 @@ impl Conversation {
                 | Closed::Malformed(_)
                 | Closed::NoRoom(_)
                 | Closed::Unfinished(_)
+                | Closed::Dripping(..)
         );
         if is_heard || is_cut {
             let last = poll_fn(|cx| self.poll_write(cx));
@@ -419,8 +421,8 @@ impl Conversation {
             return; // its stream goes on
         }
         // The end of the session tells a cabo peer why, and stops what it still sends.
-        let is_session_over =
-            self.peer.is_cabo() && matches!(closed, Closed::NoRoom(_) | Closed::Unfinished(_));
+        let is_session_over = self.peer.is_cabo()
+            && matches!(closed, Closed::NoRoom(_) | Closed::Unfinished(_) | Closed::Dripping(..));
         if is_session_over {
             return;
         }

@@ -14,10 +14,10 @@ const KIB: usize = 1024;
 const LONG_BYTES: usize = 1024 * KIB;
 const LEFT_BYTES: usize = 64 * KIB;
 /// What unfinished messages may have together, and how many of these messages that is: 64 KiB of each are free.
-const BUDGET_BYTES: usize = 8 * 1024 * KIB;
-const FITTING: usize = 9;
-const NO_ROOM: &str = "the unfinished messages of all peers may have 8388608 bytes together, and there was no room for its \
-                       own";
+const BUDGET_BYTES: usize = 10 * 1024 * KIB;
+const FITTING: usize = 11;
+const NO_ROOM: &str = "the unfinished messages of all peers may have 10485760 bytes together, and there was no room for \
+                       its own";
 
 /// An echo with the limits, whose ends of conversations are told.
 fn echoing(dialect: &str, limits: Settings) -> (Running, Receiver<String>) {
@@ -116,4 +116,55 @@ fn a_long_message_that_is_left_has_its_time_and_one_that_goes_on_is_not_hurried(
     let mut answer = [0; 16];
     short.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"begun and ended\n");
+}
+
+/// A byte now and then is a message that goes on, and would have its room for ever.
+#[test]
+fn a_long_message_that_goes_on_by_drops_is_not_waited_for() {
+    let limits = Settings {
+        message_time: Duration::from_secs(3), // more than a loaded machine holds the brisk one up
+        message_bytes_min: 1000,
+        threads: Threads::Loop(1),
+        ..settings("lines")
+    };
+    let (server, closed) = echoing("lines", limits);
+    let (mut dripping, mut brisk) = (begin(&server, b""), begin(&server, b""));
+    let mut said = LONG_BYTES - LEFT_BYTES;
+    let why = loop {
+        let _ = dripping.write_all(b"x"); // it is about to be closed
+        brisk.write_all(&[b'x'; 1000]).unwrap();
+        said += 1000;
+        if let Ok(why) = closed.recv_timeout(Duration::from_millis(50)) {
+            break why;
+        }
+    };
+    assert_eq!(why, "of its unfinished message fewer than 1000 bytes came within 3s");
+    brisk.write_all(b"\n").unwrap();
+    brisk.read_exact(&mut vec![0; said + 1]).unwrap();
+    echo(&brisk, "and goes on");
+}
+
+/// What each has for nothing is little where there are many: else many have much.
+#[test]
+fn many_short_messages_that_are_left_unfinished_count_too() {
+    const CLIENTS: usize = 100;
+    const BYTES: usize = 40 * KIB;
+    let limits = Settings {
+        unfinished_bytes_max: 1024 * KIB,
+        threads: Threads::Loop(1),
+        ..settings("lines")
+    };
+    let (server, closed) = echoing("lines", limits);
+    let clients: Vec<TcpStream> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = server.tcp();
+            let _ = client.write_all(&[b'x'; BYTES]); // some are closed meanwhile
+            client
+        })
+        .collect();
+    for _ in 0..CLIENTS / 3 {
+        let why = closed.recv_timeout(PATIENCE).unwrap();
+        assert!(why.contains("there was no room for its own"), "{why}");
+    }
+    drop(clients);
 }
