@@ -150,6 +150,7 @@ fn retold(why: &Closed) -> Closed {
         Closed::Broken(error) => Closed::Broken(error.clone()),
         Closed::Idle(time) => Closed::Idle(*time),
         Closed::Unfinished(time) => Closed::Unfinished(*time),
+        Closed::Dripping(bytes, time) => Closed::Dripping(*bytes, *time),
         Closed::NoRoom(bytes) => Closed::NoRoom(*bytes),
         Closed::TooSlow => Closed::TooSlow,
         Closed::Panicked => Closed::Panicked,
