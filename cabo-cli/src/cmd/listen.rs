@@ -38,7 +38,7 @@ use crate::talk::manner::{ConverseArgs, Holding};
 use crate::talk::reply::Reply;
 use crate::talk::room::{Room, is_in_background};
 use crate::talk::view::one_manner;
-use crate::talk::{self, DialectArgs, Show};
+use crate::talk::{DialectArgs, Show};
 
 /// What was typed to run it, in commands that let somebody in.
 const PROGRAM: &str = "cabo listen";
