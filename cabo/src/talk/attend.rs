@@ -107,7 +107,7 @@ pub(super) async fn attend(
                 false
             }
             Event::Message(bytes) => {
-                handlers.received(Message::new(bytes, settings.dialect.clone()), &peer);
+                handlers.received(Message::new(bytes, &settings.dialect), &peer);
                 false
             }
             Event::HasRoom => {

@@ -408,7 +408,7 @@ impl Receiver {
                 return Ok(message);
             }
         };
-        Ok(bytes.map(|bytes| Message::new(bytes, self.dialect.clone())))
+        Ok(bytes.map(|bytes| Message::new(bytes, &self.dialect)))
     }
 }
 

@@ -112,7 +112,7 @@ mod tests {
         let from = carrier::Peer::udp(([127, 0, 0, 1], 9).into());
         let (inbox, peer) = (Inbox::default(), Peer::new(1, from, "udp", settings.clone()));
         let datagram = Bytes::from_static(&[7; 65_000]);
-        let put = || inbox.put(Message::new(datagram.clone(), settings.dialect.clone()), &peer);
+        let put = || inbox.put(Message::new(datagram.clone(), &settings.dialect), &peer);
         (0..1000).for_each(|_| put());
         assert!(inbox.lock().bytes < 2 * FULL_BYTES, "{}", inbox.lock().bytes);
         let cx = Context::from_waker(Waker::noop());

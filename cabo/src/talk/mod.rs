@@ -72,6 +72,7 @@ mod query;
 mod session;
 mod sniff;
 mod stream;
+mod tongue;
 mod typed;
 mod unfinished;
 mod words;
@@ -86,6 +87,7 @@ use cabo_proto::dialect::{Decoded, Dialect, NoKind, PAYLOAD};
 use cabo_proto::wire::message::{self, MessageError};
 
 use self::calls::Asked;
+use self::tongue::Tongue;
 use crate::access::{Cidr, Origin, Refusal};
 use crate::carrier;
 use crate::gate::origin_of;
@@ -219,23 +221,34 @@ pub enum Slow {
 #[derive(Clone, Debug)]
 pub struct Message {
     bytes: Bytes,
-    dialect: Arc<Dialect>,
-    /// Of a cabo peer: its kind, which may be empty.
-    kind: Option<Bytes>,
+    dialect: Tongue,
+    is_of_cabo: bool,
+    /// What some messages of cabo peers have besides, aside, so that all others are small.
+    besides: Option<Box<Besides>>,
+}
+
+#[derive(Clone, Debug)]
+struct Besides {
+    /// It may be empty.
+    kind: Bytes,
     asked: Option<Arc<Asked>>,
 }
 
 impl Message {
-    pub(crate) fn new(bytes: Bytes, dialect: Arc<Dialect>) -> Self {
-        Self { bytes, dialect, kind: None, asked: None }
+    #[inline]
+    pub(crate) fn new(bytes: Bytes, dialect: &Arc<Dialect>) -> Self {
+        Self { bytes, dialect: Tongue::of(dialect), is_of_cabo: false, besides: None }
     }
 
     fn of_cabo(
         message: message::Message,
-        dialect: Arc<Dialect>,
+        dialect: &Arc<Dialect>,
         asked: Option<Arc<Asked>>,
     ) -> Self {
-        Self { bytes: message.payload, dialect, kind: Some(message.kind), asked }
+        let message::Message { kind, payload: bytes, .. } = message;
+        let has_besides = asked.is_some() || !kind.is_empty();
+        let besides = has_besides.then(|| Box::new(Besides { kind, asked }));
+        Self { bytes, dialect: Tongue::of(dialect), is_of_cabo: true, besides }
     }
 
     /// All of it, as the cut gave it; of a cabo peer the payload.
@@ -246,7 +259,7 @@ impl Message {
     /// What [`Peer::send`] takes to send the same: without a header that announces its length.
     pub fn payload(&self) -> Bytes {
         match &self.dialect.cut {
-            Cut::Length(header) if self.dialect.kinds.is_empty() && self.kind.is_none() => {
+            Cut::Length(header) if self.dialect.kinds.is_empty() && !self.is_of_cabo => {
                 self.bytes.slice(header.size().min(self.bytes.len())..)
             }
             Cut::Length(_) | Cut::Raw | Cut::Lines | Cut::Nul | Cut::Any | Cut::Struct(_) => {
@@ -257,35 +270,35 @@ impl Message {
 
     /// Its name among messages, as a cabo peer gave it; empty where there is none.
     pub fn kind(&self) -> &str {
-        let kind = self.kind.as_ref().map(|kind| std::str::from_utf8(kind).unwrap_or_default());
-        kind.unwrap_or_default() // no other than UTF-8 is let in
+        let kind = self.besides.as_ref().map(|besides| std::str::from_utf8(&besides.kind));
+        kind.unwrap_or(Ok("")).unwrap_or_default() // no other than UTF-8 is let in
     }
 
     /// Whether its sender waits for an answer ([`Peer::reply`], [`Peer::fail`]). Dropped unanswered, it fails there.
     pub fn is_request(&self) -> bool {
-        self.asked.is_some()
+        self.asked().is_some()
     }
 
     /// Whether its sender no longer waits for the answer, or is gone.
     pub fn is_cancelled(&self) -> bool {
-        self.asked.as_ref().is_some_and(|asked| asked.is_cancelled())
+        self.asked().is_some_and(|asked| asked.is_cancelled())
     }
 
     /// Waits until its sender no longer waits for the answer; for ever where nobody waits for one.
     pub async fn cancelled(&self) {
-        match &self.asked {
+        match self.asked() {
             Some(asked) => asked.cancelled().await,
             None => std::future::pending().await,
         }
     }
 
     fn asked(&self) -> Option<&Arc<Asked>> {
-        self.asked.as_ref()
+        self.besides.as_ref()?.asked.as_ref()
     }
 
     /// Its values, by name.
     pub fn decode(&self) -> Result<Decoded, NoKind> {
-        if self.kind.is_none() {
+        if !self.is_of_cabo {
             return self.dialect.decode(&self.bytes);
         }
         if self.dialect.kinds.is_empty() {

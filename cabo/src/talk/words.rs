@@ -54,7 +54,7 @@ impl Words {
         match self {
             Self::Foreign(cutter) => {
                 let bytes = cutter.next_message()?;
-                Ok(bytes.map(|bytes| Message::new(bytes, settings.dialect.clone())))
+                Ok(bytes.map(|bytes| Message::new(bytes, &settings.dialect)))
             }
             Self::Cabo(messages) => {
                 while let Some(message) = messages.next_message()? {
@@ -70,9 +70,7 @@ impl Words {
     /// The stream is over: what was not ended may be a last message.
     pub(super) fn finish(&mut self, dialect: &Arc<Dialect>) -> Result<Option<Message>, Closed> {
         match self {
-            Self::Foreign(cutter) => {
-                Ok(cutter.finish()?.map(|bytes| Message::new(bytes, dialect.clone())))
-            }
+            Self::Foreign(cutter) => Ok(cutter.finish()?.map(|bytes| Message::new(bytes, dialect))),
             Self::Cabo(messages) => Ok(messages.finish().map(|()| None)?),
         }
     }
@@ -86,7 +84,7 @@ fn sorted(
 ) -> Result<Option<Message>, Closed> {
     let role = message.role;
     let Some(calls) = peer.shared().calls() else { return Ok(None) };
-    let with = |message, asked| Message::of_cabo(message, settings.dialect.clone(), asked);
+    let with = |message, asked| Message::of_cabo(message, &settings.dialect, asked);
     match role {
         Role::OneWay => return Ok(Some(with(message, None))),
         Role::Request(id) => match calls.open(id, peer.shared_arc(), settings.requests_max) {
