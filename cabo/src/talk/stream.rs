@@ -60,6 +60,8 @@ pub(super) struct Conversation {
     is_read_ended: bool,
     /// Whole messages wait until the peer has taken what it was sent.
     is_held: bool,
+    /// Whoever hears it had enough when it was looked at last.
+    was_held: bool,
     gate: Gate,
 }
 
@@ -93,6 +95,7 @@ impl Conversation {
             is_finished: false,
             is_read_ended: false,
             is_held: false,
+            was_held: false,
             gate: Gate::default(),
         }
     }
@@ -208,6 +211,11 @@ impl Conversation {
                 return Poll::Ready(error.into());
             }
             let work = self.peer.shared().work();
+            if work.is_held || self.was_held {
+                // Whoever hears it has, or had, enough: that time is not its silence.
+                self.heard = Instant::now();
+                self.was_held = work.is_held;
+            }
             if work.is_too_slow {
                 return Poll::Ready(Closed::TooSlow);
             }
@@ -226,8 +234,6 @@ impl Conversation {
                 let is_same = self.peer.shared().rest(cx) == work;
                 if is_same && (!self.is_read_ended || self.owes_answers()) {
                     if work.is_held && !self.is_read_ended {
-                        // Whoever hears it has enough for now: it is not silent, and not slow.
-                        self.heard = Instant::now();
                         self.unfinished.is_not_awaited();
                         return Poll::Pending;
                     }
