@@ -24,6 +24,8 @@ pub struct Aim {
 pub enum Bound {
     AtMost(f64),
     AtLeast(f64),
+    /// Said, without an aim.
+    Stated,
 }
 
 /// A row with all that was measured for it.
@@ -61,12 +63,13 @@ impl Table {
     }
 
     fn verdict(&self, aim: &Aim) -> Verdict {
-        let (sign, bound) = match aim.bound {
-            Bound::AtMost(bound) => ("at most", bound),
-            Bound::AtLeast(bound) => ("at least", bound),
-        };
         let Aim { who, column, of, .. } = aim;
-        let mut text = format!("{who}: {column} {sign} {bound}");
+        let mut text = format!("{who}: {column}");
+        match aim.bound {
+            Bound::AtMost(bound) => text += &format!(" at most {bound}"),
+            Bound::AtLeast(bound) => text += &format!(" at least {bound}"),
+            Bound::Stated => {}
+        }
         let value = match of {
             None => self.median(who, column),
             Some(other) => {
@@ -76,9 +79,10 @@ impl Table {
                     .map(|(own, other)| own / other)
             }
         };
-        let is_met = value.map(|value| match aim.bound {
-            Bound::AtMost(bound) => value <= bound,
-            Bound::AtLeast(bound) => value >= bound,
+        let is_met = value.and_then(|value| match aim.bound {
+            Bound::AtMost(bound) => Some(value <= bound),
+            Bound::AtLeast(bound) => Some(value >= bound),
+            Bound::Stated => None,
         });
         Verdict { text, value, is_met }
     }
@@ -139,8 +143,11 @@ impl fmt::Display for Table {
                 writeln!(f, "  aim     {text}: not measured")?;
                 continue;
             };
-            let word = if *is_met == Some(true) { "met" } else { "MISSED" };
-            writeln!(f, "  aim     {text}: {value:.2}, {word}")?;
+            match is_met {
+                Some(true) => writeln!(f, "  aim     {text}: {value:.2}, met")?,
+                Some(false) => writeln!(f, "  aim     {text}: {value:.2}, MISSED")?,
+                None => writeln!(f, "  beside  {text}: {value:.2}")?,
+            }
         }
         Ok(())
     }

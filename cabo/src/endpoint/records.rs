@@ -77,9 +77,9 @@ struct Wake {
 impl Driver for Arc<Wake> {
     fn wake(&self) {
         let mut state = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 = true;
-        if let Some(waker) = state.1.take() {
-            waker.wake();
+        let is_woken = std::mem::replace(&mut state.0, true);
+        if let (false, Some(waker)) = (is_woken, &state.1) {
+            waker.wake_by_ref();
         }
     }
 }
@@ -88,7 +88,9 @@ impl Wake {
     /// True if somebody called since the last time.
     fn take(&self, cx: &Context<'_>) -> bool {
         let mut state = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        state.1 = Some(cx.waker().clone());
+        if !state.1.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.1 = Some(cx.waker().clone());
+        }
         std::mem::take(&mut state.0)
     }
 }

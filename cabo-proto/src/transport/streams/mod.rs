@@ -136,8 +136,8 @@ pub struct Streams {
     is_ordered: bool,
     limits: Limits,
     peer: Params,
-    send: BTreeMap<StreamId, SendHalf>,
-    recv: BTreeMap<StreamId, Recv>,
+    send: BTreeMap<StreamId, Box<SendHalf>>, // in boxes: a map has room for eleven as soon as it has one
+    recv: BTreeMap<StreamId, Box<Recv>>,
     counts: [Counts; 2],
     out_credit: SendCredit, // of the connection
     in_credit: RecvCredit,
@@ -227,7 +227,7 @@ impl Streams {
         let id = StreamId::new(self.us, direction, counts.opened);
         counts.opened += 1;
         let limit = self.peer.max_stream_data;
-        self.send.insert(id, SendHalf::new(limit));
+        self.send.insert(id, Box::new(SendHalf::new(limit)));
         if direction == Direction::Both {
             self.insert_recv(id);
         }
@@ -238,7 +238,7 @@ impl Streams {
         let (first, max) = (self.limits.stream_window_bytes, self.limits.window_max_bytes);
         let credit = RecvCredit::new(first, max, self.budget.clone());
         let half = RecvHalf::new();
-        self.recv.insert(id, Recv { half, credit, is_told: false });
+        self.recv.insert(id, Box::new(Recv { half, credit, is_told: false }));
     }
 
     // --- the application's side -------------------------------------------------------------------------------------
@@ -470,7 +470,7 @@ impl Streams {
             let opened = StreamId::new(id.opener(), direction, index);
             self.insert_recv(opened);
             if direction == Direction::Both {
-                self.send.insert(opened, SendHalf::new(self.peer.max_stream_data));
+                self.send.insert(opened, Box::new(SendHalf::new(self.peer.max_stream_data)));
             }
             self.events.push_back(StreamEvent::Opened(opened));
         }

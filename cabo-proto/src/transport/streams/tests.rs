@@ -747,9 +747,9 @@ fn tables_agree_over_a_wire_that_loses_and_reorders() {
         for step in 0..1500 {
             ends.now += Duration::from_millis(1);
             random_step(&mut rng, &mut ends, &mut model, step > 700, seed);
-            let held: u64 = ends.ends[0].send.values().map(SendHalf::held).sum();
+            let held: u64 = ends.ends[0].send.values().map(|half| half.held()).sum();
             assert_eq!(ends.ends[0].held, held, "seed {seed} step {step}");
-            let parked: u64 = ends.ends[0].send.values().map(SendHalf::parked).sum();
+            let parked: u64 = ends.ends[0].send.values().map(|half| half.parked()).sum();
             assert_eq!(ends.ends[0].parked, parked, "seed {seed} step {step}");
             assert!(ends.ends[0].out_credit.used() <= ends.ends[1].in_credit.limit());
             for end in 0..2 {
