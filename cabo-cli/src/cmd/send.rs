@@ -141,7 +141,7 @@ impl Sending {
         self.converse(&mut receiver, &mut sender).await?;
         if self.is_cabo {
             drop(receiver);
-            sender.close().await; // what was sent is with it
+            sender.close().await.map_err(failed)?; // what was sent is with it
         }
         Ok(())
     }

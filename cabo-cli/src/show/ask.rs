@@ -83,7 +83,13 @@ impl Asker {
             match line.as_deref().map(|line| line.trim().to_ascii_lowercase()).as_deref() {
                 Some("y" | "yes") => break true,
                 Some("n" | "no") => break false,
-                Some(_) => {}
+                Some(other) => {
+                    if !other.is_empty() && self.keyboard.is_some() {
+                        stderr::say(
+                            "not sent: the question wants y or n; @1 and a text goes to client 1",
+                        );
+                    }
+                }
                 None => {
                     stderr::say("");
                     return; // the end of stdin: dropped is "not known", and not "no"
@@ -118,9 +124,13 @@ struct Wanted {
 }
 
 impl Keyboard {
-    /// Gives a line to whoever asks; gives it back where nobody does.
+    /// Gives a line to whoever asks; gives it back where nobody does, and one that says for whom it is.
     pub(crate) fn answer(&self, line: Vec<u8>) -> Option<Vec<u8>> {
         let Some(asking) = self.lock().by.take() else { return Some(line) };
+        if line.starts_with(b"@") {
+            let _ = asking.send(String::new()); // asks again, if it still does
+            return Some(line);
+        }
         let answer = String::from_utf8_lossy(&line).into_owned();
         asking.send(answer).is_err().then_some(line)
     }

@@ -137,7 +137,8 @@ pub(crate) fn failed(error: ClientError) -> Failure {
         ClientError::Refused { .. }
         | ClientError::Stranger { .. }
         | ClientError::Unsecured(_)
-        | ClientError::NoService => exit::REFUSED,
+        | ClientError::NoService
+        | ClientError::NotLetIn => exit::REFUSED,
         ClientError::Malformed(_) | ClientError::Broken(_) => exit::INCOMPLETE,
         ClientError::Ended(ended) => exit::of_end(ended),
     };

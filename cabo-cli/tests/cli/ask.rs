@@ -336,6 +336,50 @@ fn listen_asks_too_and_what_answers_no_question_is_for_its_peers() {
 }
 
 #[test]
+fn a_line_that_says_for_whom_it_is_goes_there_while_a_question_stands() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let (mut terminal, mut listen) = Terminal::listen(&world, &[]);
+    let mut foreign = listen.tcp();
+    foreign.write_all(b"first").unwrap();
+    assert_eq!(listen.event("message")["peer"], 1);
+    let asking = send(&world, "ana", &format!("tcp://{}", listen.ports[0]));
+    terminal.until_shown(QUESTION);
+    terminal.type_in("@1 a moment\n");
+    let mut said = [0; 9];
+    foreign.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"a moment\n");
+    terminal.until_shown(QUESTION);
+    terminal.type_in("to whoever spoke last\n");
+    terminal.until_shown("not sent: the question wants y or n");
+    terminal.until_shown(QUESTION);
+    terminal.type_in("n\n");
+    asking.join().unwrap().failed(4, &["said no"]);
+    listen.end();
+}
+
+#[test]
+fn what_was_said_to_a_server_that_ends_before_its_owner_answered_was_not_heard() {
+    if is_missing() {
+        return;
+    }
+    let world = World::new();
+    let (mut terminal, mut child) = Terminal::start(&world, &["listen", "tcp://127.0.0.1:0"], true);
+    terminal.until_shown("listening on tcp://");
+    let at = terminal.until_shown(";");
+    let mut command = world.cabo_as("ana");
+    command.args(["send", &format!("tcp://{}", at.trim_end_matches(';')), "hola"]);
+    command.args(["--as", "cabo", "--wait", "0s"]);
+    let asking = thread::spawn(move || finish(&mut command));
+    terminal.until_shown(QUESTION);
+    signal_child(&child, Signal::INT);
+    asking.join().unwrap().failed(4, &["ended before it let us in", "was not heard"]);
+    assert!(wait(&mut child).success());
+}
+
+#[test]
 fn a_message_that_comes_meanwhile_is_shown_above_the_question() {
     if is_missing() {
         return;

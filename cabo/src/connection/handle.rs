@@ -60,6 +60,11 @@ impl Connection {
         self.wait(|inner| inner.is_admitted).await
     }
 
+    /// Whether the server has let us in, even if the session has ended since (client).
+    pub(crate) fn was_admitted(&self) -> bool {
+        self.shared().lock().is_admitted
+    }
+
     async fn wait(&self, is_done: impl Fn(&Inner) -> bool) -> Result<(), Arc<Ended>> {
         poll_fn(|cx| {
             let mut inner = self.shared().lock();

@@ -189,7 +189,7 @@ impl Client {
         let Self { receiver, mut sender, .. } = self;
         drop(receiver);
         let closed = wait_for(sender.close(), SEND_TIME).map_err(BlockingError::Threads)?;
-        closed.ok_or(BlockingError::NotTaken(SEND_TIME))
+        Ok(closed.ok_or(BlockingError::NotTaken(SEND_TIME))??)
     }
 
     fn send_by(

@@ -91,6 +91,9 @@ pub enum ClientError {
     /// The cabo peer takes no messages.
     #[error("the server has no messages/1: it serves something else")]
     NoService,
+    /// The session ended while its owner had not let us in: what was said was not heard.
+    #[error("it ended before it let us in; what was said was not heard")]
+    NotLetIn,
     /// A message that cannot be sent.
     #[error(transparent)]
     Send(#[from] SendError),

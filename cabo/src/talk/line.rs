@@ -38,6 +38,8 @@ pub(super) struct Line {
     pub(super) peer: Peer,
     inbox: Arc<Inbox>,
     left: watch::Receiver<bool>,
+    /// Of a client: its server may have to ask whether to let us in.
+    connection: Option<Connection>,
 }
 
 /// Opens the stream of messages of a client, and starts its conversation by `spawn`.
@@ -57,21 +59,21 @@ async fn call(
     let handlers = Handlers::of_client(move |message, peer| into.put(message, peer));
     let peer = Peer::of_session(handlers.next_number(), &connection, settings.clone(), true);
     let conversation = Conversation::new(Box::new(stream), peer.clone(), settings, handlers);
-    let into = inbox.clone();
+    let (into, ending) = (inbox.clone(), connection.clone());
     spawn(Box::pin(async move {
         let closed = conversation.run().await;
         let (code, why) = last_words(&closed);
         into.end(closed);
-        connection.say_goodbye(code, &why).await;
+        ending.say_goodbye(code, &why).await;
         let _ = tell.send(true); // nobody waits for it
     }));
-    Ok(Line { peer, inbox, left })
+    Ok(Line { peer, inbox, left, connection: Some(connection) })
 }
 
 impl Line {
     /// A server's way to a peer of its own, of whichever sort.
     pub(super) fn of_guest(peer: Peer, inbox: Arc<Inbox>, left: watch::Receiver<bool>) -> Self {
-        Self { peer, inbox, left }
+        Self { peer, inbox, left, connection: None }
     }
 
     /// Ends the conversation; the server need not go on with what was asked.
@@ -83,9 +85,14 @@ impl Line {
     }
 
     /// Ends the conversation, and waits until that is done.
-    pub(super) async fn leave(&self) {
+    pub(super) async fn leave(&self) -> Result<(), ClientError> {
+        if let Some(connection) = &self.connection {
+            let _ = connection.admitted().await; // before that nothing is heard, and its owner may take a while
+        }
         self.hang_up();
         let _ = self.left.clone().wait_for(|is_left| *is_left).await; // it is done, too, where its task is no more
+        let was_heard = self.connection.as_ref().is_none_or(Connection::was_admitted);
+        if was_heard { Ok(()) } else { Err(ClientError::NotLetIn) }
     }
 }
 
@@ -212,11 +219,11 @@ impl Client {
         self.sender.peer()
     }
 
-    /// Ends the conversation, and waits until a cabo peer has all that was sent.
-    pub async fn close(self) {
+    /// Ends the conversation, and waits until a cabo peer has all that was sent. The error says that it never let us in.
+    pub async fn close(self) -> Result<(), ClientError> {
         let (receiver, mut sender) = self.split();
         drop(receiver);
-        sender.close().await;
+        sender.close().await
     }
 }
 
@@ -284,12 +291,13 @@ impl Sender {
         self.peer().ok_or_else(|| SendError::Foreign(what, self.dialect_name()))
     }
 
-    /// Ends the conversation, and waits until a cabo peer has all that was sent.
-    pub async fn close(&mut self) {
+    /// Ends the conversation, and waits until a cabo peer has all that was sent. The error says that it never let us in.
+    pub async fn close(&mut self) -> Result<(), ClientError> {
         match self.line() {
             Some(line) => line.leave().await,
             None => {
                 let _ = self.finish().await; // the other side has left before
+                Ok(())
             }
         }
     }

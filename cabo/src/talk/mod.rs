@@ -32,7 +32,7 @@
 //! client.sender.send_as("lamp", b"on").await?; // one way
 //! let answer = client.sender.request("state", b"lamp", Duration::from_secs(2))?.await?;
 //! println!("{}", answer.bytes().escape_ascii()); // peer.reply(&message, "on") at the server
-//! client.close().await;
+//! client.close().await?;
 //! # Ok(()) }
 //! ```
 //!

@@ -286,8 +286,7 @@ impl Running {
             sent = sending => if let Err(error) = sent { return Some(error) },
         }
         let why = timeout(LINGER_TIME, receiving).await.unwrap_or(None);
-        sender.close().await; // a cabo peer may have more to take
-        why
+        why.or(sender.close().await.err()) // a cabo peer may have more to take
     }
 
     async fn receive(&self, message: Message) {

@@ -54,7 +54,7 @@ async fn cabo_peers_of_every_carrier_are_conversations_both_ways() {
         let request = next(&mut client).await;
         client.peer().unwrap().reply(&request, "ana").unwrap();
         assert_eq!(soon("the answer", asked).await.unwrap().bytes()[..], *b"ana");
-        soon("the end", client.close()).await;
+        soon("the end", client.close()).await.unwrap();
         assert!(soon("the end", guest.receiver.next()).await.unwrap().is_none());
     }
     soon("the server's end", guests.close()).await;
@@ -90,7 +90,7 @@ async fn foreign_programs_are_guests_too_and_are_closed_when_they_are_dropped() 
         guest.sender.send(b"answer").await.unwrap();
         let mut answer = [0; 9];
         assert_eq!(foreign.recv(&mut answer).unwrap(), 6);
-        soon("the end", guest.close()).await;
+        soon("the end", guest.close()).await.unwrap();
     }
     soon("the server's end", guests.close()).await;
 }

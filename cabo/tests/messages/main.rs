@@ -123,7 +123,7 @@ async fn messages_of_every_size_come_back_in_order_on_every_carrier() {
                 }
             }
         }
-        client.close().await;
+        client.close().await.unwrap();
     }
     server.stop().await;
 }
@@ -142,7 +142,7 @@ async fn what_was_sent_before_the_end_arrives() {
         for _ in 0..30 {
             client.sender.send(&[7; 100_000]).await.unwrap();
         }
-        soon("the end", client.close()).await;
+        soon("the end", client.close()).await.unwrap();
         let heard: Vec<String> = (0..31).map(|_| told.recv_timeout(PATIENCE).unwrap()).collect();
         assert!(heard[..30].iter().all(|len| len == "100000"), "{address}: {heard:?}");
         assert_eq!(heard[30], "closed", "{address}");

@@ -183,7 +183,7 @@ async fn a_cabo_peer_whose_first_words_come_late_is_one_where_nothing_was_sent_t
         assert_eq!(soon("an event", heard.recv()).await.unwrap(), wanted);
     }
     assert_eq!(server.peers.list().len(), 1);
-    soon("the end", cabo.close()).await;
+    soon("the end", cabo.close()).await.unwrap();
     soon("the relay", relaying).await.unwrap();
     server.stop().await;
 }

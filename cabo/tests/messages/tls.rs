@@ -63,7 +63,7 @@ async fn messages_cross_a_verified_channel_both_ways() {
     let back = next(&mut client).await;
     assert_eq!((back.kind(), &back.bytes()[..]), ("told", &b"one way"[..]));
     assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "ana");
-    soon("the end", client.close()).await;
+    soon("the end", client.close()).await.unwrap();
     server.stop().await;
 }
 
