@@ -139,6 +139,7 @@ mod tests {
         let info = ItemInfo {
             size: 1,
             modified: Default::default(),
+            mode: None,
             media_type: "video/mp4".to_owned(),
             version: crate::service::media::Version([0; 16]),
             root: None,

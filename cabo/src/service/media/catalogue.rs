@@ -123,6 +123,7 @@ impl Catalogue {
         Ok(ItemInfo {
             size: size(stat),
             modified: modified(stat),
+            mode: Some(mode(stat)),
             media_type: media_type(item),
             version,
             root: self.hashes.root(version),
@@ -216,6 +217,10 @@ pub(super) fn size(stat: &Stat) -> u64 {
 pub(super) fn modified(stat: &Stat) -> Modified {
     let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or_default().min(999_999_999);
     Modified { seconds: stat.st_mtime, nanos }
+}
+
+pub(super) fn mode(stat: &Stat) -> u16 {
+    u16::try_from(stat.st_mode & 0o777).unwrap_or_default()
 }
 
 /// The media type that the name suggests (M-5.3).

@@ -94,7 +94,7 @@ impl MediaClient {
         Ok(BlockReader { answers, info, range, end: None })
     }
 
-    async fn ask(&self, request: &Request) -> Result<Answers, MediaError> {
+    pub(super) async fn ask(&self, request: &Request) -> Result<Answers, MediaError> {
         let opened = tokio::time::timeout(self.stall, self.opener.open()).await;
         let stalled = |_| MediaError::Stalled { seconds: self.stall.as_secs() };
         let (mut send, recv) = opened.map_err(stalled)??;
@@ -108,14 +108,14 @@ impl MediaClient {
 }
 
 /// The answers to one request.
-struct Answers {
+pub(super) struct Answers {
     reader: MessageReader<RecvHalf>,
     /// Some carriers take a dropped half for a cancelled request.
     _send: SendHalf,
 }
 
 impl Answers {
-    async fn next(&mut self) -> Result<Answer, MediaError> {
+    pub(super) async fn next(&mut self) -> Result<Answer, MediaError> {
         match self.reader.answer().await {
             Ok(Answer::Error(refusal)) => Err(refusal.into()),
             Ok(answer) => Ok(answer),
@@ -133,7 +133,7 @@ impl Answers {
         Ok(info)
     }
 
-    async fn end(&mut self) -> Result<Option<Hash>, MediaError> {
+    pub(super) async fn end(&mut self) -> Result<Option<Hash>, MediaError> {
         let Answer::End { root } = self.next().await? else {
             return Err(MediaError::Malformed("more than was asked for"));
         };
@@ -161,6 +161,7 @@ impl Listing {
                 Answer::Item(_)
                 | Answer::Hashes { .. }
                 | Answer::Block { .. }
+                | Answer::Miss(_)
                 | Answer::Error(_) => {
                     return Err(MediaError::Malformed("something else than an entry"));
                 }

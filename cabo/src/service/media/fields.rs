@@ -25,6 +25,8 @@ pub(super) struct Fields {
     pub(super) code: Option<u16>,
     pub(super) text: Option<Vec<u8>>,
     pub(super) link: Option<u8>,
+    pub(super) paths: Option<Vec<u8>>,
+    pub(super) mode: Option<u16>,
 }
 
 impl Fields {
@@ -64,6 +66,8 @@ impl Fields {
         put(0x0c, self.code.map(u16::to_be_bytes).as_ref().map(|value| value.as_slice()));
         put(0x0d, self.text.as_deref());
         put(0x0e, self.link.map(|byte| [byte]).as_ref().map(|value| value.as_slice()));
+        put(0x0f, self.paths.as_deref());
+        put(0x10, self.mode.map(u16::to_be_bytes).as_ref().map(|value| value.as_slice()));
         body
     }
 
@@ -88,6 +92,8 @@ impl Fields {
                 0x0c => set(&mut fields.code, u16::from_be_bytes(exact(value)?))?,
                 0x0d => set(&mut fields.text, value.to_vec())?,
                 0x0e => set(&mut fields.link, u8::from_be_bytes(exact(value)?))?,
+                0x0f => set(&mut fields.paths, value.to_vec())?,
+                0x10 => set(&mut fields.mode, u16::from_be_bytes(exact(value)?))?,
                 _ => {} // M-4.2
             }
         }
@@ -114,6 +120,11 @@ impl Fields {
             bytes.len() <= 127 && bytes.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
         String::from_utf8(bytes).ok().filter(|_| is_plain).unwrap_or_default()
     }
+}
+
+/// What a mode may say (M-12.7): who may read, write and execute, and nothing that lends an owner's rights.
+pub(super) fn permissions(mode: u16) -> u16 {
+    mode & 0o777
 }
 
 fn modified_bytes(modified: Modified) -> [u8; 12] {
@@ -149,6 +160,7 @@ impl From<&Entry> for Fields {
             media_type: Some(entry.media_type.clone().into_bytes())
                 .filter(|bytes| !bytes.is_empty()),
             link: entry.is_link.then_some(1),
+            mode: entry.mode,
             ..Self::default()
         }
     }
@@ -172,6 +184,7 @@ impl TryFrom<Fields> for Entry {
             is_link: fields.link.is_some_and(|byte| byte != 0),
             size: fields.size.unwrap_or_default(),
             modified: fields.modified()?,
+            mode: fields.mode.map(permissions),
             media_type: fields.media_type(),
         })
     }
@@ -185,6 +198,7 @@ impl From<&ItemInfo> for Fields {
             media_type: Some(info.media_type.clone().into_bytes()),
             version: Some(info.version.0),
             root: info.root.map(|root| root.0),
+            mode: info.mode,
             ..Self::default()
         }
     }
@@ -201,6 +215,7 @@ impl TryFrom<Fields> for ItemInfo {
                 fields.version.ok_or(WireError::Malformed("an item without a version"))?,
             ),
             root: fields.root.map(Hash),
+            mode: fields.mode.map(permissions),
             media_type: fields.media_type(),
         })
     }

@@ -4,8 +4,8 @@
 //!
 //! - [`tree`]: the hash tree over blocks of 1 MiB, whose root is what `b3sum` prints
 //! - `path`, `wire`, `fields`, `error`: what crosses the wire, and its bytes
-//! - `catalogue`, `walk`, `hashes`, `read_ahead`, `serve`: the side that has the files
-//! - `client`: one request each, every block verified
+//! - `catalogue`, `walk`, `hashes`, `read_ahead`, `read_many`, `serve`: the side that has the files
+//! - `client`, `many`: one request each, every block verified
 //! - `target`, `fetch`, `fetch_all`: items onto a disk, resumed, proved, and never outside the folder that was named
 //!
 //! Nothing here knows a carrier: a request is a stream of bytes each way. On the serving side a router reads the
@@ -19,8 +19,10 @@ mod fetch;
 mod fetch_all;
 mod fields;
 mod hashes;
+mod many;
 mod path;
 mod read_ahead;
+mod read_many;
 mod serve;
 mod session;
 mod target;

@@ -71,7 +71,7 @@ pub enum ServeError {
 /// A catalogue on offer. Cheap to clone; clones share their limits.
 #[derive(Clone, Debug)]
 pub struct MediaServer {
-    catalogue: Arc<Catalogue>,
+    pub(super) catalogue: Arc<Catalogue>,
     limits: Arc<Limits>,
     requests: Arc<Semaphore>,
     blocks: Arc<Semaphore>,
@@ -114,7 +114,9 @@ impl MediaServer {
                 Err(Refusal::new(ErrorCode::Busy, "too many requests at once").into())
             }
             (Ok(_), Ok(request)) => {
-                if let Request::Read { priority, .. } = &request {
+                if let Request::Read { priority, .. } | Request::ReadMany { priority, .. } =
+                    &request
+                {
                     prioritise(&mut answers.send, *priority);
                 }
                 self.answer(request, &mut answers).await
@@ -150,6 +152,9 @@ impl MediaServer {
             }
             Request::Read { item, version, range, priority: _ } => {
                 self.read(item, version, range, answers).await
+            }
+            Request::ReadMany { wanted, has_blocks, priority: _ } => {
+                self.read_many(wanted, has_blocks, answers).await
             }
         }
     }
@@ -280,7 +285,7 @@ impl MediaServer {
     }
 
     /// The memory, in blocks, that a request holds to its end.
-    async fn memory(&self, blocks: u32) -> Result<OwnedSemaphorePermit, Refusal> {
+    pub(super) async fn memory(&self, blocks: u32) -> Result<OwnedSemaphorePermit, Refusal> {
         let _waiting = Waiting::new(&self.waiting);
         match timeout(self.limits.busy, self.blocks.clone().acquire_many_owned(blocks)).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -288,7 +293,7 @@ impl MediaServer {
         }
     }
 
-    fn pressure(&self) -> Pressure {
+    pub(super) fn pressure(&self) -> Pressure {
         Pressure { waiting: self.waiting.clone(), patience: self.limits.yielding }
     }
 
@@ -307,7 +312,7 @@ impl MediaServer {
         }
     }
 
-    fn keep(
+    pub(super) fn keep(
         &self,
         item: &OpenItem,
         known: Option<&Arc<FileHashes>>,
@@ -340,7 +345,7 @@ impl Drop for Waiting<'_> {
 }
 
 /// Whether others wait for the memory that an answer holds, and how long its client may take nothing while they do.
-struct Pressure {
+pub(super) struct Pressure {
     waiting: Arc<AtomicUsize>,
     patience: Duration,
 }
@@ -367,18 +372,18 @@ impl Pressure {
 }
 
 /// The sending half, under the deadline.
-struct Answers<W> {
+pub(super) struct Answers<W> {
     send: W,
     stall: Duration,
-    pressure: Option<Pressure>, // `None` while it holds no memory
+    pub(super) pressure: Option<Pressure>, // `None` while it holds no memory
 }
 
 impl<W: AsyncWrite + Unpin> Answers<W> {
-    async fn write(&mut self, answer: &Answer) -> Result<(), WireError> {
+    pub(super) async fn write(&mut self, answer: &Answer) -> Result<(), WireError> {
         self.write_all(&answer.encode()).await
     }
 
-    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), WireError> {
         for part in bytes.chunks(PROGRESS_BYTES) {
             let writing = moving(self.stall, self.send.write_all(part));
             match &self.pressure {
@@ -406,7 +411,7 @@ impl<W: AsyncWrite + Unpin> Answers<W> {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(job).await.unwrap_or_else(|_| Err(stopped()))

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, ResolveFlags, Stat, statat};
 use rustix::io::Errno;
 
-use super::catalogue::{Catalogue, media_type, modified, open_beneath, size};
+use super::catalogue::{Catalogue, media_type, mode, modified, open_beneath, size};
 use super::error::{ErrorCode, Refusal};
 use super::path::ItemPath;
 use super::wire::{Entry, EntryKind};
@@ -140,5 +140,6 @@ fn entry(path: ItemPath, stat: &Stat, is_link: bool) -> Option<Entry> {
         | FileType::BlockDevice
         | FileType::Unknown => return None,
     };
-    Some(Entry { path, kind, is_link, size, modified: modified(stat), media_type })
+    let (modified, mode) = (modified(stat), Some(mode(stat)));
+    Some(Entry { path, kind, is_link, size, modified, mode, media_type })
 }

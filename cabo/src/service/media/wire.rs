@@ -18,11 +18,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 use super::error::{ErrorCode, Refusal};
 use super::fields::Fields;
+use super::many::{self, Wanted};
 use super::path::ItemPath;
 use super::tree::{BLOCK_BYTES, Hash};
 
 /// The longest body of any message but BLOCK (M-4.3).
-const MAX_MESSAGE_BYTES: u64 = 64 * 1024;
+pub(super) const MAX_MESSAGE_BYTES: u64 = 64 * 1024;
 /// What a BLOCK has before the bytes of the block: its index and its hash (M-7.3).
 const BLOCK_HEAD_BYTES: usize = 8 + 32;
 /// Most hashes in one HASHES message (M-8.2).
@@ -37,12 +38,14 @@ mod kind {
     pub(super) const DESCRIBE: u64 = 0x02;
     pub(super) const GET_HASHES: u64 = 0x03;
     pub(super) const READ: u64 = 0x04;
+    pub(super) const READ_MANY: u64 = 0x05;
     pub(super) const ENTRY: u64 = 0x10;
     pub(super) const ITEM: u64 = 0x11;
     pub(super) const HASHES: u64 = 0x12;
     pub(super) const BLOCK: u64 = 0x13;
     pub(super) const END: u64 = 0x14;
     pub(super) const ERROR: u64 = 0x15;
+    pub(super) const MISS: u64 = 0x16;
 }
 
 /// Why messages cannot be read or written.
@@ -106,6 +109,8 @@ pub struct Entry {
     pub size: u64,
     /// When it was last modified.
     pub modified: Modified,
+    /// Who may read, write and execute it (`0o777` at most), where the server says so (M-12.7).
+    pub mode: Option<u16>,
     /// The media type, guessed from the name; empty for a folder.
     pub media_type: String,
 }
@@ -117,6 +122,8 @@ pub struct ItemInfo {
     pub size: u64,
     /// When it was last modified.
     pub modified: Modified,
+    /// Who may read, write and execute it (`0o777` at most), where the server says so (M-12.7).
+    pub mode: Option<u16>,
     /// Its media type, guessed from the name.
     pub media_type: String,
     /// The state that is described.
@@ -152,6 +159,7 @@ pub(crate) enum Request {
     Describe { item: ItemPath },
     Hashes { item: ItemPath, version: Option<Version>, range: BlockRange },
     Read { item: ItemPath, version: Option<Version>, range: BlockRange, priority: u8 },
+    ReadMany { wanted: Vec<Wanted>, has_blocks: bool, priority: u8 },
 }
 
 /// What a server answers with: any number of them, END or ERROR last (M-4.5).
@@ -163,6 +171,7 @@ pub(crate) enum Answer {
     Block { index: u64, hash: Hash, bytes: Bytes },
     End { root: Option<Hash> },
     Error(Refusal),
+    Miss(Refusal),
 }
 
 impl Request {
@@ -184,6 +193,12 @@ impl Request {
                 fields.priority = Some(*priority);
                 (kind::READ, item)
             }
+            Self::ReadMany { wanted, has_blocks, priority } => {
+                fields.paths = Some(many::encode(wanted));
+                fields.block_count = (!has_blocks).then_some(0);
+                fields.priority = Some(*priority);
+                return message(kind::READ_MANY, &fields.encode());
+            }
         };
         fields.path = Some(item.as_bytes().to_vec());
         message(kind, &fields.encode())
@@ -191,6 +206,14 @@ impl Request {
 
     fn decode(kind: u64, body: &[u8]) -> Result<Self, WireError> {
         let mut fields = Fields::decode(body)?;
+        if kind == kind::READ_MANY {
+            let paths = fields.paths.ok_or(WireError::Malformed("a request without paths"))?;
+            return Ok(Self::ReadMany {
+                wanted: many::decode(&paths)?,
+                has_blocks: fields.block_count != Some(0),
+                priority: fields.priority.unwrap_or_default(),
+            });
+        }
         let path = fields.path.take().ok_or(WireError::Malformed("a request without a path"))?;
         let item = ItemPath::new(path)
             .map_err(|_| WireError::Malformed("a path that no item can have"))?;
@@ -221,6 +244,7 @@ impl Answer {
                 message(kind::END, &fields.encode())
             }
             Self::Error(refusal) => message(kind::ERROR, &Fields::from(refusal).encode()),
+            Self::Miss(refusal) => message(kind::MISS, &Fields::from(refusal).encode()),
             Self::Hashes { first, hashes } => {
                 let mut body = first.to_be_bytes().to_vec();
                 hashes.iter().for_each(|hash| body.extend_from_slice(&hash.0));
@@ -238,6 +262,7 @@ impl Answer {
             kind::ITEM => Ok(Self::Item(Fields::decode(&body)?.try_into()?)),
             kind::END => Ok(Self::End { root: Fields::decode(&body)?.root.map(Hash) }),
             kind::ERROR => Ok(Self::Error(Fields::decode(&body)?.into())),
+            kind::MISS => Ok(Self::Miss(Fields::decode(&body)?.into())),
             kind::HASHES => {
                 decode_hashes(&body).ok_or(WireError::Malformed("a list of hashes of odd length"))
             }
@@ -302,7 +327,7 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
     }
 
     pub(crate) async fn answer(&mut self) -> Result<Answer, WireError> {
-        let (kind, body) = self.next(|kind| (kind::ENTRY..=kind::ERROR).contains(&kind)).await?;
+        let (kind, body) = self.next(|kind| (kind::ENTRY..=kind::MISS).contains(&kind)).await?;
         Answer::decode(kind, body)
     }
 

@@ -9,6 +9,7 @@ fn info() -> ItemInfo {
     ItemInfo {
         size: SIZE as u64,
         modified: Modified::default(),
+        mode: None,
         media_type: String::new(),
         version: Version([1; 16]),
         root: None,
@@ -183,6 +184,7 @@ async fn an_entry_of_another_folder_is_refused() {
         is_link: false,
         size: 0,
         modified: Modified::default(),
+        mode: None,
         media_type: String::new(),
     };
     let bytes = Answer::Entry(entry).encode();

@@ -19,6 +19,7 @@ use crate::request::read_opening;
 mod catalogue;
 mod fetch;
 mod liars;
+mod many;
 mod serve;
 mod wire;
 

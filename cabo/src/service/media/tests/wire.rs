@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::service::media::many::Wanted;
 use crate::service::media::wire::{Answer, WireError};
 
 fn hex(text: &str) -> Vec<u8> {
@@ -49,12 +50,22 @@ fn requests() -> Vec<(Vec<u8>, Request)> {
     let version = Some(Version(*b"0123456789abcdef"));
     let (three, third) = (BlockRange { first: 0, count: 3 }, BlockRange { first: 2, count: 1 });
     let catalogue = ItemPath::default();
+    let many = |has_blocks| Request::ReadMany {
+        wanted: vec![
+            Wanted { item: path("a"), known: None },
+            Wanted { item: path("b/c"), known: Some(Hash([0xaa; 32])) },
+        ],
+        has_blocks,
+        priority: 0,
+    };
     let values = vec![
         ("LIST \"ab\", recursive", Request::List { folder: path("ab"), is_recursive: true }),
         ("LIST the catalogue", Request::List { folder: catalogue, is_recursive: false }),
         ("DESCRIBE \"a/b\"", Request::Describe { item: path("a/b") }),
         ("GET HASHES \"a\"", Request::Hashes { item: path("a"), version: None, range: three }),
         ("READ \"a\"", Request::Read { item: path("a"), version, range: third, priority: 128 }),
+        ("READ MANY \"a\", \"b/c\"", many(true)),
+        ("READ MANY without blocks", many(false)),
     ];
     meant("request", values)
 }
@@ -69,10 +80,21 @@ fn answers() -> Vec<(Vec<u8>, Answer)> {
         is_link: true,
         size: 258,
         modified,
+        mode: None,
         media_type: media_type.clone(),
     };
+    let folder = Entry {
+        path: path("d"),
+        kind: EntryKind::Folder,
+        is_link: false,
+        size: 0,
+        modified,
+        mode: Some(0o750),
+        media_type: String::new(),
+    };
     let version = Version([0x11; 16]);
-    let info = ItemInfo { size: 258, modified, media_type, version, root: Some(root) };
+    let info = ItemInfo { size: 258, modified, mode: None, media_type, version, root: Some(root) };
+    let refusal = |code, text| Refusal::new(code, text);
     let bytes = Bytes::from_static(&[1, 2, 3]);
     let values = vec![
         ("ENTRY \"a.txt\"", Answer::Entry(entry)),
@@ -81,7 +103,9 @@ fn answers() -> Vec<(Vec<u8>, Answer)> {
         ("BLOCK 4", Answer::Block { index: 4, hash: root, bytes }),
         ("END", Answer::End { root: None }),
         ("END with a root", Answer::End { root: Some(other) }),
-        ("ERROR changed: gone", Answer::Error(Refusal::new(ErrorCode::Changed, "gone"))),
+        ("ERROR changed: gone", Answer::Error(refusal(ErrorCode::Changed, "gone"))),
+        ("ENTRY of a folder with its mode", Answer::Entry(folder)),
+        ("MISS not found", Answer::Miss(refusal(ErrorCode::NotFound, ""))),
     ];
     meant("answer", values)
 }
@@ -155,7 +179,7 @@ async fn what_breaks_the_rules_is_malformed() {
         assert!(matches!(result, Err(WireError::Malformed(_))), "{what}: {result:?}");
     }
     // A request that a later version may know has to be refused, not waited out.
-    let unknown = reader(&hex("05 02 01 00")).request().await;
+    let unknown = reader(&hex("1f 02 01 00")).request().await;
     assert!(matches!(unknown, Err(WireError::Malformed(_))), "{unknown:?}");
     let endless = hex("20 00").repeat(1000);
     assert!(matches!(reader(&endless).answer().await, Err(WireError::Malformed(_))));
