@@ -27,10 +27,36 @@ struct Counts {
     total_bytes: Option<u64>,
     /// What was here before this run, by item.
     resumed: BTreeMap<ItemPath, u64>,
+    sums: Sums,
     /// A session was lost: from now on what is resumed is our own.
     is_again: bool,
     /// When a machine heard of it last.
     told: Option<Instant>,
+}
+
+/// Over all items; kept, since there may be very many.
+#[derive(Default)]
+struct Sums {
+    here: u64,
+    total: u64,
+    resumed: u64,
+}
+
+impl Counts {
+    fn add(&mut self, name: &ItemPath, progress: Progress) {
+        if !self.is_again {
+            let old = self.resumed.insert(name.clone(), progress.resumed_bytes);
+            replace(&mut self.sums.resumed, old, progress.resumed_bytes);
+        }
+        let old = self.items.insert(name.clone(), progress);
+        replace(&mut self.sums.here, old.map(|old| old.proved_bytes), progress.proved_bytes);
+        replace(&mut self.sums.total, old.map(|old| old.total_bytes), progress.total_bytes);
+    }
+}
+
+/// Takes `old` out of a sum and `new` in.
+fn replace(sum: &mut u64, old: Option<u64>, new: u64) {
+    *sum = sum.saturating_sub(old.unwrap_or_default()).saturating_add(new);
 }
 
 impl Seen {
@@ -45,15 +71,9 @@ impl Seen {
     /// An item has got so far.
     pub(super) fn note(&self, name: &ItemPath, progress: Progress) {
         let mut counts = self.lock();
-        if !counts.is_again {
-            counts.resumed.insert(name.clone(), progress.resumed_bytes);
-        }
-        counts.items.insert(name.clone(), progress);
-        let (here, total) = counts.items.values().fold((0, 0), |(here, total), item| {
-            (here + item.proved_bytes, total + item.total_bytes)
-        });
-        let resumed: u64 = counts.resumed.values().sum();
-        let total = counts.total_bytes.unwrap_or(total);
+        counts.add(name, progress);
+        let (here, resumed) = (counts.sums.here, counts.sums.resumed);
+        let total = counts.total_bytes.unwrap_or(counts.sums.total);
         let is_due = counts.told.is_none_or(|told| told.elapsed() >= TELL_EVERY);
         if self.is_json && is_due {
             counts.told = Some(Instant::now());
@@ -76,7 +96,7 @@ impl Seen {
 
     /// Bytes of all items that are here.
     pub(super) fn here(&self) -> u64 {
-        self.lock().items.values().map(|item| item.proved_bytes).sum()
+        self.lock().sums.here
     }
 
     /// Of one item, what was here before.
@@ -86,7 +106,7 @@ impl Seen {
 
     /// Of all items, what was here before.
     pub(super) fn all_resumed(&self) -> u64 {
-        self.lock().resumed.values().sum()
+        self.lock().sums.resumed
     }
 
     pub(super) fn total_bytes(&self) -> Option<u64> {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use cabo::client::Client;
 use cabo::service::media::{
-    BlockRange, EntryKind, ErrorCode, FetchError, FetchOptions, FetchReport, ItemPath, MediaClient,
-    MediaError, Progress, Refusal, Target, Version, fetch, fetch_all, tree,
+    BlockRange, EntryKind, ErrorCode, FetchAllOptions, FetchError, FetchOptions, FetchReport,
+    ItemPath, MediaClient, MediaError, Progress, Refusal, Target, Version, fetch, fetch_all, tree,
 };
 use serde_json::json;
 use tokio::sync::Notify;
@@ -172,8 +172,8 @@ impl Transfer {
                 Ok(_) => {}
                 Err(error) => failed.add(name, &folder_and(place, name), error),
             };
-            let options = FetchOptions::default();
-            let result = fetch_all(media, folder, &target, parallel, &options, tell, on_item).await;
+            let options = FetchAllOptions { parallel, ..FetchAllOptions::default() };
+            let result = fetch_all(media, folder, &target, &options, tell, on_item).await;
             self.seen.next_session();
             result
         };

@@ -64,8 +64,26 @@ pub async fn fetch(
     options: &FetchOptions,
     on_progress: impl Fn(Progress) + Send + Sync,
 ) -> Result<FetchReport, FetchError> {
+    fetch_if(client, item, target, name, options, on_progress, |_| Ok(())).await
+}
+
+/// The same, if `accept` takes the unfinished file and what stands at the item's place.
+pub(super) async fn fetch_if(
+    client: &MediaClient,
+    item: &ItemPath,
+    target: &Arc<Target>,
+    name: &ItemPath,
+    options: &FetchOptions,
+    on_progress: impl Fn(Progress) + Send + Sync,
+    accept: impl FnOnce(&Partial) -> Result<(), FetchError> + Send + 'static,
+) -> Result<FetchReport, FetchError> {
     let (opened_target, opened_name) = (target.clone(), name.clone());
-    let partial = blocking(move || Partial::open(&opened_target, &opened_name)).await?;
+    let opened = blocking(move || {
+        let partial = Partial::open(&opened_target, &opened_name)?;
+        accept(&partial).inspect_err(|_| partial.remove_if_empty())?;
+        Ok(partial)
+    });
+    let partial = opened.await?;
     let mut fetch = Fetch {
         client,
         item,
@@ -116,7 +134,11 @@ impl<F: Fn(Progress) + Send + Sync> Fetch<'_, F> {
         let info = self.fetch_missing().await?;
         let root = self.prove(&info).await?;
         let partial = self.partial.clone();
-        blocking(move || partial.finish(info.size, info.modified)).await?;
+        blocking(move || {
+            partial.set_mode(info.mode)?;
+            partial.finish(info.size, info.modified)
+        })
+        .await?;
         Ok(self.report(root, started))
     }
 

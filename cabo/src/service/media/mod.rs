@@ -6,18 +6,22 @@
 //! - `path`, `wire`, `fields`, `error`: what crosses the wire, and its bytes
 //! - `catalogue`, `walk`, `hashes`, `read_ahead`, `read_many`, `serve`: the side that has the files
 //! - `client`, `many`: one request each, every block verified
-//! - `target`, `fetch`, `fetch_all`: items onto a disk, resumed, proved, and never outside the folder that was named
+//! - `target`, `fetch`: items onto a disk, resumed, proved, and never outside the folder that was named
+//! - `fetch_all`, `folders`, `batch`, `staging`, `commit`: whole folders, many small files at once
 //!
 //! Nothing here knows a carrier: a request is a stream of bytes each way. On the serving side a router reads the
 //! opening ([`crate::request::read_opening`]) and calls [`MediaServer::serve`]; a client opens streams through
 //! [`OpenStream`].
 
+mod batch;
 mod catalogue;
 mod client;
+mod commit;
 mod error;
 mod fetch;
 mod fetch_all;
 mod fields;
+mod folders;
 mod hashes;
 mod many;
 mod path;
@@ -25,6 +29,7 @@ mod read_ahead;
 mod read_many;
 mod serve;
 mod session;
+mod staging;
 mod target;
 pub mod tree;
 mod walk;
@@ -36,7 +41,8 @@ pub use client::{
 };
 pub use error::{ErrorCode, MediaError, Refusal};
 pub use fetch::{FetchOptions, FetchReport, Progress, fetch};
-pub use fetch_all::{FetchSummary, fetch_all};
+pub use fetch_all::{FetchAllOptions, FetchSummary, fetch_all};
+pub use many::{MAX_WANTED_BYTES, ManyItem, ManyReader, Wanted};
 pub use path::{ItemPath, MAX_NAME_BYTES, MAX_PATH_BYTES, PARTIAL_SUFFIX, PathError};
 pub use serve::{Limits, MediaServer, ServeError};
 pub use target::{FetchError, Target};

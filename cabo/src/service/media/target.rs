@@ -16,7 +16,9 @@ use rustix::io::Errno;
 
 use super::catalogue::open_beneath;
 use super::error::MediaError;
+use super::folders::{Inode, changed_mode};
 use super::path::{ItemPath, MAX_NAME_BYTES, PARTIAL_SUFFIX};
+use super::staging::file_mode;
 use super::tree::Hash;
 use super::wire::Modified;
 
@@ -77,14 +79,14 @@ pub(crate) fn local(doing: &'static str) -> impl Fn(io::Error) -> FetchError {
     }
 }
 
-fn failed(doing: &'static str) -> impl Fn(Errno) -> FetchError {
+pub(super) fn failed(doing: &'static str) -> impl Fn(Errno) -> FetchError {
     move |errno| local(doing)(errno.into())
 }
 
 /// A folder that is written to.
 #[derive(Debug)]
 pub struct Target {
-    dir: OwnedFd,
+    pub(super) dir: OwnedFd,
 }
 
 impl Target {
@@ -94,8 +96,31 @@ impl Target {
         Ok(Self { dir: rustix::fs::open(folder, flags, Mode::empty())? })
     }
 
+    /// The disk that it is on.
+    pub(super) fn device(&self) -> Result<u64, FetchError> {
+        Ok(rustix::fs::fstat(&self.dir).map_err(failed("look at the target folder"))?.st_dev)
+    }
+
     /// Opens the folder `path` beneath, made if need be.
     pub(super) fn folder(&self, path: &ItemPath) -> Result<OwnedFd, FetchError> {
+        self.make_folder(path, 0o777, true)
+    }
+
+    /// The same; a new one is of `mode`, and the caller syncs the disk before it promises anything.
+    pub(super) fn folder_unsynced(
+        &self,
+        path: &ItemPath,
+        mode: u32,
+    ) -> Result<OwnedFd, FetchError> {
+        self.make_folder(path, mode, false)
+    }
+
+    fn make_folder(
+        &self,
+        path: &ItemPath,
+        mode: u32,
+        is_synced: bool,
+    ) -> Result<OwnedFd, FetchError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let open =
             |dir: &OwnedFd, name: &[u8]| open_beneath(dir, name, flags, ResolveFlags::NO_SYMLINKS);
@@ -103,7 +128,8 @@ impl Target {
         for name in path.components() {
             dir = match open(&dir, name) {
                 Err(Errno::NOENT) => {
-                    match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o777)) {
+                    match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)) {
+                        Ok(()) if !is_synced => {}
                         Ok(()) => rustix::fs::fsync(&dir).map_err(failed("sync a folder"))?,
                         Err(Errno::EXIST) => {} // by a fetch beside this one
                         Err(errno) => return Err(failed("make a folder")(errno)),
@@ -178,6 +204,27 @@ impl Partial {
         }
     }
 
+    /// The numbers of the file itself, which it keeps under its name, and of the one that stood there.
+    pub(super) fn inodes(&self) -> Result<(Inode, Option<(Inode, u64)>), FetchError> {
+        let look = |file: &File| {
+            let stat = rustix::fs::fstat(file).map_err(failed("look at the file"))?;
+            Ok::<_, FetchError>(((stat.st_dev, stat.st_ino), u64::from(stat.st_nlink)))
+        };
+        Ok((look(&self.file)?.0, self.existing.as_ref().map(look).transpose()?))
+    }
+
+    /// As the item has it, where the server says so (M-12.10).
+    pub(super) fn set_mode(&self, mode: Option<u16>) -> Result<(), FetchError> {
+        let Some(mode) = mode else { return Ok(()) };
+        let stat = rustix::fs::fstat(&self.file).map_err(failed("look at the unfinished file"))?;
+        match changed_mode(stat.st_mode, file_mode(Some(mode))) {
+            Some(mode) => {
+                rustix::fs::fchmod(&self.file, mode).map_err(failed("set the mode of the file"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Makes the proved file the item: its time, its length, on the disk, under its name.
     pub(crate) fn finish(&self, size: u64, modified: Modified) -> Result<(), FetchError> {
         self.file.set_len(size).map_err(local("cut the file to its length"))?;
@@ -235,7 +282,11 @@ fn is_in_place(dir: &OwnedFd, name: &[u8], file: &File) -> Result<bool, FetchErr
 }
 
 /// Opens a regular file that has no second name; none if nothing is there.
-fn open_regular(dir: impl AsFd, name: &[u8], flags: OFlags) -> Result<Option<File>, FetchError> {
+pub(super) fn open_regular(
+    dir: impl AsFd,
+    name: &[u8],
+    flags: OFlags,
+) -> Result<Option<File>, FetchError> {
     let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
     // A pipe must not be opened even for a look, and a device must not notice.
     let look = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW);

@@ -333,10 +333,9 @@ async fn a_whole_catalogue_arrives_several_items_at_once() {
         }
     };
     let root = ItemPath::default();
-    let options = FetchOptions::default();
-    let summary = fetch_all(&stage.client, &root, &goal.target, 3, &options, |_, _| (), on_item)
-        .await
-        .unwrap();
+    let options = FetchAllOptions::default();
+    let summary =
+        fetch_all(&stage.client, &root, &goal.target, &options, |_, _| (), on_item).await.unwrap();
     assert_eq!((summary.items, summary.failed, failed), (6, 1, vec![path("a")]));
     for name in &items[1..] {
         let here = goal.folder.path().join(std::ffi::OsStr::from_bytes(name));
@@ -346,7 +345,7 @@ async fn a_whole_catalogue_arrives_several_items_at_once() {
     assert!(goal.file("empty").is_dir() && !goal.file("twin").exists());
     let again = Goal::new();
     let sub = path("sub");
-    let summary = fetch_all(&stage.client, &sub, &again.target, 0, &options, |_, _| (), |_, _| ())
+    let summary = fetch_all(&stage.client, &sub, &again.target, &options, |_, _| (), |_, _| ())
         .await
         .unwrap();
     assert_eq!(
@@ -360,12 +359,11 @@ async fn a_broken_connection_ends_the_fetch_of_a_catalogue() {
     let (stage, goal) = (Stage::new(), Goal::new());
     (0..50).for_each(|index| drop(stage.write(format!("{index}"), &content(1000, 0))));
     stage.cut_after(1000); // within the listing, and within each item
-    let options = FetchOptions::default();
+    let options = FetchAllOptions::default();
     let root = ItemPath::default();
     let mut items = 0;
     let on_item = |_: &_, result: &Result<_, _>| items += u64::from(result.is_ok());
-    let result =
-        fetch_all(&stage.client, &root, &goal.target, 4, &options, |_, _| (), on_item).await;
+    let result = fetch_all(&stage.client, &root, &goal.target, &options, |_, _| (), on_item).await;
     assert!(matches!(result, Err(FetchError::Media(MediaError::Broken(_)))), "{result:?}");
     assert_eq!(items, 0);
 }
@@ -391,10 +389,10 @@ async fn the_end_of_a_session_is_what_the_fetch_of_a_catalogue_fails_of() {
     let stop = Arc::new(tokio::sync::Notify::new());
     let fetching = async {
         let media = MediaClient::new(client.connect(&address, None).await.unwrap());
-        let (root, options) = (ItemPath::default(), FetchOptions::default());
+        let (root, options) = (ItemPath::default(), FetchAllOptions::default());
         let stop = stop.clone();
         let tell = move |_: &_, _| stop.notify_one(); // in the middle of everything
-        fetch_all(&media, &root, &goal.target, 2, &options, tell, |_, _| ()).await
+        fetch_all(&media, &root, &goal.target, &options, tell, |_, _| ()).await
     };
     let (result, ()) = tokio::join!(fetching, server.run(stop.notified()));
     let Err(FetchError::Media(error)) = result else { panic!("{result:?}") };

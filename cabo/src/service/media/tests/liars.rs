@@ -165,9 +165,8 @@ async fn a_listed_name_that_leads_out_is_no_entry() {
         let client = liar(move |_| Script { bytes: bytes.clone(), forever: Vec::new() });
         let folder = TempDir::new().unwrap();
         let target = Arc::new(Target::open(folder.path()).unwrap());
-        let options = FetchOptions::default();
-        let result =
-            fetch_all(&client, &path(""), &target, 4, &options, |_, _| (), |_, _| ()).await;
+        let options = FetchAllOptions::default();
+        let result = fetch_all(&client, &path(""), &target, &options, |_, _| (), |_, _| ()).await;
         assert!(
             matches!(result, Err(FetchError::Media(MediaError::Malformed(_)))),
             "{name:?}: {result:?}"
