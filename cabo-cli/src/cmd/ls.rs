@@ -357,6 +357,7 @@ mod tests {
             is_link: false,
             size: 0,
             modified: Modified { seconds: 0, nanos: 0 },
+            mode: None,
             media_type: String::new(),
         };
         let mut entries = [

@@ -2,29 +2,32 @@
 //!
 //! `fetch_all.rs` decides what goes together, `commit.rs` gives the staged files their names.
 
-use std::io::Read as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::fs::OFlags;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
 
 use super::client::MediaClient;
 use super::commit::{Outcome, ToPlace, Unsynced};
+use super::compare::hash_of;
 use super::error::{ErrorCode, MediaError};
 use super::fetch::{FetchOptions, FetchReport, Progress, blocking, fetch_if};
 use super::folders::{Folder, Folders, Inode, changed_mode};
 use super::many::{ManyItem, Wanted};
 use super::path::ItemPath;
-use super::staging::{Staging, file_mode, times};
-use super::target::{FetchError, Partial, Target, failed, local, open_regular};
-use super::tree::{BLOCK_BYTES, Hash};
+use super::staging::{Staging, file_mode};
+use super::target::{FetchError, Partial, Target, dress, failed, open_regular};
+use super::tree::BLOCK_BYTES;
 use super::wire::{Entry, ItemInfo, Modified};
 
 /// Files up to so many bytes are asked for together.
 pub(super) const SMALL_BYTES: u64 = 256 * 1024;
+/// Groups of files that are written at once at most.
+pub(super) const WRITERS: u32 = 16;
 /// Files that are proved and written in one go.
 const GROUP_FILES: usize = 64;
 const GROUP_BYTES: u64 = 1 << 20;
@@ -42,6 +45,8 @@ pub(super) struct Run {
     pub(super) has_many: AtomicBool,
     pub(super) folders: Mutex<Folders>,
     pub(super) staging: Mutex<Option<Arc<Staging>>>,
+    /// Groups that may be written at once.
+    pub(super) writers: Arc<Semaphore>,
 }
 
 /// Where outcomes go: at once, or after a sync.
@@ -109,17 +114,12 @@ impl Run {
         let folder = self.folders().get(&self.target, &above)?;
         let mut known = None;
         let mut existing = None;
-        if let Some(mut file) = open_regular(&folder.dir, name, OFlags::RDONLY)? {
+        if let Some(file) = open_regular(&folder.dir, name, OFlags::RDONLY)? {
             let stat = rustix::fs::fstat(&file).map_err(failed("look at the existing file"))?;
             let inode = (stat.st_dev, stat.st_ino);
-            self.folders().note(&folder, name, inode, u64::from(stat.st_nlink))?;
+            self.folders().note(&folder, &entry.path, inode, u64::from(stat.st_nlink))?;
             if super::catalogue::size(&stat) == entry.size {
-                let mut bytes = Vec::new();
-                file.by_ref()
-                    .take(SMALL_BYTES)
-                    .read_to_end(&mut bytes)
-                    .map_err(local("read the existing file"))?;
-                known = Some(Hash(*blake3::hash(&bytes).as_bytes()));
+                known = Some(hash_of(&file)?);
             }
             let modified = super::catalogue::modified(&stat);
             existing = Some(Existing { inode, modified, mode: stat.st_mode });
@@ -159,14 +159,15 @@ impl Run {
 
     /// Whether the place is not already that of another item of this run.
     fn accept(&self, partial: &Partial, name: &ItemPath) -> Result<(), FetchError> {
-        let (above, last) = name.split_last().ok_or(super::path::PathError::Empty)?;
+        let (above, _) = name.split_last().ok_or(super::path::PathError::Empty)?;
         let mut folders = self.folders();
         let folder = folders.get(&self.target, &above)?;
         let (ours, existing) = partial.inodes()?;
         if let Some((inode, links)) = existing {
-            folders.note(&folder, last, inode, links)?;
+            folders.note(&folder, name, inode, links)?;
         }
-        folders.note(&folder, last, ours, 1)
+        folders.note_new(name, ours);
+        Ok(())
     }
 
     /// Fetches small files together.
@@ -194,7 +195,7 @@ impl Run {
                 }
                 if group.is_full() {
                     self.written(writing.take(), &reports).await?;
-                    writing = Some(self.write(std::mem::take(&mut group), started));
+                    writing = Some(self.write(std::mem::take(&mut group), started).await?);
                 }
             }
             Ok(())
@@ -202,7 +203,8 @@ impl Run {
         .await;
         // What was received whole is kept, even if the connection broke after it.
         self.written(writing, &reports).await?;
-        self.written(Some(self.write(group, started)), &reports).await?;
+        let last = self.write(group, started).await?;
+        self.written(Some(last), &reports).await?;
         match result {
             Err(FetchError::Media(error)) => self.clone().give_up(error, left, &reports).await?,
             result => result?,
@@ -239,16 +241,30 @@ impl Run {
         }
     }
 
-    fn write(self: &Arc<Self>, group: Group, started: Instant) -> WriteJob {
+    async fn write(
+        self: &Arc<Self>,
+        group: Group,
+        started: Instant,
+    ) -> Result<WriteJob, FetchError> {
+        let permit = self.writers.clone().acquire_owned().await.map_err(|_| stopped())?;
         let run = self.clone();
-        tokio::task::spawn_blocking(move || {
+        Ok(tokio::task::spawn_blocking(move || {
             let each = group.files.into_iter();
-            each.map(|(small, item)| {
+            let written = each.map(|(small, item)| {
                 let name = small.name.clone();
                 run.write_one(small, item, started).map_err(|error| (name, error))
-            })
-            .collect()
-        })
+            });
+            let written = written.collect();
+            drop((run, permit)); // in this order: who has all permits is the last
+            written
+        }))
+    }
+
+    /// Waits for what is being written still, and removes the folder for unfinished files.
+    pub(super) async fn close(&self) {
+        let _all = self.writers.acquire_many(WRITERS).await;
+        self.writers.close();
+        self.staging.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Reports what a group came to.
@@ -305,30 +321,27 @@ impl Run {
             (None, Some(existing)) if wanted.known == Some(root) => existing,
             (None, _) => return Err(MediaError::Malformed("a file without its bytes").into()),
         };
-        dress(&folder, &name, existing, &info)?;
+        dress_existing(&folder, &name, existing, &info)?;
         Ok(Written::Done(name, report(info.size, 0)))
     }
 }
 
-/// Gives a file that has the item's bytes its time and mode too.
-fn dress(
+/// Gives a file that has the item's bytes its time and mode too; opens it only if these are others.
+fn dress_existing(
     folder: &Folder,
     name: &ItemPath,
     existing: Existing,
     info: &ItemInfo,
 ) -> Result<(), FetchError> {
-    let (_, name) = name.split_last().ok_or(super::path::PathError::Empty)?;
-    let mode = changed_mode(existing.mode, file_mode(info.mode)).filter(|_| info.mode.is_some());
+    let mode = info.mode.and_then(|mode| changed_mode(existing.mode, file_mode(Some(mode))));
     if existing.modified == info.modified && mode.is_none() {
         return Ok(());
     }
-    let Some(file) = open_regular(&folder.dir, name, OFlags::RDONLY)? else {
-        return Err(FetchError::Occupied("the existing file was moved away"));
-    };
-    if let Some(mode) = mode {
-        rustix::fs::fchmod(&file, mode).map_err(failed("set the mode of the file"))?;
+    let (_, name) = name.split_last().ok_or(super::path::PathError::Empty)?;
+    match open_regular(&folder.dir, name, OFlags::RDONLY)? {
+        Some(file) => dress(&file, info.modified, info.mode),
+        None => Err(FetchError::Occupied("the existing file was moved away")),
     }
-    rustix::fs::futimens(&file, &times(info.modified)).map_err(failed("set the modified time"))
 }
 
 type WriteJob = JoinHandle<Vec<Result<Written, (ItemPath, FetchError)>>>;

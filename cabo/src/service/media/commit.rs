@@ -107,11 +107,14 @@ impl Round {
 }
 
 fn place(run: &Run, to_place: &ToPlace) -> Result<(), FetchError> {
-    let ToPlace { name, staged, staging, folder, existing, .. } = to_place;
-    let (_, name) = name.split_last().ok_or(super::path::PathError::Empty)?;
+    let ToPlace { name: item, staged, staging, folder, existing, .. } = to_place;
+    let (_, name) = item.split_last().ok_or(super::path::PathError::Empty)?;
     let mut folders = run.folders();
     match staging.place(*staged, folder, name, *existing) {
-        Ok(()) => folders.note(folder, name, staged.inode, 1),
+        Ok(()) => {
+            folders.note_new(item, staged.inode);
+            Ok(())
+        }
         Err(error) => Err(folders.in_the_way(folder, name, error)),
     }
 }

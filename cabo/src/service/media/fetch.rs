@@ -145,24 +145,17 @@ impl<F: Fn(Progress) + Send + Sync> Fetch<'_, F> {
     /// The root of the complete file that stands at the item's place, if it is the item.
     async fn compare_existing(&mut self) -> Result<Option<Hash>, FetchError> {
         let Some(existing) = &self.partial.existing else { return Ok(None) };
-        let existing = Arc::new(existing.try_clone().map_err(local("open the existing file"))?);
-        let here = existing.metadata().map_err(local("look at the existing file"))?.len();
-        let info = self.client.describe(self.item).await?;
-        if info.size != here {
+        let existing = existing.try_clone().map_err(local("open the existing file"))?;
+        let Some((info, root, servers)) =
+            compare(self.client, self.item, Arc::new(existing)).await?
+        else {
+            return Ok(None);
+        };
+        if self.expected(servers).is_some_and(|expected| expected != root) {
             return Ok(None);
         }
-        let mut hashes = self.client.hashes(self.item, Some(info.version), BlockRange::ALL).await?;
-        let mut builder = tree::RootBuilder::default();
-        while let Some((index, theirs)) = next_hash(&mut hashes, 0, builder.count()).await? {
-            if hash_here(existing.clone(), info.size, index).await? != theirs {
-                return Ok(None);
-            }
-            builder.push(theirs);
-        }
-        let root = builder.root();
-        if self.expected(hashes.root()).is_some_and(|expected| expected != root) {
-            return Ok(None);
-        }
+        let (here, partial) = (info.size, self.partial.clone());
+        blocking(move || partial.dress_existing(info.modified, info.mode)).await?;
         self.progress = Progress { proved_bytes: here, resumed_bytes: here, total_bytes: here };
         (self.on_progress)(self.progress);
         Ok(Some(root))
@@ -314,6 +307,30 @@ impl<F: Fn(Progress) + Send + Sync> Fetch<'_, F> {
             elapsed: started.elapsed(),
         }
     }
+}
+
+/// Compares a file with an item by all block hashes: what the item is, the root over them, and the server's if it knows
+/// it; none if they differ.
+pub(super) async fn compare(
+    client: &MediaClient,
+    item: &ItemPath,
+    file: Arc<File>,
+) -> Result<Option<(ItemInfo, Hash, Option<Hash>)>, FetchError> {
+    let here = file.metadata().map_err(local("look at the existing file"))?.len();
+    let info = client.describe(item).await?;
+    if info.size != here {
+        return Ok(None);
+    }
+    let mut hashes = client.hashes(item, Some(info.version), BlockRange::ALL).await?;
+    let mut builder = tree::RootBuilder::default();
+    while let Some((index, theirs)) = next_hash(&mut hashes, 0, builder.count()).await? {
+        if hash_here(file.clone(), info.size, index).await? != theirs {
+            return Ok(None);
+        }
+        builder.push(theirs);
+    }
+    let servers = hashes.root();
+    Ok(Some((info, builder.root(), servers)))
 }
 
 type WriteJob = JoinHandle<Result<(u64, Hash, u64), FetchError>>;

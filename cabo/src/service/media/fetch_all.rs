@@ -9,10 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::channel;
 use tokio::task::JoinSet;
 
-use super::batch::{Plan, Reports, Run, Small};
+use super::batch::{Plan, Reports, Run, Small, WRITERS};
 use super::client::{Listing, MediaClient};
 use super::commit::{commit, sync};
 use super::error::{ErrorCode, MediaError};
@@ -45,6 +46,12 @@ impl Default for FetchAllOptions {
     /// Four streams, no urgency, nothing left out.
     fn default() -> Self {
         Self { parallel: 4, priority: 0, is_left_out: None }
+    }
+}
+
+impl FetchAllOptions {
+    pub(super) fn leaves_out(&self, name: &ItemPath) -> bool {
+        self.is_left_out.as_ref().is_some_and(|is_left_out| is_left_out(name))
     }
 }
 
@@ -94,6 +101,7 @@ pub async fn fetch_all(
         has_many: AtomicBool::new(true),
         folders: Default::default(),
         staging: Default::default(),
+        writers: Arc::new(Semaphore::new(WRITERS as usize)),
     });
     let (done, mut outcomes) = channel(OUTCOMES);
     let (unsynced, steps) = channel(OUTCOMES);
@@ -117,6 +125,7 @@ pub async fn fetch_all(
         summary.add(&result);
     }
     let result = feeding.join_next().await.and_then(Result::ok).unwrap_or(Ok(()));
+    run.close().await;
     if let Err((name, error)) = blocking(move || Ok(finish(&run))).await? {
         let result = Err(error);
         on_item(&name, &result);
@@ -127,7 +136,6 @@ pub async fn fetch_all(
 
 /// Folders get their times when all is in them; that is on the disk before the run is called done.
 fn finish(run: &Run) -> Result<(), (ItemPath, FetchError)> {
-    run.staging.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     let mut folders = run.folders();
     let has_folders = folders.has_dresses();
     folders.dress(&run.target)?;
@@ -152,12 +160,8 @@ impl Feed {
     async fn all(mut self, mut listing: Listing) -> Result<(), FetchError> {
         loop {
             let (entries, end) = some_entries(&mut listing).await;
-            let entries: Vec<Entry> = entries
-                .into_iter()
-                .filter(|entry| {
-                    !self.options.is_left_out.as_ref().is_some_and(|is| is(&entry.path))
-                })
-                .collect();
+            let entries: Vec<Entry> =
+                entries.into_iter().filter(|entry| !self.options.leaves_out(&entry.path)).collect();
             let run = self.run.clone();
             let plans = blocking(move || {
                 Ok(entries.iter().filter_map(|entry| plan(&run, entry)).collect())
@@ -230,7 +234,9 @@ impl Feed {
 }
 
 /// The next entries, and how the listing ended if it did.
-async fn some_entries(listing: &mut Listing) -> (Vec<Entry>, Option<Result<(), MediaError>>) {
+pub(super) async fn some_entries(
+    listing: &mut Listing,
+) -> (Vec<Entry>, Option<Result<(), MediaError>>) {
     let mut entries = Vec::new();
     while entries.len() < LOOK_ENTRIES {
         match listing.next().await {
@@ -255,7 +261,7 @@ fn plan(run: &Run, entry: &Entry) -> Option<Plan> {
 }
 
 /// Whether a listing ended with what could not be listed, after all that could (M-5.4).
-fn is_of_a_part(error: &MediaError) -> bool {
+pub(super) fn is_of_a_part(error: &MediaError) -> bool {
     matches!(error, MediaError::Refused(refusal) if refusal.code != ErrorCode::Busy)
 }
 

@@ -1,7 +1,8 @@
 //! The folders that a whole catalogue goes into: made, kept open for a while, and told apart where the disk takes two
 //! names for one (M-12.9). Beneath the target as `target.rs` has it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
@@ -50,8 +51,9 @@ impl Folder {
 pub(super) struct Folders {
     open: VecDeque<(ItemPath, Arc<Folder>)>, // what was asked for last at the front
     paths: HashMap<Inode, ItemPath>,
-    /// Files that this run has looked at or made.
-    files: HashSet<Inode>,
+    /// Files that this run has looked at or made, each with a hash of its item's path.
+    files: HashMap<Inode, u64>,
+    hashing: RandomState,
     dresses: Vec<(ItemPath, Modified, Option<u16>)>,
 }
 
@@ -103,25 +105,34 @@ impl Folders {
         Ok(folder)
     }
 
-    /// Notes a file that stands, or will stand, under `name`; refuses one that stands for another item.
+    /// Notes a file that stands at the place of `item`; refuses one that stands for another item.
     pub(super) fn note(
         &mut self,
         folder: &Folder,
-        name: &[u8],
+        item: &ItemPath,
         inode: Inode,
         links: u64,
     ) -> Result<(), FetchError> {
-        let is_new = self.files.insert(inode);
-        if is_new || (links > 1 && folder.has_exactly(name)) {
-            return Ok(()); // or a file with two names, each of them exact
+        let mark = self.hashing.hash_one(item);
+        if *self.files.entry(inode).or_insert(mark) == mark {
+            return Ok(());
+        }
+        let (_, name) = item.split_last().ok_or(super::path::PathError::Empty)?;
+        if links > 1 && folder.has_exactly(name) {
+            return Ok(()); // a file with two names, each of them exact
         }
         Err(FetchError::Occupied(ONE_NAME))
+    }
+
+    /// Notes a file that was made for `item`. Its number may have been that of a file that is gone.
+    pub(super) fn note_new(&mut self, item: &ItemPath, inode: Inode) {
+        self.files.insert(inode, self.hashing.hash_one(item));
     }
 
     /// What stands in the way of a new file is another item of this run, or is not.
     pub(super) fn in_the_way(&self, folder: &Folder, name: &[u8], error: FetchError) -> FetchError {
         match folder.inode(name) {
-            Some((inode, _)) if self.files.contains(&inode) => FetchError::Occupied(ONE_NAME),
+            Some((inode, _)) if self.files.contains_key(&inode) => FetchError::Occupied(ONE_NAME),
             Some(_) | None => error,
         }
     }

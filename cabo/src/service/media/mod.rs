@@ -8,6 +8,7 @@
 //! - `client`, `many`: one request each, every block verified
 //! - `target`, `fetch`: items onto a disk, resumed, proved, and never outside the folder that was named
 //! - `fetch_all`, `folders`, `batch`, `staging`, `commit`: whole folders, many small files at once
+//! - `compare`: what that would bring
 //!
 //! Nothing here knows a carrier: a request is a stream of bytes each way. On the serving side a router reads the
 //! opening ([`crate::request::read_opening`]) and calls [`MediaServer::serve`]; a client opens streams through
@@ -17,6 +18,7 @@ mod batch;
 mod catalogue;
 mod client;
 mod commit;
+mod compare;
 mod error;
 mod fetch;
 mod fetch_all;
@@ -39,6 +41,7 @@ pub use catalogue::{Catalogue, CatalogueError};
 pub use client::{
     Block, BlockReader, HashReader, Listing, MediaClient, OpenStream, Opening, RecvHalf, SendHalf,
 };
+pub use compare::{Compared, Difference, compare_all};
 pub use error::{ErrorCode, MediaError, Refusal};
 pub use fetch::{FetchOptions, FetchReport, Progress, fetch};
 pub use fetch_all::{FetchAllOptions, FetchSummary, fetch_all};

@@ -8,17 +8,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Timespec,
-    Timestamps,
-};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::catalogue::open_beneath;
 use super::error::MediaError;
 use super::folders::{Inode, changed_mode};
 use super::path::{ItemPath, MAX_NAME_BYTES, PARTIAL_SUFFIX};
-use super::staging::file_mode;
+use super::staging::{file_mode, times};
 use super::tree::Hash;
 use super::wire::Modified;
 
@@ -215,22 +212,23 @@ impl Partial {
 
     /// As the item has it, where the server says so (M-12.10).
     pub(super) fn set_mode(&self, mode: Option<u16>) -> Result<(), FetchError> {
-        let Some(mode) = mode else { return Ok(()) };
-        let stat = rustix::fs::fstat(&self.file).map_err(failed("look at the unfinished file"))?;
-        match changed_mode(stat.st_mode, file_mode(Some(mode))) {
-            Some(mode) => {
-                rustix::fs::fchmod(&self.file, mode).map_err(failed("set the mode of the file"))
-            }
-            None => Ok(()),
-        }
+        mode.map_or(Ok(()), |mode| set_mode(&self.file, mode))
+    }
+
+    /// Gives the complete file at the item's place the item's time and mode, if it has others.
+    pub(super) fn dress_existing(
+        &self,
+        modified: Modified,
+        mode: Option<u16>,
+    ) -> Result<(), FetchError> {
+        self.existing.as_ref().map_or(Ok(()), |file| dress(file, modified, mode))
     }
 
     /// Makes the proved file the item: its time, its length, on the disk, under its name.
     pub(crate) fn finish(&self, size: u64, modified: Modified) -> Result<(), FetchError> {
         self.file.set_len(size).map_err(local("cut the file to its length"))?;
-        let time = Timespec { tv_sec: modified.seconds, tv_nsec: modified.nanos.into() };
-        let times = Timestamps { last_access: time, last_modification: time };
-        rustix::fs::futimens(&self.file, &times).map_err(failed("set the modified time"))?;
+        rustix::fs::futimens(&self.file, &times(modified))
+            .map_err(failed("set the modified time"))?;
         self.file.sync_all().map_err(local("sync the file"))?;
         if !self.is_in_place()? {
             return Err(FetchError::Occupied("the unfinished file was moved away"));
@@ -268,6 +266,26 @@ impl Partial {
 
     fn is_in_place(&self) -> Result<bool, FetchError> {
         is_in_place(&self.dir, &self.partial_name, &self.file)
+    }
+}
+
+/// Gives a file with the item's bytes the item's time and mode too, if it has others.
+pub(super) fn dress(file: &File, modified: Modified, mode: Option<u16>) -> Result<(), FetchError> {
+    if let Some(mode) = mode {
+        set_mode(file, mode)?;
+    }
+    let stat = rustix::fs::fstat(file).map_err(failed("look at the file"))?;
+    if super::catalogue::modified(&stat) == modified {
+        return Ok(());
+    }
+    rustix::fs::futimens(file, &times(modified)).map_err(failed("set the modified time"))
+}
+
+fn set_mode(file: &File, mode: u16) -> Result<(), FetchError> {
+    let stat = rustix::fs::fstat(file).map_err(failed("look at the file"))?;
+    match changed_mode(stat.st_mode, file_mode(Some(mode))) {
+        Some(mode) => rustix::fs::fchmod(file, mode).map_err(failed("set the mode of the file")),
+        None => Ok(()),
     }
 }
 

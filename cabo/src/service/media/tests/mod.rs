@@ -1,9 +1,10 @@
 //! media/1 over in-memory streams and real files: what the tests share.
 
+use std::io::Cursor;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 
 use super::tree::{BLOCK_BYTES, Hash};
-use super::wire::{MessageReader, Request};
+use super::wire::{Answer, MessageReader, Request};
 use super::*;
 use crate::request::read_opening;
 
 mod catalogue;
 mod fetch;
+mod fetch_all;
 mod liars;
 mod many;
 mod serve;
@@ -61,6 +63,7 @@ impl Stage {
         let loopback = Arc::new(Loopback {
             server: server.clone(),
             cut_after_bytes: AtomicU64::new(u64::MAX),
+            is_old: AtomicBool::new(false),
             requests: Mutex::default(),
             priorities: Arc::default(),
         });
@@ -95,6 +98,8 @@ impl Stage {
 struct Loopback {
     server: MediaServer,
     cut_after_bytes: AtomicU64,
+    /// It knows no READ MANY.
+    is_old: AtomicBool,
     requests: Mutex<u64>,
     priorities: Arc<Mutex<Vec<u8>>>,
 }
@@ -105,10 +110,19 @@ impl OpenStream for Shared {
     fn open(&self) -> Opening<'_> {
         *self.0.requests.lock().unwrap() += 1;
         let (near, far) = duplex(64 * 1024);
+        let is_old = self.0.is_old.load(Ordering::Relaxed);
         let (server, priorities) = (self.0.server.clone(), self.0.priorities.clone());
         tokio::spawn(async move {
-            let (mut recv, send) = split(far);
+            let (mut recv, mut send) = split(far);
             assert_eq!(read_opening(&mut recv).await.unwrap(), SERVICE);
+            let mut kind = [0];
+            recv.read_exact(&mut kind).await.unwrap();
+            if is_old && kind == [5] {
+                let refusal = Refusal::new(ErrorCode::BadRequest, "a request of unknown type");
+                send.write_all(&Answer::Error(refusal).encode()).await.unwrap();
+                return;
+            }
+            let recv = Cursor::new(kind).chain(recv);
             let prioritise = |_: &mut _, priority| priorities.lock().unwrap().push(priority);
             let _ = server.serve_prioritised(send, recv, prioritise).await;
         });
