@@ -10,12 +10,15 @@ use cabo::address::Address;
 use cabo::service::media::ItemPath;
 use tracing_subscriber::filter::LevelFilter;
 
+use self::exclude::Globs;
 use self::transfer::Transfer;
 use super::{Globals, block_on};
 use crate::exit::Failure;
 use crate::redes;
 use crate::session;
 
+mod dry;
+mod exclude;
 mod persist;
 mod seen;
 mod told;
@@ -27,13 +30,15 @@ pub(crate) use self::transfer::{folder_and, open_target};
 ///
 /// What arrives is written to a file beside the target and renamed when all of it is proved. Run the same command again
 /// after anything went wrong: it goes on where it was. A server that is lost is looked for until the patience ends.
-/// What stands at the target's place stays until then: the same file is not fetched again, another one is replaced.
+/// What stands at the target's place stays until then: the same file is not fetched again, another one is replaced. With
+/// --all, folders that are empty come too, and times and modes are kept.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
   cabo get tcp://host/trip/day1.mp4            into this folder
   cabo get udp://host/film.mp4 -o copy.mp4     under another name
   cabo get eth://enp3s0 --all -o ./copy        everything, several items at once
+  cabo get udp://host --all -n -x '*.iso'      what that would bring without images
   cabo get unix:///run/cabo.sock 'a b.txt'     names beside an address need no percent signs
   cabo get redes://veth0/video.mp4             from a server of the course protocol
   cabo get udp://host/notes.txt -o - | less    to stdout")]
@@ -50,9 +55,15 @@ pub(crate) struct Args {
     /// Everything in the folder that is named, or in the whole catalogue
     #[arg(short, long)]
     all: bool,
-    /// Items at once, with --all
+    /// Streams at once, with --all: long items, or batches of small ones
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
+    /// Leave out what this pattern fits, with --all: '*.tmp' is a name at any depth, 'sub/*.log' a path
+    #[arg(short = 'x', long, value_name = "GLOB", requires = "all", value_parser = Globs::check)]
+    exclude: Vec<String>,
+    /// Say what would be fetched, and write nothing, with --all
+    #[arg(short = 'n', long, requires = "all")]
+    dry_run: bool,
     /// How long to look for a server that was lost: 90s, 5m, 0s
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     patience: Duration,
@@ -75,8 +86,18 @@ struct Wish {
 enum What {
     /// One item; the empty path is the only one that there is.
     One(ItemPath),
-    /// All beneath a folder, so many at once.
-    All(ItemPath, usize),
+    /// All beneath a folder.
+    All(All),
+}
+
+/// A wish for all beneath a folder.
+struct All {
+    folder: ItemPath,
+    /// Streams at once.
+    parallel: usize,
+    excluded: Globs,
+    /// Only what it would bring.
+    is_dry: bool,
 }
 
 /// Where it goes.
@@ -97,6 +118,10 @@ impl Args {
         globals.log(LevelFilter::WARN);
         let item = self.item.as_ref().map(|item| item.as_bytes());
         if let Some(asked) = redes::Asked::of(self.url.as_bytes(), item)? {
+            if self.dry_run || !self.exclude.is_empty() {
+                let text = "a redes link does not tell what it has: leave --exclude and --dry-run";
+                return Err(Failure::usage(text).into());
+            }
             let output = redes_output(place(Path::new(&self.output), self.all)?)?;
             return block_on(redes::get::run(asked, output, self.all, globals));
         }
@@ -109,7 +134,15 @@ impl Args {
         let (address, item) = session::address_and_item(self.url.as_bytes(), item)?;
         address.check_connect().map_err(|error| Failure::usage(error.to_string()))?;
         let place = place(Path::new(&self.output), self.all)?;
-        let what = if self.all { What::All(item, self.jobs.into()) } else { What::One(item) };
+        let what = match self.all {
+            true => What::All(All {
+                folder: item,
+                parallel: self.jobs.into(),
+                excluded: Globs::new(&self.exclude)?,
+                is_dry: self.dry_run,
+            }),
+            false => What::One(item),
+        };
         let (patience, is_plain) = (self.patience, self.plain);
         Ok(Wish { address, what, place, patience, is_plain, globals })
     }

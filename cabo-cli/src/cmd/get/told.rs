@@ -44,8 +44,20 @@ impl Failed {
         }
     }
 
-    fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.by_name.len() as u64 + self.more
+    }
+
+    pub(super) fn print(&self, is_json: bool) -> anyhow::Result<()> {
+        for (name, error) in &self.by_name {
+            if is_json {
+                json::line(&json!({"event": "failed", "name": name.to_string(), "error": error}))?;
+            } else {
+                let name = if name.is_root() { String::new() } else { format!("{name}: ") };
+                stderr::say(&format!("cabo: {name}{}", human::escaped(error)));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -152,14 +164,7 @@ impl Transfer {
     ) -> anyhow::Result<()> {
         let resumed = self.seen.all_resumed().min(summary.bytes);
         let globals = self.wish.globals;
-        for (name, error) in &failed.by_name {
-            if globals.json {
-                json::line(&json!({"event": "failed", "name": name.to_string(), "error": error}))?;
-            } else {
-                let name = if name.is_root() { String::new() } else { format!("{name}: ") };
-                stderr::say(&format!("cabo: {name}{}", human::escaped(error)));
-            }
-        }
+        failed.print(globals.json)?;
         for name in links {
             if globals.json {
                 json::line(&json!({"event": "left_out", "name": name.to_string()}))?;

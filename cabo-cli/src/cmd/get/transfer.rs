@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use cabo::client::Client;
 use cabo::service::media::{
-    BlockRange, EntryKind, ErrorCode, FetchAllOptions, FetchError, FetchOptions, FetchReport,
-    ItemPath, MediaClient, MediaError, Progress, Refusal, Target, Version, fetch, fetch_all, tree,
+    BlockRange, EntryKind, ErrorCode, FetchError, FetchOptions, FetchReport, ItemPath, MediaClient,
+    MediaError, Progress, Refusal, Target, Version, fetch, fetch_all, tree,
 };
 use serde_json::json;
 use tokio::sync::Notify;
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::persist::Persist;
 use super::seen::Seen;
 use super::told::Failed;
-use super::{Place, What, Wish};
+use super::{All, Place, What, Wish};
 use crate::cmd::interrupted;
 use crate::exit::{self, Failure};
 use crate::session;
@@ -55,7 +55,7 @@ impl Transfer {
             What::One(item) => item.components().last().map_or_else(String::new, |name| {
                 ItemPath::new(name).map_or_else(|_| String::new(), |name| name.to_string())
             }),
-            What::All(..) => wish.address.to_string(),
+            What::All(_) => wish.address.to_string(),
         };
         let bar = Bar::new(name, is_shown);
         let seen = Arc::new(Seen::new(bar, wish.globals.json));
@@ -86,21 +86,20 @@ impl Transfer {
 
     async fn fetch(&self) -> anyhow::Result<ExitCode> {
         match (&self.wish.what, &self.wish.place) {
-            (What::All(folder, parallel), Place::Folder(place)) => {
-                self.fetch_all(folder, *parallel, place).await
-            }
+            (What::All(all), Place::Folder(place)) if all.is_dry => self.compare(all, place).await,
+            (What::All(all), Place::Folder(place)) => self.fetch_all(all, place).await,
             (What::One(item), Place::Stdout) => self.print(item).await,
             (What::One(item), Place::Folder(place)) => self.fetch_one(item, place, None).await,
             (What::One(item), Place::File { folder, name }) => {
                 self.fetch_one(item, folder, Some(name)).await
             }
-            (What::All(..), Place::File { .. } | Place::Stdout) => {
+            (What::All(_), Place::File { .. } | Place::Stdout) => {
                 Err(Failure::usage("--all needs a folder: -o DIR").into())
             }
         }
     }
 
-    fn persist(&self) -> Persist<'_> {
+    pub(super) fn persist(&self) -> Persist<'_> {
         let (wish, bar) = (&self.wish, &self.seen.bar);
         let is_quiet = wish.globals.quiet;
         Persist {
@@ -149,18 +148,14 @@ impl Transfer {
 
     // --- all items --------------------------------------------------------------------------------------------------
 
-    async fn fetch_all(
-        &self,
-        folder: &ItemPath,
-        parallel: usize,
-        place: &Path,
-    ) -> anyhow::Result<ExitCode> {
+    async fn fetch_all(&self, all: &All, place: &Path) -> anyhow::Result<ExitCode> {
+        let folder = &all.folder;
         let target = open_target(place, true)?;
         let (mut failed, mut links) = (Failed::default(), Vec::new());
         let mut told = Ok(());
         let work = async |media: &MediaClient| {
             failed = Failed::default();
-            self.count(media, folder, &mut links).await?;
+            self.count(media, all, &mut links).await?;
             let seen = self.seen.clone();
             let tell = move |name: &ItemPath, progress| seen.note(name, progress);
             let on_item = |name: &ItemPath, result: &Result<FetchReport, FetchError>| match result {
@@ -172,7 +167,7 @@ impl Transfer {
                 Ok(_) => {}
                 Err(error) => failed.add(name, &folder_and(place, name), error),
             };
-            let options = FetchAllOptions { parallel, ..FetchAllOptions::default() };
+            let options = all.options();
             let result = fetch_all(media, folder, &target, &options, tell, on_item).await;
             self.seen.next_session();
             result
@@ -188,14 +183,14 @@ impl Transfer {
     async fn count(
         &self,
         media: &MediaClient,
-        folder: &ItemPath,
+        all: &All,
         links: &mut Vec<ItemPath>,
     ) -> Result<(), FetchError> {
         if self.seen.total_bytes().is_some() {
             return Ok(());
         }
         links.clear();
-        let mut listing = media.list(folder, true).await?;
+        let mut listing = media.list(&all.folder, true).await?;
         let (mut total_bytes, mut entries) = (0_u64, 0_u64);
         loop {
             let entry = match listing.next().await {
@@ -210,6 +205,9 @@ impl Transfer {
             if entries > ENTRIES_MAX {
                 let endless = "more than 10,000,000 entries; name one of the folders";
                 return Err(MediaError::Malformed(endless).into());
+            }
+            if all.excluded.fit(&entry.path) {
+                continue;
             }
             match entry.kind {
                 EntryKind::File => total_bytes = total_bytes.saturating_add(entry.size),
