@@ -14,6 +14,7 @@ mod disk;
 mod errors;
 mod ether;
 mod explain;
+mod folders;
 mod get;
 mod groups;
 mod habits;

@@ -59,10 +59,10 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
     /// Leave out what this pattern fits, with --all: '*.tmp' is a name at any depth, 'sub/*.log' a path
-    #[arg(short = 'x', long, value_name = "GLOB", requires = "all", value_parser = Globs::check)]
+    #[arg(short = 'x', long, value_name = "GLOB", value_parser = Globs::check)]
     exclude: Vec<String>,
     /// Say what would be fetched, and write nothing, with --all
-    #[arg(short = 'n', long, requires = "all")]
+    #[arg(short = 'n', long)]
     dry_run: bool,
     /// How long to look for a server that was lost: 90s, 5m, 0s
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
@@ -134,6 +134,10 @@ impl Args {
         let (address, item) = session::address_and_item(self.url.as_bytes(), item)?;
         address.check_connect().map_err(|error| Failure::usage(error.to_string()))?;
         let place = place(Path::new(&self.output), self.all)?;
+        if !self.all && (self.dry_run || !self.exclude.is_empty()) {
+            let text = "--exclude and --dry-run are for folders: add --all";
+            return Err(Failure::usage(text).into());
+        }
         let what = match self.all {
             true => What::All(All {
                 folder: item,
