@@ -59,7 +59,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
     /// Leave out what this pattern fits, with --all: '*.tmp' is a name at any depth, 'sub/*.log' a path
-    #[arg(short = 'x', long, value_name = "GLOB", value_parser = Globs::check)]
+    #[arg(short = 'x', long, value_name = "GLOB")]
     exclude: Vec<String>,
     /// Say what would be fetched, and write nothing, with --all
     #[arg(short = 'n', long)]

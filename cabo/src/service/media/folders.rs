@@ -187,3 +187,30 @@ fn umask() -> Option<u32> {
         u32::from_str_radix(text.trim(), 8).ok()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// M-12.9, as a disk without upper and lower case would show it.
+    #[test]
+    fn one_file_under_two_names_is_one_item_unless_both_names_are_there() {
+        let place = tempfile::TempDir::new().unwrap();
+        std::fs::write(place.path().join("Read"), b"first").unwrap();
+        let target = Target::open(place.path()).unwrap();
+        let mut folders = Folders::default();
+        let folder = folders.get(&target, &ItemPath::default()).unwrap();
+        let (inode, links) = folder.inode(b"Read").unwrap();
+        let (first, second) = (ItemPath::new("Read").unwrap(), ItemPath::new("read").unwrap());
+        for _ in 0..2 {
+            folders.note(&folder, &first, inode, links).unwrap();
+            let refused = folders.note(&folder, &second, inode, links);
+            assert!(matches!(refused, Err(FetchError::Occupied(ONE_NAME))), "{refused:?}");
+        }
+        std::fs::hard_link(place.path().join("Read"), place.path().join("read")).unwrap();
+        folders.note(&folder, &second, inode, 2).unwrap();
+        // A number that was given to a new file says nothing about the file that had it before.
+        folders.note_new(&second, inode);
+        folders.note(&folder, &second, inode, 1).unwrap();
+    }
+}
