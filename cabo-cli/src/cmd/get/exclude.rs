@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use cabo::service::media::{FetchAllOptions, ItemPath};
+use cabo::service::media::{FetchAllOptions, ItemPath, LeftOut};
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::All;
@@ -42,8 +42,7 @@ impl Globs {
 impl All {
     pub(super) fn options(&self) -> FetchAllOptions {
         let excluded = self.excluded.clone();
-        let is_left_out: Arc<dyn Fn(&ItemPath) -> bool + Send + Sync> =
-            Arc::new(move |item| excluded.fit(item));
+        let is_left_out: LeftOut = Arc::new(move |item| excluded.fit(item));
         FetchAllOptions {
             parallel: self.parallel,
             is_left_out: Some(is_left_out),

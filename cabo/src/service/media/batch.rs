@@ -32,6 +32,8 @@ pub(super) const WRITERS: u32 = 16;
 const GROUP_FILES: usize = 64;
 const GROUP_BYTES: u64 = 1 << 20;
 
+pub(super) type OnProgress = Box<dyn Fn(&ItemPath, Progress) + Send + Sync>;
+
 /// What all parts of one run share.
 pub(super) struct Run {
     pub(super) client: MediaClient,
@@ -40,7 +42,7 @@ pub(super) struct Run {
     /// The disk of the target; one may be mounted beneath it.
     pub(super) device: u64,
     pub(super) options: FetchOptions,
-    pub(super) on_progress: Box<dyn Fn(&ItemPath, Progress) + Send + Sync>,
+    pub(super) on_progress: OnProgress,
     /// The server knows READ MANY, as far as is known (M-12.1).
     pub(super) has_many: AtomicBool,
     pub(super) folders: Mutex<Folders>,
@@ -117,7 +119,7 @@ impl Run {
         if let Some(file) = open_regular(&folder.dir, name, OFlags::RDONLY)? {
             let stat = rustix::fs::fstat(&file).map_err(failed("look at the existing file"))?;
             let inode = (stat.st_dev, stat.st_ino);
-            self.folders().note(&folder, &entry.path, inode, u64::from(stat.st_nlink))?;
+            self.folders().note(&folder, &entry.path, inode, stat.st_nlink > 1)?;
             if super::catalogue::size(&stat) == entry.size {
                 known = Some(hash_of(&file)?);
             }
@@ -163,8 +165,8 @@ impl Run {
         let mut folders = self.folders();
         let folder = folders.get(&self.target, &above)?;
         let (ours, existing) = partial.inodes()?;
-        if let Some((inode, links)) = existing {
-            folders.note(&folder, name, inode, links)?;
+        if let Some((inode, has_more_names)) = existing {
+            folders.note(&folder, name, inode, has_more_names)?;
         }
         folders.note_new(name, ours);
         Ok(())
@@ -237,7 +239,10 @@ impl Run {
                 }
                 Ok(())
             }
-            error => Err(error.into()),
+            error @ (MediaError::Broken(_)
+            | MediaError::Stalled { .. }
+            | MediaError::Malformed(_)
+            | MediaError::WrongBlock { .. }) => Err(error.into()),
         }
     }
 

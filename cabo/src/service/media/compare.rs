@@ -145,11 +145,11 @@ impl Comparison<'_> {
                 }
                 Looked::Small(name, bytes, hash) => {
                     let wanted = Wanted { item: self.folder.join(&name)?, known: Some(hash) };
-                    if wanted_bytes + wanted.len() > MAX_WANTED_BYTES {
+                    if wanted_bytes + wanted.wire_bytes() > MAX_WANTED_BYTES {
                         self.many(std::mem::take(&mut small), on_item).await?;
                         wanted_bytes = 0;
                     }
-                    wanted_bytes += wanted.len();
+                    wanted_bytes += wanted.wire_bytes();
                     small.push((name, bytes, wanted));
                 }
             }

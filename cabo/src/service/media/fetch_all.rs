@@ -31,6 +31,9 @@ const BATCH_BYTES: u64 = 4 << 20;
 /// Outcomes that wait for who listens.
 const OUTCOMES: usize = 1024;
 
+/// Tells of an item, by its path from the folder that is fetched, whether it is left out.
+pub type LeftOut = Arc<dyn Fn(&ItemPath) -> bool + Send + Sync>;
+
 /// How a folder is fetched.
 #[derive(Clone)]
 pub struct FetchAllOptions {
@@ -39,7 +42,7 @@ pub struct FetchAllOptions {
     /// What the server is told about the urgency (M-7.2).
     pub priority: u8,
     /// What is left out, by its path from the folder; with a folder goes what is beneath.
-    pub is_left_out: Option<Arc<dyn Fn(&ItemPath) -> bool + Send + Sync>>,
+    pub is_left_out: Option<LeftOut>,
 }
 
 impl Default for FetchAllOptions {
@@ -191,11 +194,11 @@ impl Feed {
     }
 
     async fn push(&mut self, small: Small) -> Result<(), FetchError> {
-        if self.wanted_bytes + small.wanted.len() > MAX_WANTED_BYTES {
+        if self.wanted_bytes + small.wanted.wire_bytes() > MAX_WANTED_BYTES {
             self.start_batch().await?;
         }
         self.batch_bytes += small.bytes;
-        self.wanted_bytes += small.wanted.len();
+        self.wanted_bytes += small.wanted.wire_bytes();
         self.batch.push(small);
         if self.batch.len() >= BATCH_FILES || self.batch_bytes >= BATCH_BYTES {
             self.start_batch().await?;

@@ -33,10 +33,10 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// What stands under `name`, and how many names it has.
-    pub(super) fn inode(&self, name: &[u8]) -> Option<(Inode, u64)> {
+    /// What stands under `name`, and whether it has more names.
+    pub(super) fn inode(&self, name: &[u8]) -> Option<(Inode, bool)> {
         let stat = rustix::fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some(((stat.st_dev, stat.st_ino), u64::from(stat.st_nlink)))
+        Some(((stat.st_dev, stat.st_ino), stat.st_nlink > 1))
     }
 
     /// Whether an entry has just this name, and not only one that the disk takes for it.
@@ -111,14 +111,14 @@ impl Folders {
         folder: &Folder,
         item: &ItemPath,
         inode: Inode,
-        links: u64,
+        has_more_names: bool,
     ) -> Result<(), FetchError> {
         let mark = self.hashing.hash_one(item);
         if *self.files.entry(inode).or_insert(mark) == mark {
             return Ok(());
         }
         let (_, name) = item.split_last().ok_or(super::path::PathError::Empty)?;
-        if links > 1 && folder.has_exactly(name) {
+        if has_more_names && folder.has_exactly(name) {
             return Ok(()); // a file with two names, each of them exact
         }
         Err(FetchError::Occupied(ONE_NAME))
@@ -200,17 +200,17 @@ mod tests {
         let target = Target::open(place.path()).unwrap();
         let mut folders = Folders::default();
         let folder = folders.get(&target, &ItemPath::default()).unwrap();
-        let (inode, links) = folder.inode(b"Read").unwrap();
+        let (inode, has_more_names) = folder.inode(b"Read").unwrap();
         let (first, second) = (ItemPath::new("Read").unwrap(), ItemPath::new("read").unwrap());
         for _ in 0..2 {
-            folders.note(&folder, &first, inode, links).unwrap();
-            let refused = folders.note(&folder, &second, inode, links);
+            folders.note(&folder, &first, inode, has_more_names).unwrap();
+            let refused = folders.note(&folder, &second, inode, has_more_names);
             assert!(matches!(refused, Err(FetchError::Occupied(ONE_NAME))), "{refused:?}");
         }
         std::fs::hard_link(place.path().join("Read"), place.path().join("read")).unwrap();
-        folders.note(&folder, &second, inode, 2).unwrap();
+        folders.note(&folder, &second, inode, true).unwrap();
         // A number that was given to a new file says nothing about the file that had it before.
         folders.note_new(&second, inode);
-        folders.note(&folder, &second, inode, 1).unwrap();
+        folders.note(&folder, &second, inode, false).unwrap();
     }
 }

@@ -25,7 +25,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// Bytes that it takes in a request, of [`MAX_WANTED_BYTES`].
-    pub fn len(&self) -> usize {
+    pub fn wire_bytes(&self) -> usize {
         let path = self.item.as_bytes().len();
         varint::len(path as u64) + path + 1 + self.known.map_or(0, |known| known.0.len())
     }
@@ -135,7 +135,7 @@ impl ManyReader {
 
 /// The value of the field `paths` (M-12.2).
 pub(super) fn encode(wanted: &[Wanted]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(wanted.iter().map(Wanted::len).sum());
+    let mut value = Vec::with_capacity(wanted.iter().map(Wanted::wire_bytes).sum());
     for Wanted { item, known } in wanted {
         varint::put(&mut value, item.as_bytes().len() as u64);
         value.extend_from_slice(item.as_bytes());

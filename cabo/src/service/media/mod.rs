@@ -44,7 +44,7 @@ pub use client::{
 pub use compare::{Compared, Difference, compare_all};
 pub use error::{ErrorCode, MediaError, Refusal};
 pub use fetch::{FetchOptions, FetchReport, Progress, fetch};
-pub use fetch_all::{FetchAllOptions, FetchSummary, fetch_all};
+pub use fetch_all::{FetchAllOptions, FetchSummary, LeftOut, fetch_all};
 pub use many::{MAX_WANTED_BYTES, ManyItem, ManyReader, Wanted};
 pub use path::{ItemPath, MAX_NAME_BYTES, MAX_PATH_BYTES, PARTIAL_SUFFIX, PathError};
 pub use serve::{Limits, MediaServer, ServeError};

@@ -202,10 +202,10 @@ impl Partial {
     }
 
     /// The numbers of the file itself, which it keeps under its name, and of the one that stood there.
-    pub(super) fn inodes(&self) -> Result<(Inode, Option<(Inode, u64)>), FetchError> {
+    pub(super) fn inodes(&self) -> Result<(Inode, Option<(Inode, bool)>), FetchError> {
         let look = |file: &File| {
             let stat = rustix::fs::fstat(file).map_err(failed("look at the file"))?;
-            Ok::<_, FetchError>(((stat.st_dev, stat.st_ino), u64::from(stat.st_nlink)))
+            Ok::<_, FetchError>(((stat.st_dev, stat.st_ino), stat.st_nlink > 1))
         };
         Ok((look(&self.file)?.0, self.existing.as_ref().map(look).transpose()?))
     }

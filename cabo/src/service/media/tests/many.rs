@@ -86,7 +86,7 @@ async fn as_many_as_a_request_takes_are_answered_in_the_memory_of_one_read() {
     let stage = Stage::with(limits);
     stage.write("file", &content(700, 1));
     let one = wanted("file");
-    let count = MAX_WANTED_BYTES / one.len();
+    let count = MAX_WANTED_BYTES / one.wire_bytes();
     let answers = ask(&stage, vec![one; count], true).await;
     assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|(_, bytes)| bytes.is_some())));
     assert_eq!(answers.len(), count);
