@@ -89,7 +89,7 @@ impl Run {
     }
 
     /// The folder for unfinished files, made with the first of them.
-    fn staging(&self) -> Result<Arc<Staging>, FetchError> {
+    pub(super) fn staging(&self) -> Result<Arc<Staging>, FetchError> {
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(staging) = staging.as_ref() {
             return Ok(staging.clone());
@@ -316,11 +316,10 @@ impl Run {
         };
         let existing = match (bytes, existing) {
             (Some(bytes), existing) => {
-                let staging = self.staging()?;
-                let staged = staging.put(&bytes, info.modified, info.mode)?;
+                let staged = self.staging()?.put(&bytes, info.modified, info.mode)?;
                 let report = report(0, u64::from(info.size > 0));
                 let existing = existing.map(|existing| existing.inode);
-                let to_place = ToPlace { name, report, staged, staging, folder, existing };
+                let to_place = ToPlace { name, report, staged, folder, existing };
                 return Ok(Written::Staged(Box::new(to_place)));
             }
             (None, Some(existing)) if wanted.known == Some(root) => existing,

@@ -19,7 +19,7 @@ use super::batch::Run;
 use super::fetch::{FetchReport, blocking};
 use super::folders::{Folder, Inode};
 use super::path::ItemPath;
-use super::staging::{Staged, Staging};
+use super::staging::Staged;
 use super::target::{FetchError, failed};
 
 /// A round begins with so many files, or so many bytes, or after so long.
@@ -43,7 +43,6 @@ pub(super) struct ToPlace {
     pub(super) name: ItemPath,
     pub(super) report: FetchReport,
     pub(super) staged: Staged,
-    pub(super) staging: Arc<Staging>,
     pub(super) folder: Arc<Folder>,
     pub(super) existing: Option<Inode>,
 }
@@ -107,7 +106,8 @@ impl Round {
 }
 
 fn place(run: &Run, to_place: &ToPlace) -> Result<(), FetchError> {
-    let ToPlace { name: item, staged, staging, folder, existing, .. } = to_place;
+    let ToPlace { name: item, staged, folder, existing, .. } = to_place;
+    let staging = run.staging()?;
     let (_, name) = item.split_last().ok_or(super::path::PathError::Empty)?;
     let mut folders = run.folders();
     match staging.place(*staged, folder, name, *existing) {
