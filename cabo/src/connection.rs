@@ -22,6 +22,7 @@ pub use cabo_proto::wire::code::Code;
 
 pub use self::handle::{Connection, ConnectionStats, DatagramError, Farewell};
 use crate::carrier::Peer;
+use crate::endpoint::peer_at;
 
 /// Datagrams that wait for the application; beyond it the oldest goes.
 const DATAGRAMS_MAX: usize = 256;
@@ -245,8 +246,17 @@ impl Shared {
         self.is_server
     }
 
-    pub(crate) fn peer(&self) -> Peer {
+    /// Where the peer was at first.
+    pub(crate) fn first_peer(&self) -> Peer {
         self.from
+    }
+
+    /// Where the peer is.
+    pub(crate) fn peer(&self) -> Peer {
+        match &self.lock().machine {
+            Machine::Packets(packets) => peer_at(&packets.remote(), self.from),
+            Machine::Records(_) => self.from,
+        }
     }
 
     /// Wakes the driver, once until it comes.

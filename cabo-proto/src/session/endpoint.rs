@@ -375,7 +375,7 @@ impl Endpoint {
         let Ok(mut connection) = PacketConnection::server(now, start, sender, is_proved) else {
             return self.drop(Dropped::Limit);
         };
-        connection.handle_packet(now, packet, datagram);
+        connection.handle_packet(now, from, packet, datagram, &mut *self.chance);
         if connection.stats().packets_received == 0 {
             return self.drop(Dropped::Forged);
         }
@@ -449,6 +449,11 @@ impl Endpoint {
         if entry.is_half_open {
             self.release_half_open(entry.source);
         }
+    }
+
+    /// What connections draw their questions from ([`PacketConnection::handle_packet`]).
+    pub fn chance(&mut self) -> &mut dyn Chance {
+        &mut *self.chance
     }
 
     /// Takes no more connections.

@@ -2,7 +2,7 @@
 //!
 //! Host 0 connects, host 1 listens. Each step takes the earliest thing that is due anywhere: a packet that arrives or a
 //! timer. Nothing sleeps; a day of silence is one step. Hosts that keep each other busy without any time passing are a
-//! fault: the net panics and names its seed.
+//! fault: the net panics and names its seed. A host may change its address; what goes to one that nobody has is counted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +25,26 @@ const STEPS_AT_ONCE_MAX: u32 = 200_000;
 /// Sees each packet that a host puts on the cable, by the index of the host; it may change it, and `false` loses it.
 pub type Filter = Box<dyn FnMut(usize, &mut Vec<u8>) -> bool>;
 
+/// What is on the cable.
+#[derive(Clone, Debug)]
+pub struct Datagram {
+    from: Remote,
+    to: Remote,
+    bytes: Vec<u8>,
+}
+
+impl AsRef<[u8]> for Datagram {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl AsMut<[u8]> for Datagram {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
 /// One host: its door, its connections, and what happened on them.
 pub struct Host {
     /// The door.
@@ -36,7 +56,9 @@ pub struct Host {
     /// Whether a listening host lets everybody in at once.
     pub is_admitting: bool,
     crypto: Arc<dyn Crypto>,
-    remote: Remote,
+    addresses: Vec<Remote>, // all that lead to it
+    sources: Vec<Remote>,   // written on what it sends, each in turn
+    sent: usize,
 }
 
 /// Two hosts and a cable.
@@ -46,7 +68,9 @@ pub struct Net {
     /// Host 0 connects, host 1 listens.
     pub hosts: [Host; 2],
     /// From host 0 to host 1, and back.
-    pub links: [Link<Vec<u8>>; 2],
+    pub links: [Link<Datagram>; 2],
+    /// Packets and their bytes that came to addresses that nobody has.
+    pub astray: BTreeMap<Remote, (u64, u64)>,
     /// Stands between the hosts and the cable.
     pub filter: Option<Filter>,
     started: Instant,
@@ -91,7 +115,9 @@ impl Net {
                 events: Vec::new(),
                 is_admitting: true,
                 crypto,
-                remote: remote(index),
+                addresses: vec![remote(index)],
+                sources: vec![remote(index)],
+                sent: 0,
             }
         };
         let [client, server] = crypto;
@@ -100,6 +126,7 @@ impl Net {
             now,
             hosts: [host(0, client), host(1, server)],
             links: [Link::new(forward, seed), Link::new(backward, !seed)],
+            astray: BTreeMap::new(),
             filter: None,
             started: now,
             seed,
@@ -115,7 +142,7 @@ impl Net {
 
     /// Starts a connection from host 0 to host 1.
     pub fn connect(&mut self) -> Option<Handle> {
-        let to = self.hosts[1].remote;
+        let to = self.hosts[1].address();
         let host = &mut self.hosts[0];
         let (handle, connection) = host.endpoint.connect(self.now, to, &*host.crypto).ok()?;
         host.connections.insert(handle, connection);
@@ -124,7 +151,13 @@ impl Net {
 
     /// Puts a datagram on the cable as if `from` had sent it.
     pub fn inject(&mut self, from: usize, datagram: Vec<u8>) {
-        let _ = self.links[from].send(self.now, datagram);
+        self.inject_as(from, self.hosts[from].address(), datagram);
+    }
+
+    /// The same with another address written on it.
+    pub fn inject_as(&mut self, from: usize, address: Remote, bytes: Vec<u8>) {
+        let to = self.hosts[1 - from].address();
+        let _ = self.links[from].send(self.now, Datagram { from: address, to, bytes });
     }
 
     /// Runs until `is_done` or until `limit` of virtual time has passed; true if done.
@@ -182,13 +215,11 @@ impl Net {
                 while let Some(batch) = connection.poll_transmit(self.now, &mut out, BATCH_PACKETS)
                 {
                     for packet in out.chunks(batch.segment_bytes) {
-                        put(
-                            self.now,
-                            &mut self.links[from],
-                            &mut self.filter,
-                            from,
-                            packet.to_vec(),
-                        );
+                        host.sent += 1;
+                        let source = host.sources[host.sent % host.sources.len()];
+                        let datagram =
+                            Datagram { from: source, to: batch.to, bytes: packet.to_vec() };
+                        put(self.now, &mut self.links[from], &mut self.filter, from, datagram);
                     }
                     out.clear();
                     calls += 1;
@@ -213,20 +244,29 @@ impl Net {
         }
     }
 
-    fn receive(&mut self, to: usize, mut datagram: Vec<u8>) {
+    fn receive(&mut self, to: usize, datagram: Datagram) {
         let now = self.now;
-        let from = self.hosts[1 - to].remote;
+        let Datagram { from, to: address, mut bytes } = datagram;
         let host = &mut self.hosts[to];
-        match host.endpoint.route(now, from, from, &mut datagram) {
+        if !host.addresses.contains(&address) {
+            let (packets, total) = self.astray.entry(address).or_default();
+            *packets += 1;
+            *total += bytes.len() as u64;
+            return;
+        }
+        let source = Remote::new(from.host()).unwrap_or(from);
+        match host.endpoint.route(now, from, source, &mut bytes) {
             Routed::To(handle, packet) => {
                 if let Some(connection) = host.connections.get_mut(&handle) {
-                    connection.handle_packet(now, &packet, &mut datagram);
+                    let chance = host.endpoint.chance();
+                    connection.handle_packet(now, from, &packet, &mut bytes, chance);
                 }
             }
             Routed::New(handle, connection) => {
                 host.connections.insert(handle, *connection);
             }
             Routed::Answer(answer) => {
+                let answer = Datagram { from: address, to: from, bytes: answer };
                 put(now, &mut self.links[to], &mut self.filter, to, answer);
             }
             Routed::Discovery(_) | Routed::Dropped(_) => {}
@@ -272,6 +312,23 @@ impl Host {
         }
     }
 
+    /// The first of its addresses.
+    pub fn address(&self) -> Remote {
+        self.addresses[0]
+    }
+
+    /// From now on it has these addresses and no other, and sends from each of them in turn. At least one.
+    pub fn set_addresses(&mut self, addresses: &[Remote]) {
+        self.set_sources(addresses);
+        self.addresses = addresses.to_vec();
+    }
+
+    /// Writes these addresses on what it sends, each in turn, whether they lead to it or not. At least one.
+    pub fn set_sources(&mut self, sources: &[Remote]) {
+        assert!(!sources.is_empty(), "a packet comes from somewhere");
+        self.sources = sources.to_vec();
+    }
+
     /// Loses everything but its identity, as a process that was killed and started again does.
     pub fn restart(&mut self, endpoint: Endpoint) {
         self.endpoint = endpoint;
@@ -282,13 +339,13 @@ impl Host {
 
 fn put(
     now: Instant,
-    link: &mut Link<Vec<u8>>,
+    link: &mut Link<Datagram>,
     filter: &mut Option<Filter>,
     from: usize,
-    mut packet: Vec<u8>,
+    mut datagram: Datagram,
 ) {
-    if filter.as_mut().is_none_or(|filter| filter(from, &mut packet)) {
-        let _ = link.send(now, packet); // a cable tells nobody
+    if filter.as_mut().is_none_or(|filter| filter(from, &mut datagram.bytes)) {
+        let _ = link.send(now, datagram); // a cable tells nobody
     }
 }
 

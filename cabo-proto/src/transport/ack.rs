@@ -70,6 +70,11 @@ impl AckTracker {
         Self { is_immediate: true, ..Self::new() }
     }
 
+    /// The path is a new one: the peer's window grows by our acknowledgements again (T-17.5).
+    pub fn on_new_path(&mut self) {
+        self.eliciting_total = 0;
+    }
+
     /// True if `number` would be a duplicate; asks without recording, so that a replay costs no decryption.
     pub fn is_duplicate(&self, number: u64) -> bool {
         number < self.floor || number == u64::MAX || self.seen.contains(number)

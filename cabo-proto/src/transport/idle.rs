@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(45);
 
 const PROBES: u32 = 3; // keep-alives that must fail before the timeout
+const QUIET_LEAST: Duration = Duration::from_millis(500); // until one asks whether the peer is still there (T-14.3)
+const QUIET_PTOS: u32 = 3;
 
 /// The idle timer of one connection.
 #[derive(Clone, Debug)]
@@ -15,12 +17,22 @@ pub struct Idle {
     heard_at: Instant,
     asked_at: Option<Instant>, // the first packet since then that asks for an answer
     kept_at: Instant,          // the last packet either way that a keep-alive would have replaced
+    quiet_since: Instant,      // the last packet that said something new, or our last question
+    questions: u32,            // since it said something new
 }
 
 impl Idle {
     /// Ends a connection after `timeout` without a word; `keep_alive` asks for one before that.
     pub fn new(now: Instant, timeout: Duration, keep_alive: bool) -> Self {
-        Self { timeout, keep_alive, heard_at: now, asked_at: None, kept_at: now }
+        Self {
+            timeout,
+            keep_alive,
+            heard_at: now,
+            asked_at: None,
+            kept_at: now,
+            quiet_since: now,
+            questions: 0,
+        }
     }
 
     /// The peer's own timeout; the lower of both counts, zero is none.
@@ -40,6 +52,25 @@ impl Idle {
         self.heard_at = now;
         self.kept_at = now;
         self.asked_at = None;
+    }
+
+    /// What arrived was not only an acknowledgement.
+    pub fn on_news(&mut self, now: Instant) {
+        self.quiet_since = now;
+        self.questions = 0;
+    }
+
+    /// When to ask a peer that owes us something, and of which nothing new was heard, whether it is still there (T-14.3).
+    /// `None` when it was asked often enough.
+    pub fn question_deadline(&self, pto: Duration) -> Option<Instant> {
+        let wait = QUIET_LEAST.max(QUIET_PTOS * pto) * (1 << self.questions.min(16));
+        (wait < self.timeout / (PROBES + 1)).then(|| self.quiet_since + wait)
+    }
+
+    /// It is asked.
+    pub fn on_question(&mut self, now: Instant) {
+        self.quiet_since = now;
+        self.questions += 1;
     }
 
     /// A packet that asks for an answer left.
@@ -104,6 +135,23 @@ mod tests {
         idle.on_peer_timeout(SECOND);
         assert_eq!(idle.deadline(PTO), start + SECOND);
         assert_eq!(idle.deadline(SECOND), start + 3 * SECOND);
+    }
+
+    #[test]
+    fn a_silent_peer_is_asked_soon_and_then_ever_more_rarely() {
+        let start = crate::sim::origin();
+        let mut idle = Idle::new(start, 40 * SECOND, false);
+        let mut now = start;
+        let mut waits = Vec::new();
+        while let Some(at) = idle.question_deadline(PTO) {
+            waits.push((at - now).as_millis());
+            now = at;
+            idle.on_question(now);
+            idle.on_received(now); // it answers, and has nothing to say
+        }
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000]);
+        idle.on_news(now);
+        assert_eq!(idle.question_deadline(PTO), Some(now + SECOND / 2));
     }
 
     #[test]

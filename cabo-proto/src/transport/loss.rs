@@ -268,6 +268,13 @@ impl<F> Loss<F> {
         self.packets.outstanding()
     }
 
+    /// Packets go elsewhere from now on (T-17): the silence of the old way says nothing about the new one, and what comes
+    /// late by the old one says nothing about the order of the new one.
+    pub fn on_moved(&mut self) {
+        self.pto_count = 0;
+        self.packets.clear_traces();
+    }
+
     /// Forgets all packets and returns the outstanding ones: the space's keys are gone, or the peer asked for another
     /// start (a cookie).
     pub fn discard(&mut self) -> Vec<(u64, Sent<F>)> {

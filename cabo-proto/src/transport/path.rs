@@ -1,7 +1,7 @@
 //! One path: its round trip, congestion controller, delivery-rate sampler and pacer, told together what happened.
 //!
 //! All three packet-number spaces share it (T-7.1). `loss.rs` says what became of packets, this says when the next may
-//! leave.
+//! leave. What left on another path than the one in use says nothing about this one (T-17).
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ pub struct Path {
     sampler: Sampler,
     pacer: Pacer,
     in_flight: u64, // bytes
+    number: u32,    // how many paths the connection had before (T-17)
 }
 
 impl Path {
@@ -42,7 +43,31 @@ impl Path {
             sampler: Sampler::new(now),
             pacer: Pacer::new(now, mtu),
             in_flight: 0,
+            number: 0,
         }
+    }
+
+    /// The path after this one, of which nothing is known (T-17.2).
+    #[must_use]
+    pub fn replaced(&self, now: Instant, kind: Kind, mtu: u64) -> Self {
+        Self { number: self.number.wrapping_add(1), ..Self::new(now, kind, mtu) }
+    }
+
+    /// The same path, to another port of the same host (T-17.3): what is known of it stays, what was under way no longer
+    /// counts.
+    pub fn on_moved(&mut self) {
+        self.number = self.number.wrapping_add(1);
+        self.in_flight = 0;
+    }
+
+    /// We are somewhere else ourselves, says the peer: the round trip is taken anew (T-17.5).
+    pub fn on_challenged(&mut self) {
+        self.rtt = self.rtt.restarted();
+    }
+
+    /// Whether a packet left on this path, and not on one before it or beside it.
+    pub fn is_of<F>(&self, sent: &Sent<F>) -> bool {
+        sent.snapshot.path == Some(self.number)
     }
 
     /// The round-trip estimate.
@@ -97,7 +122,12 @@ impl Path {
             self.in_flight += bytes;
         }
         self.pacer.on_sent(bytes);
-        snapshot
+        Snapshot { path: Some(self.number), ..snapshot }
+    }
+
+    /// A packet left to where this path does not lead (T-17.1). It has its snapshot, and no part in anything here.
+    pub fn on_sent_elsewhere(&self) -> Snapshot {
+        self.sampler.snapshot(self.in_flight)
     }
 
     /// There is nothing to send although [`permit`](Self::permit) would allow it, for whatever reason: no data, no
@@ -122,7 +152,10 @@ impl Path {
         let mut acked_bytes = 0;
         let mut newest: Option<&Sent<F>> = None;
         let mut oldest_sent = now;
-        for (_, sent) in acked.acked.iter().filter(|(_, sent)| sent.in_flight) {
+        for (_, sent) in &acked.acked {
+            if !self.is_counted(sent) {
+                continue;
+            }
             acked_bytes += u64::from(sent.bytes);
             self.sampler.on_acked(now, u64::from(sent.bytes), sent.time, &sent.snapshot);
             oldest_sent = oldest_sent.min(sent.time);
@@ -135,7 +168,7 @@ impl Path {
         let rate = self.sampler.sample(now, self.rtt.min());
         let ack = AckSample {
             acked_bytes,
-            lost_bytes: in_flight_bytes(&lost.lost),
+            lost_bytes: self.counted_bytes(&lost.lost),
             prior_in_flight,
             in_flight: self.in_flight,
             oldest_sent,
@@ -154,13 +187,13 @@ impl Path {
 
     /// Packets were found lost by time alone.
     pub fn on_lost<F>(&mut self, now: Instant, outcome: &LossOutcome<F>) {
-        let lost_bytes = in_flight_bytes(&outcome.lost);
-        let Some((_, newest)) = outcome.lost.iter().rfind(|(_, sent)| sent.in_flight) else {
+        let lost_bytes = self.counted_bytes(&outcome.lost);
+        let Some((_, newest)) = outcome.lost.iter().rfind(|(_, sent)| self.is_counted(sent)) else {
             return;
         };
         self.in_flight = self.in_flight.saturating_sub(lost_bytes);
         self.sampler.on_lost(lost_bytes);
-        let oldest = outcome.lost.iter().find(|(_, sent)| sent.in_flight);
+        let oldest = outcome.lost.iter().find(|(_, sent)| self.is_counted(sent));
         let loss = LossSample {
             lost_bytes,
             oldest_sent: oldest.map_or(newest.time, |(_, oldest)| oldest.time),
@@ -169,17 +202,24 @@ impl Path {
             in_flight: self.in_flight,
         };
         self.controller.on_loss(now, &loss);
-        if outcome.is_persistent {
+        // A silence that began on another path is none of this one.
+        if outcome.is_persistent && outcome.lost.iter().all(|(_, sent)| self.is_of(sent)) {
             self.controller.on_persistent_congestion(now);
         }
     }
 
     /// Packets were forgotten without an answer ([`Loss::discard`](super::loss::Loss::discard)).
     pub fn on_discarded<F>(&mut self, discarded: &[(u64, Sent<F>)]) {
-        self.in_flight = self.in_flight.saturating_sub(in_flight_bytes(discarded));
+        self.in_flight = self.in_flight.saturating_sub(self.counted_bytes(discarded));
     }
-}
 
-fn in_flight_bytes<F>(packets: &[(u64, Sent<F>)]) -> u64 {
-    packets.iter().filter(|(_, sent)| sent.in_flight).map(|(_, sent)| u64::from(sent.bytes)).sum()
+    /// Whether a packet has a part in what is in flight here.
+    fn is_counted<F>(&self, sent: &Sent<F>) -> bool {
+        sent.in_flight && self.is_of(sent)
+    }
+
+    fn counted_bytes<F>(&self, packets: &[(u64, Sent<F>)]) -> u64 {
+        let counted = packets.iter().filter(|(_, sent)| self.is_counted(sent));
+        counted.map(|(_, sent)| u64::from(sent.bytes)).sum()
+    }
 }

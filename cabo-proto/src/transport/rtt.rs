@@ -36,6 +36,12 @@ impl Rtt {
         }
     }
 
+    /// The same estimate, which the next sample replaces.
+    #[must_use]
+    pub fn restarted(&self) -> Self {
+        Self { has_sample: false, ..*self }
+    }
+
     /// Takes a sample; `ack_delay` is what the peer says it waited, already capped by what it promised (T-3.2).
     pub fn on_sample(&mut self, sample: Duration, ack_delay: Duration) {
         self.latest = sample;

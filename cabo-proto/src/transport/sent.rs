@@ -133,6 +133,11 @@ impl<F> SentPackets<F> {
         }
     }
 
+    /// Forgets all traces.
+    pub(super) fn clear_traces(&mut self) {
+        self.traces.clear();
+    }
+
     /// Takes out everything, for a space whose keys are gone.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = (u64, Sent<F>)> + '_ {
         self.outstanding = 0;

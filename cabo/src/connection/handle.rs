@@ -229,9 +229,9 @@ impl Connection {
         flushed(self.shared()).await;
     }
 
-    /// Where the peer is.
+    /// Where the peer is. On a datagram carrier that may change (session S-10).
     pub fn from(&self) -> Peer {
-        self.shared().from
+        self.shared().peer()
     }
 
     /// The scheme of the carrier: `eth`, `udp`, `tcp`, `unix`, `memory`.

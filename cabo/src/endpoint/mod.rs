@@ -13,7 +13,7 @@ mod packets;
 mod records;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{SocketAddr, SocketAddrV6};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -222,33 +222,66 @@ impl Chance for SystemChance {
 
 /// A peer as the pure crate sees it.
 fn remote(peer: &Peer) -> Remote {
-    remote_of(peer, true)
-}
-
-/// The same without its port, to count by source.
-fn source(peer: &Peer) -> Remote {
-    remote_of(peer, false)
-}
-
-fn remote_of(peer: &Peer, with_port: bool) -> Remote {
-    let mut bytes = Vec::with_capacity(24);
-    match peer {
-        Peer::Udp(address) | Peer::Tcp(address) => match address.ip() {
-            IpAddr::V4(ip) => bytes.extend_from_slice(&ip.octets()),
-            // One host of IPv6 has a whole /64 to speak from.
-            IpAddr::V6(ip) => {
-                bytes.extend_from_slice(&ip.octets()[..if with_port { 16 } else { 8 }])
+    let port = peer.port().unwrap_or(0);
+    let remote = match peer {
+        Peer::Udp(address) | Peer::Tcp(address) => match address {
+            SocketAddr::V4(v4) => Remote::with_port(&v4.ip().octets(), port),
+            SocketAddr::V6(v6) => {
+                let host = [&v6.ip().octets()[..], &v6.scope_id().to_be_bytes()].concat();
+                Remote::with_port(&host, port)
             }
         },
-        Peer::Ether { mac, .. } => bytes.extend_from_slice(mac),
-        Peer::Memory(place) => bytes.extend_from_slice(&place.to_be_bytes()),
-        Peer::Unix { process } => bytes.extend_from_slice(&process.to_be_bytes()),
-        Peer::None => {}
+        Peer::Ether { mac, .. } => Remote::with_port(mac, port),
+        Peer::Memory(place) => Remote::new(&place.to_be_bytes()),
+        Peer::Unix { process } => Remote::new(&process.to_be_bytes()),
+        Peer::None => Remote::new(&[]),
+    };
+    short_enough(remote)
+}
+
+/// The peer that the pure crate means, on the carrier of a peer `like` it.
+pub(crate) fn peer_at(remote: &Remote, like: Peer) -> Peer {
+    let (host, port) = (remote.host(), remote.port().unwrap_or(0));
+    match like {
+        Peer::Udp(_) => udp_peer(host, port).unwrap_or(like),
+        Peer::Ether { interface, .. } => {
+            host.try_into().map_or(like, |mac| Peer::Ether { mac, port, interface })
+        }
+        Peer::Memory(_) => {
+            host.try_into().map_or(like, |place| Peer::Memory(u64::from_be_bytes(place)))
+        }
+        Peer::Tcp(_) | Peer::Unix { .. } | Peer::None => like,
     }
-    if with_port {
-        bytes.extend_from_slice(&peer.port().unwrap_or(0).to_be_bytes());
+}
+
+fn udp_peer(host: &[u8], port: u16) -> Option<Peer> {
+    if let Ok(ip) = <[u8; 4]>::try_from(host) {
+        return Some(Peer::udp((ip, port).into()));
     }
-    Remote::new(&bytes).unwrap_or_else(|| unreachable!("no address has more than 18 bytes"))
+    let (ip, scope) = host.split_first_chunk::<16>()?;
+    let scope = u32::from_be_bytes(scope.try_into().ok()?);
+    Some(Peer::udp(SocketAddrV6::new((*ip).into(), port, 0, scope).into()))
+}
+
+/// A peer without its port, to count by source.
+fn source(peer: &Peer) -> Remote {
+    let host = match peer {
+        // One host of IPv6 has a whole /64 to speak from.
+        Peer::Udp(SocketAddr::V6(v6)) | Peer::Tcp(SocketAddr::V6(v6)) => {
+            Remote::new(&v6.ip().octets()[..8])
+        }
+        Peer::Udp(_)
+        | Peer::Tcp(_)
+        | Peer::Ether { .. }
+        | Peer::Memory(_)
+        | Peer::Unix { .. }
+        | Peer::None => Remote::new(remote(peer).host()),
+    };
+    short_enough(host)
+}
+
+fn short_enough(remote: Option<Remote>) -> Remote {
+    remote.unwrap_or_else(|| unreachable!("no address has more than 22 bytes"))
 }
 
 fn ether_peer(mac: [u8; 6], port: u16, interface: &str) -> Peer {
@@ -269,7 +302,7 @@ async fn lookup(host: &HostPort) -> std::io::Result<SocketAddr> {
                 Some(zone) => interface_index(zone.as_str())?,
                 None => 0,
             };
-            Ok(std::net::SocketAddrV6::new(*ip, port, 0, scope).into())
+            Ok(SocketAddrV6::new(*ip, port, 0, scope).into())
         }
         Host::Name(name) => {
             let mut found = tokio::net::lookup_host((name.as_str(), port)).await?;
@@ -277,5 +310,33 @@ async fn lookup(host: &HostPort) -> std::io::Result<SocketAddr> {
                 std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address")
             })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_the_same_after_it_went_through_the_pure_crate() {
+        let interface = InterfaceName::new("eth0").unwrap();
+        let other = |peer| match peer {
+            Peer::Udp(_) => Peer::udp("127.0.0.1:1".parse().unwrap()),
+            Peer::Ether { .. } => Peer::Ether { mac: [0; 6], port: 1, interface },
+            _ => Peer::Memory(0),
+        };
+        for peer in [
+            Peer::udp("192.0.2.7:5555".parse().unwrap()),
+            Peer::udp("[2001:db8::1]:5555".parse().unwrap()),
+            Peer::udp(SocketAddrV6::new("fe80::1".parse().unwrap(), 7, 0, 3).into()),
+            Peer::Ether { mac: [0x52, 0x54, 0, 1, 2, 3], port: 5555, interface },
+            Peer::Memory(u64::MAX),
+        ] {
+            assert_eq!(peer_at(&remote(&peer), other(peer)), peer);
+        }
+        let at = |text: &str| source(&Peer::udp(text.parse().unwrap()));
+        assert_eq!(at("192.0.2.7:1"), at("192.0.2.7:2"));
+        assert_eq!(at("[2001:db8::1]:1"), at("[2001:db8::2:1]:2"));
+        assert_ne!(at("192.0.2.7:1"), at("192.0.2.8:1"));
     }
 }

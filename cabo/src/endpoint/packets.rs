@@ -367,7 +367,8 @@ impl PacketDriver {
                 let Some(shared) = state.connections.get(&handle) else { return };
                 let mut inner = shared.lock();
                 if let Machine::Packets(machine) = &mut inner.machine {
-                    machine.handle_packet(now, &packet, datagram);
+                    let chance = state.door.chance();
+                    machine.handle_packet(now, remote(&from), &packet, datagram, chance);
                 }
                 if !std::mem::replace(&mut inner.is_due, true) {
                     self.active.push_back(handle);
@@ -536,7 +537,8 @@ impl PacketDriver {
                 self.forget(handle);
             }
             let Some(batch) = batch else { return Poll::Ready(false) };
-            self.unsent = Some((handle, shared.peer(), batch.segment_bytes));
+            let to = super::peer_at(&batch.to, shared.first_peer());
+            self.unsent = Some((handle, to, batch.segment_bytes));
             if self.flush(cx).is_pending() {
                 self.active.push_front(handle);
                 return Poll::Pending;

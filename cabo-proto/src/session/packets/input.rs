@@ -4,18 +4,18 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::{PacketConnection, Parts, State};
+use crate::Chance;
 use crate::session::config::Ended;
 use crate::session::core::{Part, breach};
 use crate::session::crypto::{Side, Space};
 use crate::session::phase::Opened;
+use crate::session::remote::Remote;
 use crate::transport::ack::Arrival;
 use crate::transport::loss::LossOutcome;
+use crate::transport::sent::Sent;
 use crate::wire::code::Code;
 use crate::wire::frame::{Ack, Frame, Frames};
 use crate::wire::packet::{ConnectionId, Kind, Packet};
-
-/// Path challenges that wait for their response; more are not answered.
-const RESPONSES_MAX: usize = 4;
 
 /// Of a packet with a number.
 struct Numbered {
@@ -24,30 +24,40 @@ struct Numbered {
     phase: bool,
     number: u64,
     body: usize,
+    from: Remote,
 }
 
 impl PacketConnection {
-    /// Takes one packet, whose header is `packet` and whose bytes are `datagram`; they are opened in place.
-    pub fn handle_packet(&mut self, now: Instant, packet: &Packet, datagram: &mut [u8]) {
+    /// Takes one packet that came from `from`, whose header is `packet` and whose bytes are `datagram`; they are opened
+    /// in place. `chance` is for what an address that is new has to repeat (S-10.3).
+    pub fn handle_packet(
+        &mut self,
+        now: Instant,
+        from: Remote,
+        packet: &Packet,
+        datagram: &mut [u8],
+        chance: &mut dyn Chance,
+    ) {
         if !self.is_address_proved {
             self.unproved_received += datagram.len() as u64;
         }
         match &packet.kind {
             &Kind::Initial { sender, number, body, .. } => {
                 let sender = Some(sender);
-                let numbered =
-                    Numbered { space: Space::Initial, sender, phase: false, number, body };
-                self.handle_numbered(now, packet, &numbered, datagram);
+                let space = Space::Initial;
+                let numbered = Numbered { space, sender, phase: false, number, body, from };
+                self.handle_numbered(now, packet, &numbered, datagram, chance);
             }
             &Kind::Handshake { sender, number, body } => {
                 let sender = Some(sender);
-                let numbered =
-                    Numbered { space: Space::Handshake, sender, phase: false, number, body };
-                self.handle_numbered(now, packet, &numbered, datagram);
+                let space = Space::Handshake;
+                let numbered = Numbered { space, sender, phase: false, number, body, from };
+                self.handle_numbered(now, packet, &numbered, datagram, chance);
             }
             &Kind::Data { phase, number, body } => {
-                let numbered = Numbered { space: Space::Data, sender: None, phase, number, body };
-                self.handle_numbered(now, packet, &numbered, datagram);
+                let space = Space::Data;
+                let numbered = Numbered { space, sender: None, phase, number, body, from };
+                self.handle_numbered(now, packet, &numbered, datagram, chance);
             }
             Kind::Cookie { sender, cookie } => {
                 if let Some(cookie) = datagram.get(cookie.clone()) {
@@ -112,6 +122,7 @@ impl PacketConnection {
         packet: &Packet,
         numbered: &Numbered,
         datagram: &mut [u8],
+        chance: &mut dyn Chance,
     ) {
         match self.state {
             State::Open => {}
@@ -131,6 +142,11 @@ impl PacketConnection {
         self.stats.packets_received += 1;
         self.stats.bytes_received += datagram.len() as u64;
         self.on_genuine(now, packet.receiver, numbered);
+        if space == Space::Data {
+            let largest = self.spaces[space as usize].acks.largest();
+            let is_newest = largest.is_none_or(|largest| numbered.number > largest);
+            self.on_heard_from(now, numbered.from, datagram.len(), is_newest, chance);
+        }
         let body = &datagram[numbered.body..numbered.body + len];
         if let Err(ended) = self.handle_body(now, numbered, body) {
             self.end(ended);
@@ -228,16 +244,13 @@ impl PacketConnection {
             }
             is_eliciting |= frame.is_ack_eliciting();
             match frame {
-                Frame::Pad(_) | Frame::Ping | Frame::Unknown { .. } | Frame::PathResponse(_) => {}
+                Frame::Pad(_) | Frame::Ping | Frame::Unknown { .. } => {}
                 Frame::Ack(ack) => self.on_ack(now, space, &ack)?,
                 Frame::Crypto { offset, data } => {
                     is_handshake_moved |= self.core.on_crypto(space, offset, data)?;
                 }
-                Frame::PathChallenge(token) => {
-                    if self.responses.len() < RESPONSES_MAX {
-                        self.responses.push_back(token);
-                    }
-                }
+                Frame::PathChallenge(token) => self.on_path_challenge(token, numbered.from),
+                Frame::PathResponse(token) => self.on_path_response(now, &token),
                 Frame::Close(close) => {
                     let ended = Ended::from_peer(close.origin, close.code, close.reason);
                     self.state = State::Draining { until: now + self.drain_time() };
@@ -260,6 +273,9 @@ impl PacketConnection {
         if acks.on_packet(now, numbered.number, is_eliciting, rtt) == Arrival::Duplicate {
             self.stats.packets_duplicate += 1;
         }
+        if is_eliciting {
+            self.idle.on_news(now);
+        }
         if is_handshake_moved {
             self.advance_handshake();
         }
@@ -278,7 +294,9 @@ impl PacketConnection {
             .loss
             .on_ack(now, ranges, self.path.rtt())
             .map_err(|error| breach(Code::VIOLATION, &error.to_string()))?;
-        if let Some(sample) = acked.rtt_sample {
+        let newest = acked.acked.iter().max_by_key(|(number, _)| *number);
+        let is_of_path = newest.is_some_and(|(_, sent)| self.path.is_of(sent));
+        if let Some(sample) = acked.rtt_sample.filter(|_| is_of_path) {
             let cap = self.peer_ack_delay(space);
             self.path.on_rtt(sample, Duration::from_micros(ack.delay_micros).min(cap));
         }
@@ -287,6 +305,7 @@ impl PacketConnection {
         self.path.on_acked(now, &acked, &lost);
         for (number, sent) in acked.acked.drain(..) {
             if space == Space::Data
+                && self.path.is_of(&sent)
                 && let Some(size) = self.mtu.on_acked(number, sent.bytes as usize)
             {
                 self.path.on_mtu(size as u64);
@@ -331,8 +350,9 @@ impl PacketConnection {
     /// Queues what lost packets carried to be sent again.
     pub(super) fn settle_lost(&mut self, now: Instant, space: Space, mut lost: LossOutcome<Parts>) {
         // A queue that overflows loses many at once. To the search of the MTU that is one sign (T-12.4).
+        let counted = |sent: &Sent<Parts>| sent.in_flight && self.path.is_of(sent);
         let largest =
-            lost.lost.iter().filter(|(_, sent)| sent.in_flight).max_by_key(|(_, sent)| sent.bytes);
+            lost.lost.iter().filter(|(_, sent)| counted(sent)).max_by_key(|(_, sent)| sent.bytes);
         let sign = largest.map(|(number, _)| *number);
         for (number, sent) in lost.lost.drain(..) {
             self.stats.packets_lost += 1;
@@ -340,6 +360,7 @@ impl PacketConnection {
                 self.stats.bytes_lost += u64::from(sent.bytes);
             }
             if space == Space::Data
+                && self.path.is_of(&sent)
                 && (!sent.in_flight || sign == Some(number))
                 && let Some(size) = self.mtu.on_lost(now, number, sent.bytes as usize)
             {

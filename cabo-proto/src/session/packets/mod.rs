@@ -8,10 +8,11 @@
 //! [`PacketConnection::deadline`] for the time at which to call `handle_timeout`. The rest are *questions*, which
 //! change nothing.
 //!
-//! `input` takes packets apart, `output` puts them together, `timer` holds what time brings.
+//! `input` takes packets apart, `output` puts them together, `timer` holds what time brings, `roam` follows the peer.
 
 mod input;
 mod output;
+mod roam;
 mod timer;
 
 use std::collections::VecDeque;
@@ -36,6 +37,7 @@ use crate::wire::packet::ConnectionId;
 use crate::wire::params::Params;
 
 pub use self::output::Batch;
+use self::roam::Roam;
 
 /// The smallest datagram that opens a connection: an answer three times as long holds a server's first flight (S-3.3).
 pub const FIRST_PACKET_BYTES: usize = 1200;
@@ -109,6 +111,10 @@ pub struct Stats {
     pub probe_timeouts: u64,
     /// Keys updated.
     pub key_updates: u64,
+    /// Times that the peer was followed to another address (S-10).
+    pub moves: u64,
+    /// Times that it was heard from one that did not prove to be its own.
+    pub moves_failed: u64,
     /// Datagrams dropped because their deadline had passed.
     pub datagrams_late: u64,
     /// Datagrams dropped because a queue was full.
@@ -152,7 +158,9 @@ pub struct PacketConnection {
     is_address_proved: bool,
     unproved_received: u64,
     unproved_sent: u64,
-    responses: VecDeque<[u8; 8]>,
+    responses: VecDeque<([u8; 8], Remote)>, // with where the challenge came from
+    limits: PathLimits,
+    roam: Roam,
     started: Instant,
     paced_until: Option<Instant>,
     state: State,
@@ -175,7 +183,7 @@ pub struct Start<'a> {
     pub local_id: ConnectionId,
     /// The client's made-up id of the server: random; on the server what the client sent to.
     pub first_id: ConnectionId,
-    /// Where the peer is.
+    /// Where the peer is at first.
     pub remote: Remote,
     /// What the carrier can do.
     pub limits: PathLimits,
@@ -248,6 +256,8 @@ impl PacketConnection {
             unproved_received: 0,
             unproved_sent: 0,
             responses: VecDeque::new(),
+            limits,
+            roam: Roam::new(remote),
             started: now,
             paced_until: None,
             state: State::Open,
@@ -371,7 +381,7 @@ impl PacketConnection {
         self.first_id
     }
 
-    /// Where the peer is.
+    /// Where the peer is now (S-10).
     pub fn remote(&self) -> Remote {
         self.remote
     }

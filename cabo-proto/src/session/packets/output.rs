@@ -30,21 +30,22 @@ pub struct Batch {
 }
 
 /// A packet under construction.
-struct Draft {
+pub(super) struct Draft {
     space: Space,
-    start: usize, // of the packet in the output
-    body: usize,  // of the body in the output
+    pub(super) start: usize, // of the packet in the output
+    pub(super) body: usize,  // of the body in the output
     number: u64,
-    end: usize, // one past the last byte that the body may have
+    pub(super) end: usize, // one past the last byte that the body may have
     tag: usize,
     parts: Parts,
-    is_eliciting: bool,
+    pub(super) is_eliciting: bool,
     has_ack: bool,
+    pub(super) is_elsewhere: bool, // not to the address in use
 }
 
 /// What a finished packet was.
-struct Built {
-    len: usize,
+pub(super) struct Built {
+    pub(super) len: usize,
     is_alone: bool, // its size must not be taken for that of a batch
 }
 
@@ -59,6 +60,9 @@ impl PacketConnection {
     ) -> Option<Batch> {
         if !matches!(self.state, State::Open) {
             return self.transmit_close(now, out);
+        }
+        if let Some(batch) = self.transmit_elsewhere(now, out) {
+            return Some(batch);
         }
         self.paced_until = None;
         let (start, mut segment_bytes, mut packets) = (out.len(), 0, 0);
@@ -159,8 +163,12 @@ impl PacketConnection {
         self.spaces[space as usize].is_ping_wanted
             || match space {
                 Space::Initial | Space::Handshake => self.core.has_crypto(space),
-                Space::Data => self.core.has_data_work() || !self.responses.is_empty(),
+                Space::Data => self.core.has_data_work() || self.has_responses(),
             }
+    }
+
+    fn has_responses(&self) -> bool {
+        self.responses.iter().any(|(_, to)| *to == self.remote)
     }
 
     /// `None` if there turns out to be nothing to say, such as when all that waited is too late.
@@ -201,7 +209,7 @@ impl PacketConnection {
         Some(built)
     }
 
-    fn begin(&mut self, space: Space, out: &mut Vec<u8>, size_max: usize) -> Draft {
+    pub(super) fn begin(&mut self, space: Space, out: &mut Vec<u8>, size_max: usize) -> Draft {
         let held = &self.spaces[space as usize];
         let number = held.loss.next_number();
         let version = self.core.config.version();
@@ -230,6 +238,7 @@ impl PacketConnection {
             parts: Parts::default(),
             is_eliciting: false,
             has_ack: false,
+            is_elsewhere: false,
         }
     }
 
@@ -262,10 +271,7 @@ impl PacketConnection {
     fn write_eliciting(&mut self, now: Instant, out: &mut Vec<u8>, draft: &mut Draft) {
         let before = out.len();
         if draft.space == Space::Data {
-            while draft.end.saturating_sub(out.len()) >= 9 {
-                let Some(token) = self.responses.pop_front() else { break };
-                Frame::PathResponse(token).put(out);
-            }
+            self.write_responses(self.remote, out, draft);
             let largest = self.largest_datagram();
             self.core.drop_oversized_datagram(largest);
         }
@@ -288,7 +294,7 @@ impl PacketConnection {
     }
 
     /// Pads to `least` bytes, seals, and tells path and loss detection.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         now: Instant,
         out: &mut Vec<u8>,
@@ -317,8 +323,12 @@ impl PacketConnection {
         }
         let held = &mut self.spaces[draft.space as usize];
         let sent = draft.is_eliciting.then(|| {
-            held.probes = held.probes.saturating_sub(1);
-            let snapshot = self.path.on_sent(now, len as u64, in_flight);
+            let snapshot = if draft.is_elsewhere {
+                self.path.on_sent_elsewhere()
+            } else {
+                held.probes = held.probes.saturating_sub(1);
+                self.path.on_sent(now, len as u64, in_flight)
+            };
             self.idle.on_sent(now);
             let frames = std::mem::take(&mut draft.parts);
             Sent { time: now, bytes: len as u32, in_flight, snapshot, frames }

@@ -32,6 +32,7 @@ impl PacketConnection {
             }
         };
         consider(self.paced_until);
+        consider(self.roam.deadline());
         consider(self.probe_deadline());
         let is_blocked = self.is_amplification_blocked();
         for space in SPACES {
@@ -43,11 +44,20 @@ impl PacketConnection {
         if self.core.is_handshaken() {
             let is_ping_waiting = self.spaces[Space::Data as usize].is_ping_wanted;
             consider(self.idle.keep_alive_deadline().filter(|_| !is_ping_waiting));
+            consider(self.question_deadline().filter(|_| !is_ping_waiting));
         }
         if self.core.is_admitted() {
             consider(self.mtu.deadline());
         }
         Some(earliest)
+    }
+
+    /// T-14.3: what is outstanding asks by itself.
+    fn question_deadline(&self) -> Option<Instant> {
+        let is_silent = self.spaces[Space::Data as usize].loss.outstanding() == 0;
+        let is_waiting = self.core.is_admitted() && self.core.streams.any_open();
+        let pto = self.path.rtt().pto_base();
+        if is_silent && is_waiting { self.idle.question_deadline(pto) } else { None }
     }
 
     fn handshake_deadline(&self) -> Option<Instant> {
@@ -90,6 +100,7 @@ impl PacketConnection {
             State::Open => {}
         }
         self.paced_until = self.paced_until.filter(|until| *until > now);
+        self.check_trial(now);
         if self.idle.deadline(self.path.rtt().pto_base()) <= now {
             return self.give_up(Ended::Idle { after: self.idle.timeout() });
         }
@@ -115,6 +126,10 @@ impl PacketConnection {
         if self.core.is_handshaken()
             && self.idle.keep_alive_deadline().is_some_and(|deadline| deadline <= now)
         {
+            self.spaces[Space::Data as usize].is_ping_wanted = true;
+        }
+        if self.question_deadline().is_some_and(|deadline| deadline <= now) {
+            self.idle.on_question(now);
             self.spaces[Space::Data as usize].is_ping_wanted = true;
         }
         self.settle_end(now);
@@ -143,18 +158,7 @@ impl PacketConnection {
             }
             is_any = true;
             self.spaces[index].loss.on_pto();
-            self.spaces[index].probes = PROBES;
-            self.spaces[index].is_ping_wanted = true;
-            let again: Vec<_> = self.spaces[index]
-                .loss
-                .probes()
-                .filter(|(_, sent)| sent.frames.iter().any(is_sent_again))
-                .take(usize::from(PROBES))
-                .map(|(_, sent)| sent.frames.clone())
-                .collect();
-            for parts in &again {
-                parts.iter().for_each(|part| self.core.on_lost(part));
-            }
+            self.probe_with_oldest(space);
         }
         if !is_any {
             let space = if self.spaces[Space::Handshake as usize].keys.is_some() {
@@ -171,6 +175,23 @@ impl PacketConnection {
         let count = count + u32::from(!self.core.is_handshaken());
         if let Some(size) = self.mtu.on_pto(now, count) {
             self.path.on_mtu(size as u64);
+        }
+    }
+
+    /// Sends what is outstanding for longest again, past the window.
+    pub(super) fn probe_with_oldest(&mut self, space: Space) {
+        let held = &mut self.spaces[space as usize];
+        held.probes = PROBES;
+        held.is_ping_wanted = true;
+        let again: Vec<_> = held
+            .loss
+            .probes()
+            .filter(|(_, sent)| sent.frames.iter().any(is_sent_again))
+            .take(usize::from(PROBES))
+            .map(|(_, sent)| sent.frames.clone())
+            .collect();
+        for parts in &again {
+            parts.iter().for_each(|part| self.core.on_lost(part));
         }
     }
 }

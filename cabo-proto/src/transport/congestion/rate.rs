@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub in_flight: u64,
     /// True if the application held the sender back.
     pub app_limited: bool,
+    /// Which of the paths that the connection has had it left on; `None` where that was not the one in use (T-17).
+    pub path: Option<u32>,
 }
 
 /// One measurement.
@@ -72,13 +74,19 @@ impl Sampler {
             self.first_sent_at = now;
             self.delivered_at = now;
         }
+        self.snapshot(in_flight_before + bytes)
+    }
+
+    /// The state now, with so many bytes in flight.
+    pub fn snapshot(&self, in_flight: u64) -> Snapshot {
         Snapshot {
             delivered: self.delivered,
             delivered_at: self.delivered_at,
             first_sent_at: self.first_sent_at,
             lost: self.lost,
-            in_flight: in_flight_before + bytes,
+            in_flight,
             app_limited: self.app_limited_until.is_some(),
+            path: None,
         }
     }
 
