@@ -46,7 +46,7 @@ pub struct Udp {
     local: SocketAddr,
     receive_buffer: ReceiveBuffer,
     max_segments: AtomicUsize,
-    asked: Option<Asked>, // none when bound to one address: there is nothing to choose
+    asked: Option<Asked>, // none when bound to one address, where there is nothing to choose, and of who only calls
     closed_ports: Option<ClosedPorts>, // of a socket that only calls others
     resume: Resume,
 }
@@ -67,8 +67,10 @@ impl Udp {
     }
 
     /// Opens a carrier to call others from, on the family of `any`, an unspecified address. It learns where nobody listens.
+    /// Which address of ours it sends from is the routing table's choice, each time: it may be another one tomorrow.
     pub(crate) fn open_to_call(any: IpAddr) -> Result<Self, OpenError> {
         let mut udp = Self::open((any, 0).into())?;
+        udp.asked = None;
         // Without it one waits, as where an answer is lost.
         udp.closed_ports = ClosedPorts::of(&udp.socket).ok();
         Ok(udp)
