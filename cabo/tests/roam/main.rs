@@ -3,6 +3,7 @@
 //! The harness is its own: `Lab::enter` wants a process with a single thread, and the standard one has more.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod film;
 mod moves;
 mod place;
 
@@ -37,6 +38,10 @@ const TESTS: &[Test] = &[
     (
         "a_translator_that_forgets_its_port_is_not_noticed",
         moves::a_translator_that_forgets_its_port_is_not_noticed,
+    ),
+    (
+        "a_film_goes_on_after_the_link_was_gone_for_a_while",
+        film::a_film_goes_on_after_the_link_was_gone_for_a_while,
     ),
 ];
 

@@ -153,18 +153,18 @@ impl Flow {
     }
 }
 
-fn port_of(said: &Receiver<String>) -> String {
+pub(crate) fn port_of(said: &Receiver<String>) -> String {
     let address = said.recv_timeout(LIMIT).unwrap();
     address.rsplit(':').next().unwrap().to_owned()
 }
 
-fn endpoint() -> Endpoint {
+pub(crate) fn endpoint() -> Endpoint {
     let mut settings = Settings::default();
     settings.session.keep_alive = true;
     Endpoint::new(&Identity::generate().unwrap(), settings).unwrap()
 }
 
-fn run<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
@@ -172,7 +172,7 @@ fn seen(session: &Connection) -> Seen {
     Seen { moves: session.stats().packets.unwrap().moves, peer: session.from() }
 }
 
-fn byte_at(index: u64) -> u8 {
+pub(crate) fn byte_at(index: u64) -> u8 {
     (index >> 10).wrapping_mul(31) as u8
 }
 
