@@ -12,13 +12,14 @@ mod support;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use cabo_proto::session::config::{Config, Ended};
 use cabo_proto::session::packets::Stats;
 use cabo_proto::session::remote::Remote;
 use cabo_proto::sim::link::LinkConfig;
 use cabo_proto::sim::net::Net;
 use support::{
-    CLIENT, Flow, SERVER, cable, connected, connection, deliver, ends, exchange, ms, net_with,
-    secs, seeds,
+    CLIENT, Flow, SERVER, cable, connected, connection, deliver, door, ends, exchange, ms,
+    net_with, secs, seeds,
 };
 
 /// A port of a host that is neither of the two at the start.
@@ -319,6 +320,45 @@ fn a_plain_session_does_not_move() {
     assert!(deliver(&mut net, std::slice::from_mut(&mut flow), secs(10)).is_none());
     assert_eq!(connection(&mut net, SERVER).remote(), before);
     assert_eq!(stats(&mut net, SERVER).moves + stats(&mut net, SERVER).moves_failed, 0);
+}
+
+/// S-10.9: a reset is made of ids, and so is a cookie's use over before anybody moves.
+#[test]
+fn a_server_that_was_killed_is_noticed_by_who_has_moved() {
+    let mut net = fresh(1, cable(ms(10)));
+    exchange(&mut net, 1000);
+    net.hosts[CLIENT].set_addresses(&[at(7, 7)]);
+    exchange(&mut net, 1000);
+    assert_eq!(stats(&mut net, SERVER).moves, 1);
+    let door = door(&net, 9, Config::default(), |_| {});
+    net.hosts[SERVER].restart(door);
+    Flow::new(CLIENT, 1000).step(&mut net);
+    assert!(net.run(ms(100), |net| !ends(net, CLIENT).is_empty()));
+    assert_eq!(ends(&net, CLIENT), [Ended::Reset]);
+}
+
+/// Keys change while nobody knows where the other is.
+#[test]
+fn keys_are_updated_across_moves() {
+    for seed in seeds(4) {
+        let mut net = net_with(seed, cable(ms(10)), |config| {
+            config.connection.key_update_after = 50;
+        });
+        connected(&mut net);
+        let mut flow = Flow::new(SERVER, 6_000_000);
+        for port in 1..4 {
+            change_within(&mut net, &mut flow, ms(90 + seed), |net| {
+                net.hosts[CLIENT].set_addresses(&[at(7, port)]);
+            });
+            assert!(net.run(secs(2), |net| {
+                flow.step(net);
+                connection(net, SERVER).remote() == at(7, port)
+            }));
+        }
+        finish(&mut net, &mut flow);
+        let stats = stats(&mut net, SERVER);
+        assert!(stats.moves == 3 && stats.key_updates > 5, "seed {seed}: {stats:?}");
+    }
 }
 
 /// Moves at any moment, over a wire that loses and reorders.

@@ -1,7 +1,7 @@
 //! Sessions that are lost and found again: what goes on is tried anew until the patience ends without progress.
 //!
-//! A session is also lost when one end gets another hardware address, and nothing on the wire says so. Whoever hears
-//! nothing asks for a second session, and goes on there if the first one stays silent meanwhile.
+//! A session follows an end that gets another address, but not both at once, and not over TCP; nothing on the wire says
+//! that it is lost. Whoever hears nothing asks for a second session, and goes on there if the first one stays silent.
 
 use std::ops::AsyncFnMut;
 use std::path::PathBuf;
