@@ -6,6 +6,7 @@ use cabo::address::AddressError;
 use cabo::carrier::OpenError;
 use cabo::client::ClientError;
 use cabo::connection::{Code, Ended};
+use cabo::discovery::NameError;
 use cabo::error::{ConnectError, ListenError};
 use cabo::proto::wire::packet;
 use cabo::service::media::{ErrorCode, FetchError, MediaError};
@@ -73,19 +74,25 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let code = match &error {
             ClientError::Connect(error) => of_connect(error),
-            ClientError::Known(_) => FAILED,
+            ClientError::Known(_) | ClientError::Name(NameError::Ambiguous { .. }) => FAILED,
+            ClientError::Name(NameError::Nobody { .. }) => UNREACHABLE,
+            ClientError::Name(NameError::Impostor { .. }) => REFUSED,
             ClientError::Changed(_) => REFUSED,
         };
         let next = match &error {
             ClientError::Connect(ConnectError::Ended { ended, .. }) => next_step(ended),
-            ClientError::Connect(_) | ClientError::Known(_) | ClientError::Changed(_) => "",
+            ClientError::Connect(_)
+            | ClientError::Known(_)
+            | ClientError::Changed(_)
+            | ClientError::Name(_) => "",
         };
         let text = match &error {
             ClientError::Connect(ConnectError::Ended { place, ended }) => only_one_is_plain(ended)
                 .map_or_else(|| error.to_string(), |words| format!("{place}: {words}")),
-            ClientError::Connect(_) | ClientError::Known(_) | ClientError::Changed(_) => {
-                error.to_string()
-            }
+            ClientError::Connect(_)
+            | ClientError::Known(_)
+            | ClientError::Changed(_)
+            | ClientError::Name(_) => error.to_string(),
         };
         Self::new(code, format!("{text}{next}"))
     }

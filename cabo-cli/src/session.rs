@@ -9,6 +9,7 @@ use cabo::client::{Client, Session};
 use cabo::config::ConfigDir;
 use cabo::connection::Farewell;
 use cabo::crypto::KeyLogFile;
+use cabo::discovery;
 use cabo::endpoint::{Endpoint, Settings};
 use cabo::keys::known::{Acquaintance, Known};
 use cabo::keys::{Fingerprint, Identity};
@@ -61,11 +62,22 @@ pub(crate) fn settings(is_plain: bool) -> anyhow::Result<Settings> {
 /// A client that is about to connect to `address`: what takes a privilege is open, and the privilege given up.
 pub(crate) fn client_to(address: &Address, is_plain: bool) -> anyhow::Result<Client> {
     let client = client(is_plain)?;
-    if let Place::Eth { interface, .. } = &address.place {
-        client.endpoint().open_link(interface.as_str()).map_err(Failure::from)?;
+    match &address.place {
+        Place::Eth { interface, .. } => {
+            client.endpoint().open_link(interface.as_str()).map_err(Failure::from)?;
+        }
+        Place::Name(_) => open_links(&client),
+        Place::Udp(_) | Place::Tcp(_) | Place::Tls(_) | Place::Unix(_) | Place::Redes { .. } => {}
     }
     give_up_raw_sockets();
     Ok(client)
+}
+
+/// Opens all links, to ask them; says once if that is forbidden.
+pub(crate) fn open_links(client: &Client) {
+    if let Some(error) = discovery::open_links(client.endpoint()) {
+        tracing::warn!("not asked on raw Ethernet: {error}");
+    }
 }
 
 /// A client of our own identity, which knows servers again.
@@ -86,6 +98,9 @@ pub(crate) async fn connect(
 ) -> Result<Session, Failure> {
     let session = client.connect(address).await?;
     FAREWELLS.lock().unwrap_or_else(PoisonError::into_inner).push(session.connection.farewell());
+    if matches!(session.address.place, Place::Name(_)) {
+        say(&format!("{} is at {}", session.address.place, session.place));
+    }
     if let (Some(Acquaintance::FirstUse), Some(key)) =
         (session.acquaintance, session.connection.peer_key())
     {
@@ -156,18 +171,18 @@ pub(crate) fn address_and_item(
         known.map_err(|problem| Failure::usage(format!("{address}: {problem}")))?;
     }
     let unbuilt = match &address.place {
-        Place::Name(_) => Some(
-            "names are not looked up; `cabo ls` shows who serves on a link, udp://HOST names a host",
-        ),
         Place::Redes { .. } => Some("write udp://, tcp://, tls://, eth:// or unix:"),
-        Place::Udp(_) | Place::Tcp(_) | Place::Tls(_) | Place::Eth { .. } | Place::Unix(_) => None,
+        Place::Udp(_)
+        | Place::Tcp(_)
+        | Place::Tls(_)
+        | Place::Eth { .. }
+        | Place::Unix(_)
+        | Place::Name(_) => None,
     };
     if let Some(instead) = unbuilt {
-        let scheme = match address.scheme() {
-            "" => String::new(),
-            scheme => format!("this version does not run over {scheme}; "),
-        };
-        return Err(Failure::usage(format!("{address}: {scheme}{instead}")).into());
+        let scheme = address.scheme();
+        let text = format!("{address}: this version does not run over {scheme}; {instead}");
+        return Err(Failure::usage(text).into());
     }
     if let Some(beside) = beside {
         if !address.item.is_empty() {

@@ -31,6 +31,7 @@ pub mod client;
 pub mod config;
 pub mod connection;
 pub mod crypto;
+pub mod discovery;
 pub mod endpoint;
 pub mod error;
 mod gate;

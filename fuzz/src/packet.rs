@@ -1,6 +1,6 @@
 //! One datagram (W-2).
 
-use cabo_proto::wire::discovery::{Here, check_question};
+use cabo_proto::wire::discovery::{Here, Question};
 use cabo_proto::wire::packet::{self, ConnectionId, Kind, Packet, tag_len};
 
 /// A datagram.
@@ -56,7 +56,7 @@ fn write(packet: &Packet, bytes: &[u8]) -> Option<Vec<u8>> {
         }
         Kind::Discover { sender, body } => {
             assert_eq!((receiver, bytes.len() >= 256), (ConnectionId::ZERO, true));
-            let _ = check_question(&bytes[body..]);
+            let _ = Question::decode(&bytes[body..]);
             return Some(packet::discover_packet(version, sender, &bytes[body..]));
         }
         Kind::Here { body, .. } => {

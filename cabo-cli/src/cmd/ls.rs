@@ -7,11 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use cabo::address::{Address, Interface, Item, Place};
+use cabo::address::{Address, Interface, Item, Name, Place};
 use cabo::carrier::ether;
 use cabo::client::{Client, Session};
-use cabo::endpoint::Found;
-use cabo::keys::Fingerprint;
+use cabo::discovery::{self, Found, Heard, Wanted};
 use cabo::service::media::{Entry, EntryKind, ItemPath, MediaClient, MediaError};
 use serde_json::json;
 use tracing_subscriber::filter::LevelFilter;
@@ -20,13 +19,13 @@ use super::{Globals, block_on, give_up_raw_sockets, interrupted};
 use crate::exit::{self, Failure};
 use crate::redes;
 use crate::session;
-use crate::show::human;
+use crate::show::human::{self, escaped};
 use crate::show::json;
 use crate::show::table::{self, Align, Cell};
 use crate::show::{stderr, stdout};
 
-/// How long a link is asked who serves.
-const ASKING_TIME: Duration = Duration::from_secs(1);
+/// How long is asked who serves.
+pub(super) const ASKING_TIME: Duration = Duration::from_millis(1500);
 /// Entries that are sorted; a server that never ends its list must not fill our memory.
 const ENTRIES_MAX: usize = 1_000_000;
 const FOLDER: Style = AnsiColor::Blue.on_default().bold();
@@ -38,14 +37,16 @@ const FOLDER: Style = AnsiColor::Blue.on_default().bold();
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  cabo ls                          who serves on the links of this machine
+  cabo ls                          who serves on the links and networks of this machine
+  cabo ls //kitchen/trip           a server by its name, wherever it is here
   cabo ls eth://enp3s0             asks that link, and lists what is there
   cabo ls udp://host/trip          one folder
   cabo ls -r tcp://host:5555       everything beneath
   cabo ls redes://veth0            the course protocol: what its server has, numbered
   cabo ls unix:///run/cabo.sock 'trip/day 1'")]
 pub(crate) struct Args {
-    /// Whom to ask, and for which folder: udp://HOST/FOLDER, tcp://, tls://, eth://INTERFACE, unix:///PATH, redes://
+    /// Whom to ask, and for which folder: //NAME/FOLDER, udp://HOST/FOLDER, tcp://, tls://, eth://INTERFACE, unix:///PATH,
+    /// redes://
     #[arg(value_name = "URL")]
     url: Option<OsString>,
     /// The folder, as its name is and not percent-encoded
@@ -97,7 +98,7 @@ impl Wish {
         match &address.place {
             Place::Eth { mac: None, interface, port } if folder.is_root() => {
                 let found = self.found_on(&client, interface, *port).await?;
-                self.show_found(&found)?;
+                self.show_heard(&discovery::group(found.clone()))?;
                 for (number, found) in found.iter().enumerate() {
                     if !self.globals.json {
                         let gap = if number == 0 { "" } else { "\n" };
@@ -250,7 +251,7 @@ impl Wish {
                 vec![Cell::new(size), Cell::new(human::time(entry.modified, self.is_long))];
             if self.is_long {
                 let kind = if is_folder { "folder" } else { entry.media_type.as_str() };
-                row.push(Cell::new(human::escaped(kind)));
+                row.push(Cell::new(escaped(kind)));
             }
             row.push(if is_folder {
                 Cell::styled(format!("{}/", entry.path), FOLDER)
@@ -269,67 +270,62 @@ impl Wish {
         Ok(out.flush()?)
     }
 
-    /// Every link of this machine, all at once.
+    /// Every link of this machine and multicast DNS, all at once.
     async fn ask_everywhere(&self) -> anyhow::Result<ExitCode> {
-        let links = ether::links();
-        if links.is_empty() {
-            let text = "no Ethernet interface of this machine is up, so there is no link to ask; name a server: cabo ls udp://HOST";
-            return Err(Failure::new(exit::UNREACHABLE, text).into());
-        }
-        let client = std::sync::Arc::new(session::client(self.is_plain)?);
-        let (mut found, mut errors) = (Vec::new(), Vec::new());
-        let mut asking = tokio::task::JoinSet::new();
-        for link in links.clone() {
-            if let Err(error) = client.endpoint().open_link(&link) {
-                errors.push(error);
-                continue;
-            }
-            let client = client.clone();
-            asking.spawn(async move { client.endpoint().who_serves(&link, ASKING_TIME).await });
-        }
+        let client = session::client(self.is_plain)?;
+        session::open_links(&client);
         give_up_raw_sockets();
-        for answer in asking.join_all().await {
-            match answer {
-                Ok(some) => found.extend(some),
-                Err(error) => errors.push(error),
-            }
+        let survey = discovery::search(client.endpoint(), &Wanted::Everybody, ASKING_TIME).await;
+        if survey.heard.is_empty() {
+            return Err(nobody().into());
         }
-        match errors.pop() {
-            Some(error) if errors.len() + 1 == links.len() => {
-                return Err(Failure::from(error).into());
-            }
-            Some(error) => tracing::warn!("{error}"),
-            None => {}
+        self.show_heard(&survey.heard)?;
+        if survey.is_cut {
+            stderr::say("there are more; cabo ls //NAME finds one by its name");
         }
-        if found.is_empty() {
-            let text = format!(
-                "nobody serves on {}; start `cabo serve FOLDER` on the other side, or name a server: cabo ls udp://HOST",
-                links.join(", ")
-            );
-            return Err(Failure::new(exit::UNREACHABLE, text).into());
-        }
-        self.show_found(&found)?;
         Ok(ExitCode::from(exit::OK))
     }
 
-    fn show_found(&self, found: &[Found]) -> anyhow::Result<()> {
-        let print = |found: &Found| Fingerprint::of_hash(&found.fingerprint).to_string();
+    fn show_heard(&self, heard: &[Heard]) -> anyhow::Result<()> {
         if self.globals.json {
-            for found in found {
+            for heard in heard {
+                let urls: Vec<String> = heard.ways.iter().map(ToString::to_string).collect();
                 json::line(&json!({
                     "type": "server",
-                    "url": found.address.to_string(),
-                    "fingerprint": print(found),
+                    "name": heard.name.as_ref().map(Name::as_str),
+                    "fingerprint": heard.fingerprint.to_string(),
+                    "url": urls.first(),
+                    "urls": urls,
                 }))?;
             }
             return Ok(());
         }
-        let row =
-            |found: &Found| vec![Cell::new(print(found)), Cell::new(found.address.to_string())];
-        let rows: Vec<_> = found.iter().map(row).collect();
-        let head = [("fingerprint (as it says)", Align::Left), ("server", Align::Left)];
+        let mut rows = Vec::new();
+        for heard in heard {
+            let name = heard.name.as_ref().map(|name| escaped(&format!("//{}", name.as_str())));
+            let mut first = vec![name.unwrap_or_default(), heard.fingerprint.to_string()];
+            for way in &heard.ways {
+                first.push(way.to_string());
+                rows.push(first.drain(..).map(Cell::new).collect::<Vec<_>>());
+                first = vec![String::new(), String::new()]; // the same server by another way
+            }
+        }
+        let head = ["name", "fingerprint (as it says)", "server"].map(|title| (title, Align::Left));
         Ok(table::write(&mut stdout::styled(), &head, &rows)?)
     }
+}
+
+/// Nobody has answered.
+pub(super) fn nobody() -> Failure {
+    let links = ether::links();
+    let text = match links.is_empty() {
+        true => "no Ethernet interface of this machine is up, so there is no link to ask; name a server: cabo ls udp://HOST".to_owned(),
+        false => format!(
+            "nobody serves on {}; start `cabo serve FOLDER` on the other side, or name a server: cabo ls udp://HOST",
+            links.join(", ")
+        ),
+    };
+    Failure::new(exit::UNREACHABLE, text)
 }
 
 /// Folders before files, folder by folder, then by name.

@@ -1,12 +1,14 @@
 //! `cabo play`: an item in a player of this machine, through a local gateway that verifies every byte.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cabo::address::Address;
+use cabo::address::{Address, Place};
+use cabo::client::Client;
+use cabo::discovery::{self, Wanted};
 use cabo::service::gateway::{
     CopyError, Gateway, GatewaySettings, PlayError, SessionSource, copy, describe,
 };
@@ -16,7 +18,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tracing_subscriber::filter::LevelFilter;
 
 use self::player::Player;
-use super::{Globals, block_on, interrupted};
+use super::{Globals, block_on, give_up_raw_sockets, interrupted, ls};
 use crate::exit::{self, Failure};
 use crate::session;
 use crate::show::human;
@@ -37,15 +39,18 @@ const END_TIME: Duration = Duration::from_secs(2);
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
+  cabo play                                      the whole catalogue of the only server here
   cabo play udp://host/film.mp4                  in the first player that is found
+  cabo play //kitchen/film.mp4                   from whoever has that name here, by any carrier
   cabo play eth://enp3s0/film.mp4 --player vlc   in this one
   cabo play tcp://host                           the whole catalogue in the browser
   cabo play udp://host/film.mp4 --url            prints the address and serves it until Ctrl-C
   cabo play udp://host/film.mp4 --stdout | mpv -")]
 pub(crate) struct Args {
-    /// The server and the item: udp://HOST/ITEM, tcp://, tls://, eth://INTERFACE/ITEM, unix:///PATH
+    /// The server and the item: //NAME/ITEM, udp://HOST/ITEM, tcp://, tls://, eth://INTERFACE/ITEM, unix:///PATH
+    /// without it, the only one that serves here
     #[arg(value_name = "URL")]
-    url: OsString,
+    url: Option<OsString>,
     /// The item, as its name is and not percent-encoded
     #[arg(value_name = "ITEM")]
     item: Option<OsString>,
@@ -76,7 +81,6 @@ struct Wish {
     how: How,
     patience: Duration,
     is_counting: bool,
-    is_plain: bool,
     globals: Globals,
 }
 
@@ -95,22 +99,54 @@ enum What {
 impl Args {
     pub(crate) fn run(self, globals: Globals) -> anyhow::Result<ExitCode> {
         globals.log(LevelFilter::WARN);
-        let wish = self.mean(globals)?;
-        block_on(async move { wish.run().await })
+        block_on(async move {
+            let (client, address, item) = match &self.url {
+                Some(url) => self.asked_for(url)?,
+                None => self.only_one().await?,
+            };
+            self.mean(address, item, globals)?.run(client).await
+        })
     }
 
-    fn mean(self, globals: Globals) -> anyhow::Result<Wish> {
+    fn asked_for(&self, url: &OsStr) -> anyhow::Result<(Client, Address, ItemPath)> {
         let item = self.item.as_ref().map(|item| item.as_bytes());
-        let (address, item) = session::address_and_item(self.url.as_bytes(), item)?;
+        let (address, item) = session::address_and_item(url.as_bytes(), item)?;
         address.check_connect().map_err(|error| Failure::usage(error.to_string()))?;
+        Ok((session::client_to(&address, self.plain)?, address, item))
+    }
+
+    /// The only server that is here, by its name where it has one.
+    async fn only_one(&self) -> anyhow::Result<(Client, Address, ItemPath)> {
+        let client = session::client(self.plain)?;
+        session::open_links(&client);
+        give_up_raw_sockets();
+        let survey =
+            discovery::search(client.endpoint(), &Wanted::Everybody, ls::ASKING_TIME).await;
+        let mut urls = survey.heard.into_iter().filter_map(|heard| match heard.name {
+            Some(name) => Some(Place::Name(name).into()),
+            None => heard.ways.into_iter().next(),
+        });
+        match (urls.next(), urls.next()) {
+            (Some(address), None) => Ok((client, address, ItemPath::default())),
+            (Some(first), Some(second)) => {
+                let text = format!(
+                    "more than one serves here, {first} and {second} among them; name one of `cabo ls`: cabo play {first}"
+                );
+                Err(Failure::usage(text).into())
+            }
+            (None, _) => Err(ls::nobody().into()),
+        }
+    }
+
+    fn mean(self, address: Address, item: ItemPath, globals: Globals) -> anyhow::Result<Wish> {
         let how = match (self.stdout, self.url_only, self.player) {
             (true, _, _) => How::Stdout,
             (_, true, _) => How::Url,
             (_, _, Some(command)) => How::Player(Some(Player::from_words(&command)?)),
             (_, _, None) => How::Player(None),
         };
-        let (patience, is_counting, is_plain) = (self.patience, self.stats, self.plain);
-        Ok(Wish { address, item, how, patience, is_counting, is_plain, globals })
+        let (patience, is_counting) = (self.patience, self.stats);
+        Ok(Wish { address, item, how, patience, is_counting, globals })
     }
 }
 
@@ -123,11 +159,11 @@ fn interrupted_by(caught: Result<(), JoinError>) -> anyhow::Result<ExitCode> {
 }
 
 impl Wish {
-    async fn run(&self) -> anyhow::Result<ExitCode> {
+    async fn run(&self, client: Client) -> anyhow::Result<ExitCode> {
         let mut caught = tokio::spawn(interrupted()?); // from now on, whatever is under way
         let settings = GatewaySettings { patience: self.patience, ..GatewaySettings::default() };
         let (source, what) = tokio::select! {
-            connected = self.connect(&settings) => connected?,
+            connected = self.connect(client, &settings) => connected?,
             caught = &mut caught => return interrupted_by(caught),
         };
         if matches!(self.how, How::Stdout) {
@@ -146,8 +182,11 @@ impl Wish {
     }
 
     /// A session, and what the server says stands there: errors come before any player starts.
-    async fn connect(&self, settings: &GatewaySettings) -> anyhow::Result<(SessionSource, What)> {
-        let client = session::client_to(&self.address, self.is_plain)?;
+    async fn connect(
+        &self,
+        client: Client,
+        settings: &GatewaySettings,
+    ) -> anyhow::Result<(SessionSource, What)> {
         let is_quiet = self.globals.quiet;
         let tell = move |text: &str| {
             if !is_quiet {

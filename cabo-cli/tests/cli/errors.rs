@@ -30,7 +30,7 @@ fn a_bad_command_line_says_what_to_type_instead() {
             &["no.such.host.invalid", "cannot find the host"],
         ),
         (&["ls", "tls://127.0.0.1:1"], 3, &["127.0.0.1:1", "connection refused"]),
-        (&["ls", "//kitchen"], 2, &["//kitchen: names are not looked up", "`cabo ls`"]),
+        (&["ls", "//"], 2, &["a server's name has 1 to 56 bytes", "`cabo ls`"]),
         (
             &["get", "tcp://127.0.0.1:1/a", "-o", "served/a.txt/"],
             1,

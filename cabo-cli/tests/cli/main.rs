@@ -23,6 +23,7 @@ mod in_process;
 mod limits;
 mod list;
 mod moments;
+mod names;
 #[path = "../../../tests/needs.rs"]
 mod needs;
 mod patience;

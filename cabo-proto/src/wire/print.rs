@@ -151,7 +151,11 @@ impl Display for Here<'_> {
         write!(f, "port {}, fingerprint ", self.port)?;
         self.fingerprint.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
         f.write_str(", versions")?;
-        self.versions.iter().try_for_each(|version| write!(f, " {version}"))
+        self.versions.iter().try_for_each(|version| write!(f, " {version}"))?;
+        match self.name {
+            Some(name) => write!(f, ", name \"{}\"", name.escape_ascii()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -89,7 +89,9 @@ pub enum Problem {
     )]
     Mac,
     /// Not a discovered name.
-    #[error("a name after // has 1 to 255 bytes; `cabo ls` lists who serves")]
+    #[error(
+        "a server's name has 1 to 56 bytes of UTF-8, no control characters, no space at its ends; `cabo ls` lists who serves"
+    )]
     Name,
     /// Nothing to show to clients.
     #[error(

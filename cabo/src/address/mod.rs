@@ -10,8 +10,8 @@
 //! //kitchen/item                                 a name found by discovery
 //! ```
 //!
-//! What is printed is canonical, and reading it gives the same address back. Items and names are bytes,
-//! percent-encoded.
+//! What is printed is canonical, and reading it gives the same address back. Items are bytes and
+//! names are text, percent-encoded.
 //! `parse` holds the reading; what a query parameter means is known to whoever uses the address ([`Query::check`]).
 
 use std::fmt;
@@ -20,6 +20,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use cabo_proto::wire::discovery::LONGEST_NAME;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 pub use error::{AddressError, Problem};
@@ -79,7 +80,7 @@ pub enum Place {
         interface: Interface,
     },
     /// A name that discovery resolves.
-    Name(Vec<u8>),
+    Name(Name),
 }
 
 /// A host and a port, either of which may be left open.
@@ -195,6 +196,39 @@ impl HostName {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// The name of a server, which its owner gave it and by which discovery finds it: 1 to 56 bytes of UTF-8 without control
+/// characters, and without white space at its ends. Upper and lower case of ASCII letters are the same (W-8.3).
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Name(String);
+
+impl Name {
+    /// Checks a name.
+    pub fn new(name: &str) -> Result<Self, Problem> {
+        let is_length = (1..=LONGEST_NAME).contains(&name.len());
+        if !is_length || name.trim() != name || name.contains(char::is_control) {
+            return Err(Problem::Name);
+        }
+        Ok(Self(name.to_ascii_lowercase()))
+    }
+
+    /// The same for a name that comes as bytes.
+    pub fn from_bytes(name: &[u8]) -> Result<Self, Problem> {
+        Self::new(std::str::from_utf8(name).map_err(|_| Problem::Name)?)
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    /// As it stands in an address: percent-encoded.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", percent_encode(self.0.as_bytes(), ITEM))
     }
 }
 
@@ -406,7 +440,7 @@ impl fmt::Display for Place {
             Self::Tls(at) => write!(f, "tls://{at}"),
             Self::Unix(name) => write!(f, "unix:{name}"),
             Self::Redes { interface } => write!(f, "redes://{}", encoded(interface)),
-            Self::Name(name) => write!(f, "//{}", percent_encode(name, ITEM)),
+            Self::Name(name) => write!(f, "//{name}"),
         }
     }
 }

@@ -8,14 +8,13 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode;
 
 use super::{
-    Address, AddressError, Host, HostName, HostPort, Interface, Item, Mac, Place, Problem, Query,
-    UnixName,
+    Address, AddressError, Host, HostName, HostPort, Interface, Item, Mac, Name, Place, Problem,
+    Query, UnixName,
 };
 
 const MAX_LEN: usize = 16 * 1024; // bytes
 const MAX_UNIX_LEN: usize = 107; // bytes of `sun_path`, without the NUL that begins or ends it
 const MAC_LEN: usize = 17; // characters
-const MAX_NAME_LEN: usize = 255; // bytes
 
 /// A piece of the text, and the byte at which it begins.
 #[derive(Clone, Copy)]
@@ -193,9 +192,8 @@ fn unix(rest: Piece<'_>) -> Result<UnixName, Fault> {
     })
 }
 
-fn name(piece: Piece<'_>) -> Result<Vec<u8>, Fault> {
-    let name = piece.decoded()?;
-    if (1..=MAX_NAME_LEN).contains(&name.len()) { Ok(name) } else { Err((piece.at, Problem::Name)) }
+fn name(piece: Piece<'_>) -> Result<Name, Fault> {
+    Name::from_bytes(&piece.decoded()?).map_err(|problem| (piece.at, problem))
 }
 
 fn item(path: Piece<'_>) -> Result<Item, Fault> {

@@ -55,6 +55,9 @@ const CANONICAL: &[(&str, &str)] = &[
     ("redes://veth0/film.mp4", "redes://veth0/film.mp4"),
     ("//kitchen/item", "//kitchen/item"),
     ("//k%69tchen%2f1", "//kitchen%2F1"),
+    ("//Kitchen/Film.mp4", "//kitchen/Film.mp4"),
+    ("//ana's k\u{fc}che/", "//ana%27s%20k%C3%BCche"),
+    ("//a:b@c%3f", "//a%3Ab@c%3F"),
     ("tcp://host/a b/100%25/\u{e9}#1", "tcp://host/a%20b/100%25/%C3%A9%231"),
 ];
 
@@ -82,7 +85,7 @@ fn each_scheme_has_its_parts() {
     assert_eq!(parse("tcp://:1").place, Place::Tcp(HostPort { host: Host::Any, port: Some(1) }));
     assert_eq!(parse("unix:@x").place, Place::Unix(UnixName::Abstract(b"x".to_vec())));
     assert_eq!(parse("unix:///x/y").place, Place::Unix(UnixName::Path("/x/y".into())));
-    assert_eq!(parse("//ana%20s/a").place, Place::Name(b"ana s".to_vec()));
+    assert_eq!(parse("//ana%20s/a").place, Place::Name(Name::new("ana s").expect("a name")));
     let raw = Address::parse(b"tcp://h/\xff\xfe").expect("bytes are names");
     assert_eq!(raw.item.names().collect::<Vec<_>>(), [b"\xff\xfe"]);
     assert_eq!(raw.to_string(), "tcp://h/%FF%FE");
@@ -131,12 +134,21 @@ fn what_is_refused_is_named_by_its_byte() {
         ("unix:@a%00b/c", 6, Problem::Unix),
         ("unix://run/x", 5, Problem::UnixHost),
         ("//", 2, Problem::Name),
+        ("///item", 2, Problem::Name),
+        ("//%20/item", 2, Problem::Name),
+        ("//kitchen%20", 2, Problem::Name),
+        ("//a%0Ab", 2, Problem::Name),
+        ("//a%C2%9bb", 2, Problem::Name),
+        ("//%FF", 2, Problem::Name),
+        ("//kit%chen", 5, Problem::Percent),
+        ("//kitchen/../x", 10, Problem::Item),
         ("tcp://%ff", 6, Problem::Utf8),
     ] {
         assert_eq!(refused(text), (Some(at), problem), "{text}");
     }
     assert_eq!(refused(&format!("unix:///{}", "x".repeat(107))).1, Problem::Unix);
-    assert_eq!(refused(&format!("//{}", "x".repeat(256))).1, Problem::Name);
+    assert_eq!(refused(&format!("//{}", "x".repeat(57))).1, Problem::Name);
+    assert_eq!(parse(&format!("//{}", "x".repeat(56))).item, Item::default());
     assert_eq!(refused(&"x".repeat(20_000)), (None, Problem::TooLong));
 }
 
@@ -241,6 +253,18 @@ impl Chance {
         }
     }
 
+    fn name(&mut self) -> Name {
+        loop {
+            let end = if self.below(2) == 0 { 127 } else { 0x3000 };
+            let name: String = (0..1 + self.below(20))
+                .filter_map(|_| char::from_u32(self.below(end) as u32))
+                .collect();
+            if let Ok(name) = Name::new(&name) {
+                return name;
+            }
+        }
+    }
+
     fn host(&mut self) -> HostPort {
         let host = match self.below(5) {
             0 => Host::Any,
@@ -263,7 +287,7 @@ impl Chance {
             3 => Place::Tcp(self.host()),
             4 => Place::Tls(self.host()),
             5 => Place::Redes { interface: self.interface() },
-            6 => Place::Name(self.bytes(255)),
+            6 => Place::Name(self.name()),
             7 => Place::Unix(UnixName::Abstract(self.unix_name())),
             _ => {
                 let path =

@@ -48,11 +48,8 @@ impl Endpoint {
         let Place::Eth { mac: None, interface, port } = &address.place else {
             return Ok(address.clone());
         };
-        let endpoint = self.socket_towards(Local::Ether(interface.as_str().to_owned()))?;
         let mut located = address.clone();
-        if let Peer::Ether { mac, port, .. } =
-            self.ask_one(&endpoint, address, *port, fingerprint).await?
-        {
+        if let Peer::Ether { mac, port, .. } = self.ask_one(address, *port, fingerprint).await? {
             located.place =
                 Place::Eth { mac: Some(Mac(mac)), interface: interface.clone(), port: Some(port) };
         }
@@ -110,7 +107,7 @@ impl Endpoint {
                     Some(mac) => {
                         ether_peer(mac.0, port.unwrap_or(DEFAULT_PORT), interface.as_str())
                     }
-                    None => self.ask_one(&endpoint, address, *port, None).await?,
+                    None => self.ask_one(address, *port, None).await?,
                 };
                 endpoint.connect(to, crypto).map_err(failed)
             }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::packets::{Answer, Held};
 use super::{Endpoint, lock, lookup, records};
-use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Place, Query};
+use crate::address::{Address, DEFAULT_PORT, Host, HostPort, Name, Place, Query};
 use crate::carrier::ether::Ether;
 use crate::carrier::tcp::Tcp;
 use crate::carrier::tls::{self, ListenSettings, Tls};
@@ -108,11 +108,16 @@ impl Endpoint {
 
     /// Answers on every Ethernet link listened on so far who serves there.
     pub fn answer_discovery(&self, fingerprint: [u8; 32]) {
+        self.answer_discovery_as(fingerprint, None);
+    }
+
+    /// The same, with a name to be found by.
+    pub fn answer_discovery_as(&self, fingerprint: [u8; 32], name: Option<&Name>) {
         for endpoint in lock(&self.listening).iter() {
             if let Some(port) = endpoint.local().port() {
                 let versions = vec![self.settings.session.version()];
                 endpoint.answer_discovery(
-                    Answer { from: endpoint.local(), port, fingerprint },
+                    Answer { from: endpoint.local(), port, fingerprint, name: name.cloned() },
                     versions,
                 );
             }

@@ -29,7 +29,6 @@ use cabo_proto::wire::record::Form;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 pub(crate) use self::connect::resolve_all;
-pub use self::discovery::Found;
 use self::entrance::Entrance;
 pub use self::listen::{Drops, Listening};
 use self::others::Others;
@@ -127,6 +126,16 @@ impl Endpoint {
     /// Our own key.
     pub fn public_key(&self) -> PublicKey {
         self.public_key
+    }
+
+    /// Whether peers prove who they are.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.is_some()
+    }
+
+    /// The version of packets and records that it speaks.
+    pub fn version(&self) -> u8 {
+        self.settings.session.version()
     }
 
     /// The next session whose peer has proved itself. It has to be [admitted](Connection::admit) or

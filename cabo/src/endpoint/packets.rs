@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use cabo_proto::session::crypto::{Crypto, CryptoError};
 use cabo_proto::session::endpoint::{Dropped, Endpoint as Door, EndpointConfig, Handle, Routed};
 use cabo_proto::session::remote::Remote;
-use cabo_proto::wire::discovery::{self, Here};
+use cabo_proto::wire::discovery::{Here, Question};
 use cabo_proto::wire::packet::{ConnectionId, Kind, Packet};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
@@ -24,6 +24,7 @@ use tokio::time::Sleep;
 
 use super::others::{self, Others};
 use super::{Spawn, SystemChance, remote, source};
+use crate::address::Name;
 use crate::carrier::{
     Datagrams, Peer, Received, SLOT_BYTES, SLOTS, SendFailure, Transmit, send_failure,
 };
@@ -123,11 +124,12 @@ impl Given {
 }
 
 /// Who serves on a link, as it says itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) from: Peer,
     pub(crate) port: u16,
     pub(crate) fingerprint: [u8; 32],
+    pub(crate) name: Option<Name>,
 }
 
 /// Connections that have something to do, and the driver's waker.
@@ -248,10 +250,11 @@ impl PacketEndpoint {
         &self,
         version: u8,
         nonce: ConnectionId,
+        question: Question<'_>,
         answers: mpsc::Sender<Answer>,
     ) -> Vec<u8> {
         self.lock().askers.push((nonce, answers));
-        discovery::question(version, nonce)
+        question.packet(version, nonce)
     }
 
     /// Sends one datagram outside any connection. The driver does it: a carrier has one sender (see `carrier`).
@@ -402,12 +405,14 @@ impl PacketDriver {
         match packet.kind {
             Kind::Discover { sender, body } => {
                 let Some(discovery) = &mut state.discovery else { return };
-                let is_question = datagram
-                    .get(body..packet.length)
-                    .is_some_and(|body| discovery::check_question(body).is_ok());
-                if is_question && discovery.given.take(now, source(&from)) {
-                    let Answer { port, fingerprint, .. } = discovery.answer;
-                    let here = Here { port, fingerprint, versions: &discovery.versions };
+                let body = datagram.get(body..packet.length).unwrap_or_default();
+                let Ok(question) = Question::decode(body) else { return };
+                let Answer { port, fingerprint, name, .. } = &discovery.answer;
+                let (port, fingerprint) = (*port, *fingerprint);
+                let name = name.as_ref().map(|name| name.as_str().as_bytes());
+                if question.is_for(name) && discovery.given.take(now, source(&from)) {
+                    let (versions, name) = (&discovery.versions, question.told(name));
+                    let here = Here { port, fingerprint, versions, name };
                     self.answer(from, here.answer(packet.version, sender));
                 }
             }
@@ -422,6 +427,7 @@ impl PacketDriver {
                         from,
                         port: here.port,
                         fingerprint: here.fingerprint,
+                        name: here.name.and_then(|name| Name::from_bytes(name).ok()),
                     }); // a full channel has answers enough
                 }
             }

@@ -37,13 +37,14 @@ pub(crate) use self::transfer::{folder_and, open_target};
 Examples:
   cabo get tcp://host/trip/day1.mp4            into this folder
   cabo get udp://host/film.mp4 -o copy.mp4     under another name
+  cabo get //kitchen/film.mp4                  from whoever has that name here, by any carrier
   cabo get eth://enp3s0 --all -o ./copy        everything, several items at once
   cabo get udp://host --all -n -x '*.iso'      what that would bring without images
   cabo get unix:///run/cabo.sock 'a b.txt'     names beside an address need no percent signs
   cabo get redes://veth0/video.mp4             from a server of the course protocol
   cabo get udp://host/notes.txt -o - | less    to stdout")]
 pub(crate) struct Args {
-    /// The server and the item: udp://HOST/ITEM, tcp://, tls://, eth://INTERFACE/ITEM, unix:///PATH, redes://
+    /// The server and the item: //NAME/ITEM, udp://HOST/ITEM, tcp://, tls://, eth://INTERFACE/ITEM, unix:///PATH, redes://
     #[arg(value_name = "URL")]
     url: OsString,
     /// The item, as its name is and not percent-encoded

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cabo::access::{Access, AllowFile, Cidr};
-use cabo::address::{Address, DEFAULT_PORT, Host, HostPort, Interface, Place};
+use cabo::address::{Address, DEFAULT_PORT, Host, HostPort, Interface, Name, Place};
 use cabo::carrier::tls::ListenSettings;
 use cabo::carrier::{OpenError, ether};
+use cabo::discovery::{self, Announcement};
 use cabo::endpoint::{Endpoint, Listening};
 use cabo::error::ListenError;
 use cabo::keys::{Fingerprint, PublicKey};
@@ -50,6 +51,7 @@ Examples:
   cabo serve ~/Videos --allow friends.txt                 one line of `cabo keys` a friend
   cabo serve film.mp4 --on eth://enp3s0 --on tcp://:5555  on these endpoints alone
   cabo serve . --on unix:///run/cabo.sock --open          anybody who can reach it gets in
+  cabo serve ~/Videos --name kitchen                      found as //kitchen
   cabo serve . --on redes://veth0 --open                  the course protocol on raw Ethernet")]
 pub(crate) struct Args {
     /// What to serve
@@ -71,9 +73,12 @@ pub(crate) struct Args {
     /// Without identities and encryption: everybody on the wire can read and change what is served
     #[arg(long)]
     plain: bool,
-    /// Do not answer who asks a link who serves there
+    /// Do not answer who asks who serves here, and announce nothing
     #[arg(long)]
     hidden: bool,
+    /// Be found as //NAME, on raw Ethernet and by multicast DNS; whoever is near learns this name
+    #[arg(long, value_name = "NAME", conflicts_with = "hidden", value_parser = parse_name)]
+    name: Option<Name>,
     /// Sessions at most
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -92,6 +97,7 @@ struct Wish {
     from: Vec<Cidr>,
     is_plain: bool,
     is_hidden: bool,
+    name: Option<Name>,
     sessions_max: usize,
     drain_time: Duration,
     globals: Globals,
@@ -126,11 +132,16 @@ impl Args {
             is_open: self.open,
             is_plain: self.plain,
             is_hidden: self.hidden,
+            name: self.name,
             sessions_max: usize::try_from(self.max_sessions).unwrap_or(usize::MAX),
             drain_time: self.drain_time,
             globals,
         })
     }
+}
+
+fn parse_name(name: &str) -> Result<Name, String> {
+    Name::new(name).map_err(|problem| problem.to_string())
 }
 
 /// UDP and TCP on all addresses, and every link that is up.
@@ -184,9 +195,7 @@ impl Wish {
         let listening = self.listen(&endpoint).await?;
         let links = self.open_links()?;
         give_up_raw_sockets();
-        if !self.is_hidden {
-            endpoint.answer_discovery(Fingerprint::hash(public));
-        }
+        let announcement = self.announce(&endpoint, &listening, public).await;
         let (questions, asked) = server::questions();
         let questions = asker.is_some().then_some(questions);
         let (server, mut events) = self.server(endpoint, access, catalogue.clone(), questions);
@@ -229,8 +238,35 @@ impl Wish {
         while let Ok((address, told)) = told.try_recv() {
             teller.redes(&address, &told)?;
         }
+        if let Some(announcement) = announcement {
+            announcement.end().await;
+        }
         teller.stopped(&server.endpoint().drops())?;
         Ok(ExitCode::from(exit::OK))
+    }
+
+    /// Unless we are hidden, answers who asks a link, and announces us by multicast DNS where we listen on IP. That is a help,
+    /// and no need.
+    async fn announce(
+        &self,
+        endpoint: &Endpoint,
+        listening: &[Listening],
+        public: PublicKey,
+    ) -> Option<Announcement> {
+        if self.is_hidden {
+            return None;
+        }
+        let name = self.name.as_ref();
+        endpoint.answer_discovery_as(Fingerprint::hash(public), name);
+        let addresses: Vec<Address> = listening.iter().map(|got| got.address.clone()).collect();
+        let print = Fingerprint::of(public);
+        match discovery::announce(&addresses, print, name, endpoint.version()).await {
+            Ok(announcement) => announcement,
+            Err(error) => {
+                tracing::warn!("{error}");
+                None
+            }
+        }
     }
 
     /// Whether there is something to be read again at a SIGHUP.
@@ -329,6 +365,7 @@ impl Wish {
                 .cloned()
                 .collect(),
             fingerprint: Fingerprint::of(public),
+            name: self.name.clone(),
             is_plain: self.is_plain,
             who,
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anstyle::Style;
 use cabo::access::{AllowError, Refusal};
-use cabo::address::{Address, Host, Place};
+use cabo::address::{Address, Host, Name, Place};
 use cabo::carrier::{OpenError, Peer};
 use cabo::connection::Ended;
 use cabo::endpoint::Drops;
@@ -31,6 +31,7 @@ pub(super) struct Opening {
     pub(super) what: PathBuf,
     pub(super) addresses: Vec<Address>,
     pub(super) fingerprint: Fingerprint,
+    pub(super) name: Option<Name>,
     pub(super) is_plain: bool,
     pub(super) who: String,
 }
@@ -54,6 +55,7 @@ impl Teller {
             return json::line(&json!({
                 "event": "ready",
                 "fingerprint": opening.fingerprint.to_string(),
+                "name": opening.name.as_ref().map(Name::as_str),
                 "is_plain": opening.is_plain,
             }));
         }
@@ -75,7 +77,9 @@ impl Teller {
         }
         writeln!(out, "{}{}", label("who gets in"), opening.who)?;
         let plain = if opening.is_plain { " --plain" } else { "" };
-        for (number, line) in reached_by(&opening.addresses).iter().enumerate() {
+        let by_name = opening.name.iter().map(|name| format!("//{name}"));
+        let lines = by_name.chain(reached_by(&opening.addresses));
+        for (number, line) in lines.enumerate() {
             writeln!(
                 out,
                 "{}cabo ls{plain} {line}",

@@ -155,9 +155,18 @@ pub(in crate::carrier) fn names() -> Vec<String> {
 
 /// The names of the links that are up, without loopback, sorted.
 pub(super) fn links(socket: &OwnedFd) -> Vec<String> {
+    links_that(socket, |device| device.is_up)
+}
+
+/// The same with those that are down.
+pub(super) fn all_links(socket: &OwnedFd) -> Vec<String> {
+    links_that(socket, |_| true)
+}
+
+fn links_that(socket: &OwnedFd, is_meant: impl Fn(&Device) -> bool) -> Vec<String> {
     let is_link = |name: &String| {
         let device = InterfaceName::new(name).and_then(|name| Device::look(socket, name).ok());
-        device.is_some_and(|device| device.is_up && device.mac != LOOPBACK_MAC)
+        device.is_some_and(|device| device.mac != LOOPBACK_MAC && is_meant(&device))
     };
     let mut links = names();
     links.retain(is_link);

@@ -193,6 +193,11 @@ pub fn links() -> Vec<String> {
     any_socket().map_or_else(|_| Vec::new(), |socket| device::links(&socket))
 }
 
+/// The same with those that are down.
+pub fn all_links() -> Vec<String> {
+    any_socket().map_or_else(|_| Vec::new(), |socket| device::all_links(&socket))
+}
+
 /// Whether an interface is there and up; true where the kernel does not tell.
 pub fn is_up(name: &str) -> bool {
     let Some(name) = InterfaceName::new(name) else { return false };

@@ -9,6 +9,7 @@ use super::source::{Source, SourceError};
 use crate::address::Address;
 use crate::client::{Client, ClientError};
 use crate::connection::Connection;
+use crate::discovery::NameError;
 use crate::error::ConnectError;
 use crate::service::media::MediaClient;
 
@@ -50,7 +51,8 @@ impl From<ClientError> for SourceError {
     fn from(error: ClientError) -> Self {
         let is_final = match &error {
             ClientError::Connect(ConnectError::Ended { ended, .. }) => will_stay(ended),
-            ClientError::Connect(_) => false,
+            ClientError::Connect(_) | ClientError::Name(NameError::Nobody { .. }) => false,
+            ClientError::Name(_) => true,
             ClientError::Known(_) | ClientError::Changed(_) => true,
         };
         Self { is_final, text: error.to_string() }
