@@ -24,8 +24,10 @@ use crate::show::json;
 use crate::show::table::{self, Align, Cell};
 use crate::show::{stderr, stdout};
 
-/// How long is asked who serves.
-pub(super) const ASKING_TIME: Duration = Duration::from_millis(1500);
+/// How long one link is asked who serves.
+const ASKING_TIME: Duration = Duration::from_secs(1);
+/// How long everybody is asked: who has just said it by multicast DNS keeps silent for a second (RFC 6762, section 6).
+pub(super) const SEARCH_TIME: Duration = Duration::from_millis(2500);
 /// Entries that are sorted; a server that never ends its list must not fill our memory.
 const ENTRIES_MAX: usize = 1_000_000;
 const FOLDER: Style = AnsiColor::Blue.on_default().bold();
@@ -275,7 +277,7 @@ impl Wish {
         let client = session::client(self.is_plain)?;
         session::open_links(&client);
         give_up_raw_sockets();
-        let survey = discovery::search(client.endpoint(), &Wanted::Everybody, ASKING_TIME).await;
+        let survey = discovery::search(client.endpoint(), &Wanted::Everybody, SEARCH_TIME).await;
         if survey.heard.is_empty() {
             return Err(nobody().into());
         }

@@ -121,7 +121,7 @@ impl Args {
         session::open_links(&client);
         give_up_raw_sockets();
         let survey =
-            discovery::search(client.endpoint(), &Wanted::Everybody, ls::ASKING_TIME).await;
+            discovery::search(client.endpoint(), &Wanted::Everybody, ls::SEARCH_TIME).await;
         let mut urls = survey.heard.into_iter().filter_map(|heard| match heard.name {
             Some(name) => Some(Place::Name(name).into()),
             None => heard.ways.into_iter().next(),

@@ -26,7 +26,7 @@ const HOSTS: &str = r#"
     ip link set lo up && far ip link set lo up || exit 99
     # serve EVENTS ARGS..: a server on the far host, when it is ready
     serve() {
-        events=$1; shift
+        events=$1; shift; : > $events
         nsenter --net --target $far "$cabo" serve "$@" --open --json > $events 2> $events.errors & server=$!
         until grep -q '"ready"' $events; do kill -0 $server || { cat $events.errors; exit 98; }; sleep 0.02; done
     }
@@ -153,6 +153,98 @@ fn servers_on_ip_are_found_by_multicast_dns_unless_they_are_hidden() {
     assert_eq!(other["fingerprint"], world.fingerprint("other").as_str());
     assert_same_file(&film, &world.path("copy.mp4"));
     assert!(read("got").contains("//kitchen is at udp://10.0.0.2:7001"), "{}", read("got"));
+}
+
+#[test]
+fn other_programs_see_what_is_announced_while_it_serves() {
+    if skip_without(&NEEDS) || skip_without(&[Need::Program("mdns-scan")]) {
+        return;
+    }
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let script = r#"
+        addresses 0; addresses 1
+        ip route add 224.0.0.0/4 dev n0 # by which mdns-scan joins the group
+        serve events served --on udp://10.0.0.2:7001 --on tcp://10.0.1.2:7002 --name "Ana's kitchen.1"
+        scan() { timeout 3 mdns-scan 2>&1; }
+        until_said "+ ana's kitchen.1._cabo._udp.local" scan
+        ! grep -F _cabo._tcp said || exit 96 # that is on the other network
+        ip route replace 224.0.0.0/4 dev n1
+        until_said "+ ana's kitchen.1._cabo._tcp.local" scan
+        ! grep -F _cabo._udp said || exit 95
+    "#;
+    on_two_hosts(&world, script).good();
+}
+
+/// Starts a stranger on the far host who answers by multicast DNS what nobody asked.
+const STRANGER: &str = r#"
+    stranger() {
+        nsenter --net --target $far python3 "$MDNS" 10.0.0.2 "$@" > stranger & stranger=$!
+        until grep -q ready stranger; do kill -0 $stranger || exit 95; sleep 0.02; done
+    }
+"#;
+
+fn beside_stranger(world: &World, script: &str) -> Done {
+    let mdns = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/foreign/mdns.py");
+    on_two_hosts(world, &format!("MDNS={mdns}\n{STRANGER}\n{script}"))
+}
+
+#[test]
+fn who_says_to_be_another_is_found_out_and_not_remembered() {
+    if skip_without(&NEEDS) || skip_without(&[Need::Program("python3")]) {
+        return;
+    }
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let (own, other) = (world.fingerprint("own"), world.fingerprint("other"));
+    let script = format!(
+        r#"
+        addresses 0
+        serve events served --on udp://10.0.0.2:7001 --hidden
+        stranger answer kitchen {other} 7001 10.0.0.2
+        "$cabo" get //kitchen/a.txt 2> said; echo $? > code
+        "$cabo" keys list > known
+    "#
+    );
+    beside_stranger(&world, &script).good();
+    let read = |name| std::fs::read_to_string(world.path(name)).unwrap();
+    let said = read("said");
+    assert_eq!(read("code"), "4\n", "{said}");
+    assert!(said.contains("//kitchen: who answers at udp://10.0.0.2:7001 says to be"), "{said}");
+    assert!(said.contains(&format!("{other} and is {own}")), "{said}");
+    assert!(!read("known").contains("kitchen"), "{}", read("known"));
+    assert!(!world.path("a.txt").exists());
+}
+
+#[test]
+fn a_flood_of_answers_drives_no_terminal_and_hides_nobody_on_ethernet() {
+    if skip_without(&NEEDS) || skip_without(&[Need::Program("python3")]) {
+        return;
+    }
+    let world = World::new();
+    world.write("served/a.txt", b"a");
+    let script = r#"
+        addresses 0
+        serve events served --on eth://f0 --on udp://10.0.0.2:7001 --name kitchen
+        stranger flood
+        ulimit -v 4000000 # KiB; threads map more than they use
+        "$cabo" ls > listed 2> warned || { cat warned; exit 94; }
+        "$cabo" ls --json > json || exit 93
+        "$cabo" get //kitchen/a.txt || exit 92
+        kill -0 $stranger && kill -0 $server || exit 91
+    "#;
+    beside_stranger(&world, script).good();
+    let read = |name| std::fs::read(world.path(name)).unwrap();
+    for name in ["listed", "warned", "json"] {
+        let text = read(name);
+        let is_harmless = |byte: &u8| *byte == b'\n' || !byte.is_ascii_control();
+        assert!(text.iter().all(is_harmless), "{name}: {}", text.escape_ascii());
+        assert!(String::from_utf8(text).is_ok(), "{name}");
+    }
+    let json = String::from_utf8(read("json")).unwrap();
+    let kitchen = lines(&json).into_iter().find(|line| line["name"] == "kitchen").unwrap();
+    assert!(kitchen["url"].as_str().unwrap().starts_with("eth://"), "{kitchen}");
+    assert_eq!(read("a.txt"), b"a");
 }
 
 #[test]

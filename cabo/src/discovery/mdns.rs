@@ -103,11 +103,11 @@ pub async fn announce(
 }
 
 async fn add(heard: &mut Scope, at: &HostPort) {
-    let mut one = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) if ip.is_unspecified() => heard.v4 = true,
-        IpAddr::V6(ip) if ip.is_unspecified() => heard.v6 = true,
-        ip if ip.is_loopback() => {}
-        ip => heard.addresses.push(ip),
+    let mut one = |ip: IpAddr| match (ip.is_unspecified(), ip.is_loopback()) {
+        (true, _) if ip.is_ipv4() => heard.v4 = true,
+        (true, _) => heard.v6 = true,
+        (false, true) => {}
+        (false, false) => heard.addresses.push(ip),
     };
     match &at.host {
         Host::Any => (heard.v4, heard.v6) = (true, true),
@@ -136,7 +136,9 @@ fn service(
     name: Option<&Name>,
     version: u8,
 ) -> Result<ServiceInfo, mdns_sd::Error> {
-    let host = format!("cabo-{}.local.", fingerprint.short());
+    // Each has a host name of its own: what shares one shares its addresses, and this may be heard at others.
+    let carrier = if kind == UDP { "udp" } else { "tcp" };
+    let host = format!("cabo-{}-{carrier}-{port}.local.", fingerprint.short());
     let mut texts = vec![("fp", fingerprint.to_string()), ("v", version.to_string())];
     texts.extend(name.map(|name| ("name", name.as_str().to_owned())));
     let is_any = heard.v4 || heard.v6;
