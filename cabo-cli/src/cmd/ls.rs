@@ -35,7 +35,8 @@ const FOLDER: Style = AnsiColor::Blue.on_default().bold();
 /// List what a server has; without a URL: who serves here
 ///
 /// Folders come first. Names are escaped where they could drive a terminal; `--json` gives the URL of each item, which
-/// `cabo get` takes as it is. Times are in UTC.
+/// `cabo get` takes as it is. Times are in UTC. Who serves is one object a server: `type` is "server", `name` (or null) and
+/// `fingerprint` are what it says, `url` is the best way to it and `urls` are all, the best first.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
