@@ -332,7 +332,7 @@ mod tests {
         let other = |peer| match peer {
             Peer::Udp(_) => Peer::udp("127.0.0.1:1".parse().unwrap()),
             Peer::Ether { .. } => Peer::Ether { mac: [0; 6], port: 1, interface },
-            _ => Peer::Memory(0),
+            Peer::Tcp(_) | Peer::Unix { .. } | Peer::Memory(_) | Peer::None => Peer::Memory(0),
         };
         for peer in [
             Peer::udp("192.0.2.7:5555".parse().unwrap()),

@@ -56,9 +56,8 @@ pub(crate) fn a_client_without_any_address_goes_on_when_it_gets_one(lab: &Lab) {
     for way in [Way::Down, Way::Up] {
         let place = Place::new(lab);
         let bob_is_at = Place::address(&place.bob, "eth0");
-        let flow = Flow::start(&place, way, "udp://0.0.0.0:0", |port| {
-            format!("udp://{bob_is_at}:{port}")
-        });
+        let flow =
+            Flow::start(&place, way, "udp://0.0.0.0:0", |port| format!("udp://{bob_is_at}:{port}"));
         ip(&place.ana, "link set eth1 down");
         ip(&place.ana, "addr flush dev eth0");
         flow.wait_for_silence();
@@ -74,9 +73,8 @@ pub(crate) fn a_server_that_gets_another_address_is_followed(lab: &Lab) {
     for way in [Way::Down, Way::Up] {
         let place = Place::new(lab);
         let bob_is_at = Place::address(&place.bob, "eth0");
-        let flow = Flow::start(&place, way, "udp://0.0.0.0:0", |port| {
-            format!("udp://{bob_is_at}:{port}")
-        });
+        let flow =
+            Flow::start(&place, way, "udp://0.0.0.0:0", |port| format!("udp://{bob_is_at}:{port}"));
         let network = bob_is_at.rsplit_once('.').unwrap().0;
         ip(&place.bob, "addr flush dev eth0");
         ip(&place.bob, &format!("addr add {network}.99/24 dev eth0"));

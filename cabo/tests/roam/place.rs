@@ -140,7 +140,8 @@ impl Flow {
     /// Waits until nothing arrives any more.
     pub(crate) fn wait_for_silence(&self) {
         let mut before = u64::MAX;
-        while std::mem::replace(&mut before, self.arrived.load(Relaxed)) != self.arrived.load(Relaxed)
+        while std::mem::replace(&mut before, self.arrived.load(Relaxed))
+            != self.arrived.load(Relaxed)
         {
             thread::sleep(Duration::from_millis(300));
         }

@@ -113,7 +113,7 @@ async fn patience_has_an_end_and_a_short_answer_shows() {
 #[tokio::test]
 async fn a_pause_outlasts_a_failure_of_what_was_asked_ahead() {
     let settings = GatewaySettings {
-        patience: Duration::from_millis(100),
+        patience: Duration::from_millis(500),
         back_off: Duration::from_millis(5),
         ..GatewaySettings::default()
     };
@@ -130,7 +130,7 @@ async fn a_pause_outlasts_a_failure_of_what_was_asked_ahead() {
     until("ahead", || blocks.stats().blocks == 3).await;
     bytes.extend_from_slice(&reader.next().await.unwrap().unwrap()); // two more are asked for with this one
     stage.cable.set(|cable| &cable.is_pulled, true);
-    sleep(Duration::from_millis(300)).await;
+    sleep(Duration::from_millis(1500)).await; // three times the patience
     assert_eq!(blocks.stats().blocks, 3, "what was asked ahead has failed");
     stage.cable.set(|cable| &cable.is_pulled, false);
     while let Some(more) = timeout(LIMIT, reader.next()).await.unwrap() {
