@@ -189,38 +189,3 @@ fn a_disk_that_is_full_is_told_and_has_whole_items_and_nothing_else() {
     assert!(done.err.contains("disk full") && done.out.contains("failed"), "{done:?}");
     assert!(!read("left").contains("partial"), "{}", read("left"));
 }
-
-#[test]
-fn a_disk_that_takes_two_names_for_one_keeps_the_first_and_names_the_second() {
-    if skip_without(&[Need::Program("unshare"), Need::Namespaces]) {
-        return;
-    }
-    let world = World::new();
-    for (name, content) in
-        [("Read", "upper"), ("read", "lower"), ("\u{e9}", "one"), ("e\u{301}", "two")]
-    {
-        world.write(&format!("served/{name}"), content.as_bytes());
-    }
-    for (folder, file) in [("Sub", "a"), ("sub", "b")] {
-        world.write(&format!("served/{folder}/{file}"), b"inside");
-    }
-    let served = world.serve(&["served", "--on", "tcp://127.0.0.1:0"]);
-    let url = served.url();
-    let script = format!(
-        r#"mkdir disk/copy && chattr +F disk/copy || exit 99
-        "$0" get {url} --all -o disk/copy; echo $? > code; cat disk/copy/read > first
-        "$0" get {url} --all -o disk/copy; echo $? >> code; cat disk/copy/read > second; ls disk/copy"#
-    );
-    let done = on_disk(&world, "casefold", &script);
-    if done.code == Some(99) {
-        eprintln!("SKIPPED: this kernel has no tmpfs that folds cases");
-        return;
-    }
-    let read = |name| std::fs::read_to_string(world.path(name)).unwrap();
-    assert_eq!(read("code"), "5\n5\n", "{done:?}");
-    assert_eq!(read("first"), read("second"), "{done:?}");
-    assert!(["upper", "lower"].contains(&read("first").as_str()), "{done:?}");
-    assert!(done.err.contains("this disk takes its name for that of another item"), "{done:?}");
-    assert_eq!(done.out.matches(" failed").count(), 2, "{done:?}");
-    assert_eq!(done.out.lines().filter(|line| !line.contains("failed")).count(), 3, "{done:?}");
-}
