@@ -1,7 +1,11 @@
 //! The server's side of sessions: lets peers in or sends them away, and gives their requests to services.
 //!
 //! Any number of carriers, one [`Server`]. Every session and every request is a task of its own, with its deadlines;
-//! none can hold up another.
+//! none can hold up another. Who watches it does so through `metrics`, which shows what `stats` counts.
+
+mod exposition;
+pub mod metrics;
+pub mod stats;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,6 +26,8 @@ use crate::gate::{Gate, origin};
 use crate::keys::Fingerprint;
 use crate::request::{Service, read_opening};
 use crate::stream::{RecvStream, SendStream};
+
+use self::stats::{Reason, Tally, Watch};
 
 /// A request has to name its service within this.
 const OPENING_TIME: Duration = Duration::from_secs(30);
@@ -101,7 +107,7 @@ struct Known {
 
 /// See the module.
 pub struct Server {
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     shared: Arc<Shared>,
 }
 
@@ -112,6 +118,7 @@ struct Shared {
     sessions: Mutex<BTreeMap<u64, Known>>,
     requests: Arc<Semaphore>, // all permits are back when the server is idle
     events: mpsc::Sender<ServerEvent>,
+    tally: Tally,
 }
 
 /// Goodbyes to all sessions together have this long to leave.
@@ -136,13 +143,14 @@ impl Server {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let shared = Shared {
             gate: Gate::new(access, questions, settings.asking_time),
+            tally: Tally::new(services.len()),
             services,
             settings,
             sessions: Mutex::default(),
             requests: Arc::new(Semaphore::new(REQUESTS_MAX as usize)),
             events,
         };
-        (Self { endpoint, shared: Arc::new(shared) }, receiver)
+        (Self { endpoint: Arc::new(endpoint), shared: Arc::new(shared) }, receiver)
     }
 
     /// The endpoint below: to listen on addresses.
@@ -153,6 +161,11 @@ impl Server {
     /// How many sessions there are.
     pub fn session_count(&self) -> usize {
         self.shared.sessions().len()
+    }
+
+    /// To watch it while it runs.
+    pub fn watch(&self) -> Watch {
+        Watch { endpoint: self.endpoint.clone(), shared: self.shared.clone() }
     }
 
     /// Serves until `shutdown`, then lets requests under way end, and says goodbye.
@@ -168,6 +181,7 @@ impl Server {
                 () = &mut shutdown => break,
             }
         }
+        self.shared.tally.on_draining();
         tokio::select! {
             () = self.idle() => {}
             () = tokio::time::sleep(self.shared.settings.drain_time) => {} // who is not done by then is cut off
@@ -188,13 +202,16 @@ impl Server {
             }
         };
         let _ = timeout(GOODBYE_TIME, goodbyes).await; // who takes no goodbye will notice the silence
-        self.shared.sessions().clear();
+        let mut sessions = self.shared.sessions();
+        sessions.values().for_each(|known| self.shared.tally.on_ended(&known.connection));
+        sessions.clear();
     }
 
     /// Tells whoever comes that the server goes down, for ever.
     async fn turn_away_all(&self) {
         loop {
             self.endpoint.accept().await.close_protocol(Code::DRAINING, GOING_DOWN);
+            self.shared.tally.on_refused(Reason::Draining);
         }
     }
 
@@ -245,6 +262,7 @@ impl Shared {
         }
         if let Err(refusal) = self.gate.judge(&connection).await {
             connection.refuse(&refusal.to_string());
+            self.tally.on_refused(Reason::from(&refusal));
             return self.tell(ServerEvent::Refused(info, refusal));
         }
         let known = Known { connection: connection.clone(), key };
@@ -258,11 +276,19 @@ impl Shared {
             ended = stop_one_way(&connection) => ended,
         };
         self.tell(ServerEvent::Ended(info, ended));
-        self.sessions().remove(&number);
+        self.leave(number);
+    }
+
+    fn leave(&self, number: u64) {
+        let mut sessions = self.sessions();
+        if let Some(known) = sessions.remove(&number) {
+            self.tally.on_ended(&known.connection);
+        }
     }
 
     fn turn_away(&self, info: SessionInfo, connection: &Connection) {
         connection.close_protocol(Code::BUSY, "the server has all the sessions that it takes");
+        self.tally.on_refused(Reason::Busy);
         self.tell(ServerEvent::TurnedAway(info));
     }
 
@@ -296,13 +322,15 @@ impl Shared {
     }
 
     async fn answer(&self, mut send: SendStream, mut recv: RecvStream) {
-        let service = match timeout(OPENING_TIME, read_opening(&mut recv)).await {
-            Ok(Ok(name)) => self.services.iter().find(|service| service.name() == name),
+        let place = match timeout(OPENING_TIME, read_opening(&mut recv)).await {
+            Ok(Ok(name)) => self.services.iter().position(|service| service.name() == name),
             Ok(Err(_)) | Err(_) => None,
         };
-        match service {
+        self.tally.on_request(place);
+        match place.and_then(|place| self.services.get(place)) {
             Some(service) => {
                 if let Err(error) = service.answer(send, recv).await {
+                    self.tally.on_request_failed();
                     tracing::debug!(service = service.name(), %error, "a request failed");
                 }
             }

@@ -191,6 +191,8 @@ pub(crate) struct Served {
     child: Child,
     pub(crate) urls: Vec<String>,
     pub(crate) fingerprint: String,
+    /// What it said when it was ready.
+    pub(crate) ready: Value,
     events: Receiver<Value>,
 }
 
@@ -221,7 +223,7 @@ impl Served {
                 }
                 Ok(event) if event["event"] == "ready" => {
                     let fingerprint = event["fingerprint"].as_str().unwrap().to_owned();
-                    return Self { child, urls, fingerprint, events };
+                    return Self { child, urls, fingerprint, ready: event, events };
                 }
                 other => {
                     child.kill().unwrap();

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ use cabo::server::{self, Question, Server, ServerEvent, ServerSettings};
 use cabo::service::media::{Catalogue, Limits, MediaServer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tracing_subscriber::filter::LevelFilter;
 
 use self::tell::Teller;
@@ -31,6 +33,7 @@ use crate::session;
 use crate::show::ask::Asker;
 
 mod tell;
+mod watch;
 
 /// Peers beyond the sessions that we take who can be told so at once; the door drops more without a word.
 const TURNED_AWAY_MAX: usize = 256;
@@ -52,6 +55,7 @@ Examples:
   cabo serve film.mp4 --on eth://enp3s0 --on tcp://:5555  on these endpoints alone
   cabo serve . --on unix:///run/cabo.sock --open          anybody who can reach it gets in
   cabo serve ~/Videos --name kitchen                      found as //kitchen
+  cabo serve ~/Videos --metrics 127.0.0.1:9100            watched by Prometheus
   cabo serve . --on redes://veth0 --open                  the course protocol on raw Ethernet")]
 pub(crate) struct Args {
     /// What to serve
@@ -86,6 +90,9 @@ pub(crate) struct Args {
     /// How long transfers under way may go on after SIGTERM or Ctrl-C
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = amount::time)]
     drain_time: Duration,
+    /// Answer over HTTP there: /metrics for Prometheus, /health, and /ready until it goes down
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
 }
 
 /// What the arguments mean.
@@ -100,6 +107,7 @@ struct Wish {
     name: Option<Name>,
     sessions_max: usize,
     drain_time: Duration,
+    metrics: Option<SocketAddr>,
     globals: Globals,
 }
 
@@ -135,6 +143,7 @@ impl Args {
             name: self.name,
             sessions_max: usize::try_from(self.max_sessions).unwrap_or(usize::MAX),
             drain_time: self.drain_time,
+            metrics: self.metrics,
             globals,
         })
     }
@@ -194,17 +203,21 @@ impl Wish {
         let endpoint = Endpoint::new(&own.identity, settings)?;
         let listening = self.listen(&endpoint).await?;
         let links = self.open_links()?;
+        let metrics = watch::open(self.metrics).await?;
         give_up_raw_sockets();
         let announcement = self.announce(&endpoint, &listening, public).await;
         let (questions, asked) = server::questions();
         let questions = asker.is_some().then_some(questions);
         let (server, mut events) = self.server(endpoint, access, catalogue.clone(), questions);
         let teller = Teller::new(self.globals, self.allow.clone());
-        match teller.ready(&self.opening(&listening, &links, public, asker.is_some())) {
+        let opening = self.opening(&listening, &links, public, asker.is_some());
+        match teller.ready(&opening, metrics.as_ref()) {
             // Whoever has seen enough of the first lines wants it to serve.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe && !self.globals.json => {}
             told => told?,
         }
+        let _watched: JoinSet<()> =
+            metrics.into_iter().map(|metrics| metrics.run(server.watch())).collect();
         let (links, mut told) = redes::start(links, &catalogue);
         if let Some(asker) = asker {
             tokio::spawn(asker.run(asked));

@@ -14,6 +14,7 @@ use cabo::endpoint::Drops;
 use cabo::keys::Fingerprint;
 use cabo::redes::Outcome;
 use cabo::redes::serve::Told;
+use cabo::server::metrics::Metrics;
 use cabo::server::{ServerEvent, SessionInfo};
 use serde_json::{Map, Value, json};
 
@@ -47,7 +48,8 @@ impl Teller {
         Self { is_json: globals.json, is_quiet: globals.quiet, allow }
     }
 
-    pub(super) fn ready(&self, opening: &Opening) -> io::Result<()> {
+    pub(super) fn ready(&self, opening: &Opening, metrics: Option<&Metrics>) -> io::Result<()> {
+        let metrics = metrics.map(|metrics| format!("http://{}/metrics", metrics.address()));
         if self.is_json {
             for address in &opening.addresses {
                 json::line(&json!({"event": "listening", "url": address.to_string()}))?;
@@ -57,6 +59,7 @@ impl Teller {
                 "fingerprint": opening.fingerprint.to_string(),
                 "name": opening.name.as_ref().map(Name::as_str),
                 "is_plain": opening.is_plain,
+                "metrics": metrics,
             }));
         }
         if self.is_quiet {
@@ -76,6 +79,9 @@ impl Teller {
             false => writeln!(out, "{}{}", label("fingerprint"), opening.fingerprint)?,
         }
         writeln!(out, "{}{}", label("who gets in"), opening.who)?;
+        if let Some(metrics) = metrics {
+            writeln!(out, "{}{metrics}", label("watched at"))?;
+        }
         let plain = if opening.is_plain { " --plain" } else { "" };
         let by_name = opening.name.iter().map(|name| format!("//{name}"));
         let lines = by_name.chain(reached_by(&opening.addresses));
