@@ -22,6 +22,7 @@ mod help;
 mod in_process;
 mod limits;
 mod list;
+mod manager;
 mod metrics;
 mod moments;
 mod names;

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing_subscriber::filter::LevelFilter;
 
+use self::manager::Manager;
 use self::tell::Teller;
 use super::relay::amount;
 use super::{Globals, block_on, give_up_raw_sockets, is_terminal_gone, raise_descriptor_limit};
@@ -32,6 +33,7 @@ use crate::redes::serve as redes;
 use crate::session;
 use crate::show::ask::Asker;
 
+mod manager;
 mod tell;
 mod watch;
 
@@ -190,10 +192,7 @@ impl Wish {
         let had_terminal = std::io::stdin().is_terminal();
         let mut signals = Signals::new()?; // before there is anything that a signal could leave behind
         let own = session::Own::load()?;
-        let catalogue = Catalogue::open(&self.what).map(Arc::new).map_err(|error| {
-            let text = format!("cannot serve {}: {error}", self.what.display());
-            Failure::new(exit::FAILED, text)
-        })?;
+        let catalogue = self.catalogue()?;
         let public = own.identity.public_key();
         let is_needless = self.is_open || self.is_plain;
         let asker = Asker::if_possible(PROGRAM, is_needless, self.allow.clone());
@@ -211,11 +210,7 @@ impl Wish {
         let (server, mut events) = self.server(endpoint, access, catalogue.clone(), questions);
         let teller = Teller::new(self.globals, self.allow.clone());
         let opening = self.opening(&listening, &links, public, asker.is_some());
-        match teller.ready(&opening, metrics.as_ref()) {
-            // Whoever has seen enough of the first lines wants it to serve.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe && !self.globals.json => {}
-            told => told?,
-        }
+        unless_closed(teller.ready(&opening, metrics.as_ref()), self.globals)?;
         let _watched: JoinSet<()> =
             metrics.into_iter().map(|metrics| metrics.run(server.watch())).collect();
         let (links, mut told) = redes::start(links, &catalogue);
@@ -223,6 +218,8 @@ impl Wish {
             tokio::spawn(asker.run(asked));
         }
 
+        let mut manager = Manager::from_environment();
+        manager.ready(&self.what);
         let (stop, stopped) = oneshot::channel();
         let mut stop = Some(stop);
         let running = links.run_beside(&server, stopped, self.drain_time);
@@ -232,12 +229,18 @@ impl Wish {
                 ended = &mut running => break ended?,
                 Some(event) = events.recv() => teller.event(&event)?,
                 Some((address, told)) = told.recv() => teller.redes(&address, &told)?,
+                () = manager.beat() => {}
                 signal = signals.next() => match signal {
-                    Signal::Reload if self.rereads(had_terminal) => self.reread(&server, &teller)?,
+                    Signal::Reload if manager.is_there() || self.rereads(had_terminal) => {
+                        manager.reloading();
+                        self.reread(&server, &teller)?;
+                        manager.ready(&self.what);
+                    }
                     // The terminal is gone, and nothing is there to be read again.
                     Signal::Reload | Signal::Stop => match stop.take() {
                         Some(stop) => {
                             let _ = stop.send(()); // the server has ended already
+                            manager.stopping(server.session_count());
                             teller.draining(server.session_count(), self.drain_time)?;
                         }
                         None => return Ok(ExitCode::from(exit::INTERRUPTED)),
@@ -245,17 +248,19 @@ impl Wish {
                 },
             }
         }
-        while let Ok(event) = events.try_recv() {
-            teller.event(&event)?;
-        }
-        while let Ok((address, told)) = told.try_recv() {
-            teller.redes(&address, &told)?;
-        }
+        teller.rest(&mut events, &mut told)?;
         if let Some(announcement) = announcement {
             announcement.end().await;
         }
         teller.stopped(&server.endpoint().drops())?;
         Ok(ExitCode::from(exit::OK))
+    }
+
+    fn catalogue(&self) -> Result<Arc<Catalogue>, Failure> {
+        Catalogue::open(&self.what).map(Arc::new).map_err(|error| {
+            let text = format!("cannot serve {}: {error}", self.what.display());
+            Failure::new(exit::FAILED, text)
+        })
     }
 
     /// Unless we are hidden, answers who asks a link, and announces us by multicast DNS where we listen on IP. That is a help,
@@ -382,6 +387,14 @@ impl Wish {
             is_plain: self.is_plain,
             who,
         }
+    }
+}
+
+/// Whoever has seen enough of the first lines wants it to serve.
+fn unless_closed(told: std::io::Result<()>, globals: Globals) -> std::io::Result<()> {
+    match told {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe && !globals.json => Ok(()),
+        told => told,
     }
 }
 

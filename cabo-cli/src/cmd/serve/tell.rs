@@ -17,6 +17,7 @@ use cabo::redes::serve::Told;
 use cabo::server::metrics::Metrics;
 use cabo::server::{ServerEvent, SessionInfo};
 use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
 
 use super::PROGRAM;
 use crate::cmd::Globals;
@@ -143,6 +144,21 @@ impl Teller {
         if told.name.is_none() && told.names_left_out > 0 {
             let count = told.names_left_out;
             tracing::warn!("{address}: {count} names are longer than 63 bytes and cannot be told");
+        }
+        Ok(())
+    }
+
+    /// What waits to be told at the end.
+    pub(super) fn rest(
+        &self,
+        events: &mut mpsc::Receiver<ServerEvent>,
+        told: &mut mpsc::Receiver<(Address, Told)>,
+    ) -> io::Result<()> {
+        while let Ok(event) = events.try_recv() {
+            self.event(&event)?;
+        }
+        while let Ok((address, told)) = told.try_recv() {
+            self.redes(&address, &told)?;
         }
         Ok(())
     }
