@@ -2,7 +2,6 @@
 //!
 //! `server` and `talk` stand behind it.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,12 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::access::{Access, Decision, Origin, Refusal};
-use crate::carrier::{Peer, is_of_this_machine};
+use crate::carrier::Peer;
 use crate::connection::Connection;
 use crate::server::Question;
-
-/// Where whoever is on this machine comes from.
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// See the module.
 pub(crate) struct Gate {
@@ -78,9 +74,7 @@ pub(crate) fn origin(connection: &Connection) -> Origin {
 /// The same of any peer; `user` is asked for where a Unix socket may name one.
 pub(crate) fn origin_of(from: Peer, user: impl FnOnce() -> Option<u32>) -> Origin {
     match from {
-        // An address of this machine is as near as its loopback: the kernel takes none from outside.
-        Peer::Udp(at) | Peer::Tcp(at) if is_of_this_machine(at) => Origin::Ip(LOOPBACK),
-        Peer::Udp(at) | Peer::Tcp(at) => Origin::Ip(at.ip()),
+        Peer::Udp(address) | Peer::Tcp(address) => Origin::Ip(address.ip()),
         from @ Peer::Ether { .. } => Origin::Link { is_loopback: from.is_loopback() },
         Peer::Unix { .. } | Peer::Memory(_) | Peer::None => Origin::Unix { uid: user() },
     }

@@ -103,8 +103,8 @@ pub(crate) struct Args {
     /// Let in anyone: foreign programs on other hosts, and any cabo peer
     #[arg(long, conflicts_with = "allow")]
     open: bool,
-    /// Let in foreign programs from this network, as in 192.168.1.0/24; may be repeated. Without it and --open those on
-    /// this host alone are let in
+    /// Let in foreign programs from this network, as in 192.168.1.0/24; may be repeated. Without it and --open those
+    /// that come from loopback alone are let in: a group of another interface needs it even on one host
     #[arg(long, value_name = "CIDR")]
     from: Vec<Cidr>,
 }

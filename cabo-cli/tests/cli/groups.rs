@@ -30,11 +30,11 @@ const CABLE: &str = "
     ip address add 10.9.8.7/25 dev v0
     ip link set v0 up; ip link set v1 up";
 
-/// Hears what is sent to `$1` at `$2`, and prints that event. It comes from an address of the same host, so it may.
+/// Hears what is sent to `$1` at `$2`, and prints that event.
 const HEAR: &str = r#"
     hear() {
         mkfifo said
-        "$0" listen "$2" --json > said &
+        "$0" listen "$2" --open --json > said &
         exec 3< said
         read listening <&3
         "$0" send "$1" hola

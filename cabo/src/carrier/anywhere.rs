@@ -54,7 +54,7 @@ pub(crate) fn is_own(local: &Peer, from: &Peer) -> bool {
 }
 
 /// What leads to an address of this machine leaves from that address. Nothing is sent to find that out.
-pub(crate) fn is_of_this_machine(at: SocketAddr) -> bool {
+fn is_of_this_machine(at: SocketAddr) -> bool {
     let any: IpAddr = match at {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

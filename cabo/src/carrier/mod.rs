@@ -43,7 +43,7 @@ mod resume;
 mod sockopt;
 mod told_udp;
 
-pub(crate) use anywhere::{is_of_this_machine, is_own};
+pub(crate) use anywhere::is_own;
 pub use error::{OpenError, SendFailure, send_failure};
 pub(crate) use ether::device::interface_index;
 pub use hang_up::HangUp;
