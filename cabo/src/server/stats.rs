@@ -1,7 +1,7 @@
 //! What a server counts, for whoever watches it: sessions, refusals, requests, and the traffic of each carrier.
 //!
 //! Sessions count for themselves. A look adds what they have by now to what those had that are over, so the hot path pays
-//! nothing for being watched. Neighbours: `server.rs` calls [`Tally`] where something happens, `metrics` shows
+//! nothing for being watched. Neighbours: `server.rs` calls `Tally` where something happens, `metrics` shows
 //! [`ServerStats`].
 
 use std::collections::BTreeMap;
