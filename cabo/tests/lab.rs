@@ -1,12 +1,10 @@
 //! Hosts, cables and relays for real, in namespaces of this process.
 //!
-//! The harness is its own: [`Lab::enter`] wants a process with a single thread, and the standard one has more. Where
-//! namespaces are forbidden every test says SKIPPED and why.
+//! `in_lab` runs them. Where namespaces are forbidden every test says SKIPPED and why.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +16,12 @@ use cabo::keys::Identity;
 use cabo::lab::{Cable, CableConfig, Host, Lab};
 use cabo::relay::{LinkConfig, Relay, RelayConfig, RelayError, RelayHandle, RelayStats};
 
-type Test = (&'static str, fn(&Lab));
+#[path = "../../tests/in_lab.rs"]
+mod in_lab;
+#[path = "../../tests/needs.rs"]
+mod needs;
+
+use in_lab::Test;
 
 const TESTS: &[Test] = &[
     (
@@ -73,43 +76,7 @@ const MS: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let is_exact = arguments.iter().any(|argument| argument == "--exact");
-    let filters: Vec<&String> =
-        arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let is_match =
-        |name: &str, filter: &str| if is_exact { name == filter } else { name.contains(filter) };
-    let is_wanted =
-        |name: &str| filters.is_empty() || filters.iter().any(|filter| is_match(name, filter));
-    let wanted: Vec<&Test> = TESTS.iter().filter(|(name, _)| is_wanted(name)).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
-        wanted.iter().for_each(|(name, _)| println!("{name}: test"));
-        return ExitCode::SUCCESS;
-    }
-    let lab = match Lab::enter() {
-        Ok(lab) => lab,
-        Err(reason) => {
-            wanted.iter().for_each(|(name, _)| println!("test {name} ... SKIPPED: {reason}"));
-            return if std::env::var_os("CI").is_some() {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
-    };
-    let mut failed = 0;
-    for (name, test) in &wanted {
-        let start = Instant::now();
-        let is_ok = catch_unwind(AssertUnwindSafe(|| test(&lab))).is_ok();
-        failed += usize::from(!is_ok);
-        println!(
-            "test {name} ... {} ({:.2?})",
-            if is_ok { "ok" } else { "FAILED" },
-            start.elapsed()
-        );
-    }
-    println!("\ntest result: {} passed; {failed} failed", wanted.len() - failed);
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    in_lab::run(TESTS.iter().copied(), || Lab::enter().map_err(|reason| reason.to_string()))
 }
 
 /// A relay on a thread of its own, stopped by `stop` or when it falls.

@@ -11,7 +11,7 @@ fn get_into(world: &World, options: &str, url: &str) -> Done {
 }
 
 /// Runs a script that calls the program `$0`, with a small disk of these mount options at `disk`.
-fn on_disk(world: &World, options: &str, script: &str) -> Done {
+pub(crate) fn on_disk(world: &World, options: &str, script: &str) -> Done {
     std::fs::create_dir_all(world.path("disk")).unwrap();
     let script = format!("mount -t tmpfs -o {options} none disk || exit 99\n{script}");
     let cabo = world.cabo();

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::disk::on_disk;
 use crate::needs::{Need, skip_without};
 use crate::world::{World, finish, names_in, until, wait};
 
@@ -153,20 +154,6 @@ fn a_folder_that_changes_under_the_server_ends_with_whole_files_or_named_ones() 
     }
     world.run(&["get", served.url(), "--all", "-o", "copy"]).good();
     assert_same_tree(&world.path("served"), &world.path("copy"));
-}
-
-/// Runs a script that calls the program `$0`, with a disk of these mount options at `disk`.
-fn on_disk(world: &World, options: &str, script: &str) -> crate::world::Done {
-    std::fs::create_dir_all(world.path("disk")).unwrap();
-    let script = format!("mount -t tmpfs -o {options} none disk 2> noise || exit 99\n{script}");
-    let cabo = world.cabo();
-    let mut command = Command::new("unshare");
-    command
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
-        .arg(cabo.get_program());
-    command.current_dir(world.path(".")).env_clear();
-    command.envs(cabo.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    finish(&mut command)
 }
 
 #[test]
